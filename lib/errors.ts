@@ -1,0 +1,193 @@
+/**
+ * The one family of errors that this package throws, their codes, and the rules for text that came from a peer.
+ * What an error means to a caller (retry, give up, reconnect) is decided where it is caught, not here.
+ */
+
+/**
+ * What went wrong, as a string that stays the same between releases.
+ *
+ * | code | meaning |
+ * | --- | --- |
+ * | `INVALID_URL` | The broker URL cannot be read. |
+ * | `INVALID_OPTION` | An option is unknown, of the wrong type or out of range. |
+ * | `INVALID_ARGUMENT` | A value cannot be sent: too long, of a type AMQP has no letter for, out of range. Nothing was written. |
+ * | `CONNECT_FAILED` | The TCP or TLS connection could not be opened (refused, unknown host, certificate rejected). |
+ * | `CONNECT_TIMEOUT` | The TCP or TLS connection was not open in time. |
+ * | `HANDSHAKE_TIMEOUT` | The peer accepted the connection and then did not finish the AMQP handshake in time. |
+ * | `NOT_AMQP` | The peer answered with something that is not AMQP, or hung up before saying anything. |
+ * | `VERSION_MISMATCH` | The peer speaks another version of AMQP. |
+ * | `AUTHENTICATION_FAILED` | The broker refused the user name, password or mechanism. |
+ * | `VHOST_REFUSED` | The virtual host does not exist or is not open to this user. |
+ * | `CONNECTION_CLOSED` | The connection was closed in an orderly way, by either side. |
+ * | `CONNECTION_LOST` | The connection ended without a closing handshake: network, crash, missed heartbeats. |
+ * | `CHANNEL_CLOSED` | The channel was closed, by either side. |
+ * | `CHANNEL_LIMIT` | Every channel number that was negotiated is in use. |
+ * | `PROTOCOL_ERROR` | The peer sent bytes that break AMQP 0-9-1. |
+ * | `MESSAGE_TOO_LARGE` | A message is larger than the limit in force. |
+ * | `UNROUTABLE` | A mandatory message reached no queue. |
+ * | `PUBLISH_NACKED` | The broker refused to take charge of a message. |
+ * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
+ * | `INVALID_DEFINITION` | An exchange, queue, binding or consumer is declared in a way that cannot work. |
+ * | `TOPOLOGY_CONFLICT` | The broker has an exchange or queue of that name with other properties. |
+ * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
+ * | `UNDECODABLE` | A received body or its properties cannot be decoded. |
+ * | `UNSERIALIZABLE` | A payload cannot be turned into bytes. |
+ * | `ABORTED` | The caller's `AbortSignal` fired, or its deadline passed. |
+ */
+export type AmqpErrorCode =
+  | 'INVALID_URL'
+  | 'INVALID_OPTION'
+  | 'INVALID_ARGUMENT'
+  | 'CONNECT_FAILED'
+  | 'CONNECT_TIMEOUT'
+  | 'HANDSHAKE_TIMEOUT'
+  | 'NOT_AMQP'
+  | 'VERSION_MISMATCH'
+  | 'AUTHENTICATION_FAILED'
+  | 'VHOST_REFUSED'
+  | 'CONNECTION_CLOSED'
+  | 'CONNECTION_LOST'
+  | 'CHANNEL_CLOSED'
+  | 'CHANNEL_LIMIT'
+  | 'PROTOCOL_ERROR'
+  | 'MESSAGE_TOO_LARGE'
+  | 'UNROUTABLE'
+  | 'PUBLISH_NACKED'
+  | 'PUBLISH_OUTCOME_UNKNOWN'
+  | 'INVALID_DEFINITION'
+  | 'TOPOLOGY_CONFLICT'
+  | 'TOPOLOGY_FAILED'
+  | 'UNDECODABLE'
+  | 'UNSERIALIZABLE'
+  | 'ABORTED';
+
+/** What the wire said, where it said something. */
+export interface AmqpErrorFacts {
+  /** The reply code of `connection.close`, `channel.close` or `basic.return`, for example 404 (specification, section 1.2). */
+  readonly replyCode?: number | undefined;
+  /** The reply text beside it, as the peer sent it. Attacker's text: the message holds it escaped and shortened. */
+  readonly replyText?: string | undefined;
+  /** The method that the peer blames, or that failed: `'queue.declare'`. */
+  readonly method?: string | undefined;
+  /** Who ended the connection or channel. */
+  readonly closedBy?: 'server' | 'client' | 'network' | undefined;
+  /** The error beneath this one. */
+  readonly cause?: unknown;
+}
+
+/**
+ * Every error that this package throws. `code` is stable; the message says what happened, to what, and what to do.
+ * No credential is ever part of one.
+ *
+ * @example
+ * try { await channel.queueDeclare('billing', { passive: true }); }
+ * catch (error) { if (error instanceof AmqpError && error.replyCode === 404) … }
+ */
+export class AmqpError extends Error {
+  override readonly name: string = 'AmqpError';
+  readonly code: AmqpErrorCode;
+  readonly replyCode: number | undefined;
+  readonly replyText: string | undefined;
+  readonly method: string | undefined;
+  readonly closedBy: 'server' | 'client' | 'network' | undefined;
+
+  constructor(code: AmqpErrorCode, message: string, facts: AmqpErrorFacts = {}) {
+    super(message, facts.cause === undefined ? undefined : { cause: facts.cause });
+    this.code = code;
+    this.replyCode = facts.replyCode;
+    this.replyText = facts.replyText;
+    this.method = facts.method;
+    this.closedBy = facts.closedBy;
+  }
+}
+
+/**
+ * The peer broke the protocol. `replyCode` is the code to close the connection with, 501 (frame error), 502 (syntax
+ * error), 503 (command invalid), 504 (channel error) or 505 (unexpected frame).
+ */
+export class ProtocolError extends AmqpError {
+  override readonly name = 'ProtocolError';
+  declare readonly replyCode: number;
+
+  constructor(replyCode: 501 | 502 | 503 | 504 | 505, message: string, facts: AmqpErrorFacts = {}) {
+    super('PROTOCOL_ERROR', message, { ...facts, replyCode });
+  }
+}
+
+/** A mandatory message that no queue took: the broker sent it back with `basic.return`. */
+export class UnroutableError extends AmqpError {
+  override readonly name = 'UnroutableError';
+  readonly exchange: string;
+  readonly routingKey: string;
+
+  constructor(exchange: string, routingKey: string, facts: AmqpErrorFacts = {}) {
+    const target =
+      exchange === ''
+        ? `no queue is named ${quoted(routingKey)}`
+        : `no queue is bound to exchange ${quoted(exchange)} for it`;
+    super(
+      'UNROUTABLE',
+      `The message with routing key ${quoted(routingKey)} went nowhere: ${target}. ` +
+        'Declare the queue or the binding, or publish with mandatory: false if nobody needs to hear it.',
+      { ...facts, method: 'basic.return' },
+    );
+    this.exchange = exchange;
+    this.routingKey = routingKey;
+  }
+}
+
+/** The broker answered a publish with `basic.nack`: it has not taken charge of the message. */
+export class PublishNackedError extends AmqpError {
+  override readonly name = 'PublishNackedError';
+
+  constructor(exchange: string, routingKey: string) {
+    super(
+      'PUBLISH_NACKED',
+      `The broker refused the message to ${destination(exchange, routingKey)} (basic.nack), as it does for a full queue ` +
+        "with overflow 'reject-publish' or after an internal error. It is not stored; publish it again later.",
+      { method: 'basic.nack' },
+    );
+  }
+}
+
+/** The channel ended while a publish was unconfirmed: the broker may or may not have the message. */
+export class PublishOutcomeUnknownError extends AmqpError {
+  override readonly name = 'PublishOutcomeUnknownError';
+
+  constructor(exchange: string, routingKey: string, cause: AmqpError) {
+    super(
+      'PUBLISH_OUTCOME_UNKNOWN',
+      `Whether the broker has the message to ${destination(exchange, routingKey)} is unknown: the channel ended before it was ` +
+        `confirmed. ${cause.message} Publish it again if the consumer tolerates duplicates.`,
+      {
+        cause,
+        replyCode: cause.replyCode,
+        replyText: cause.replyText,
+        method: cause.method,
+        closedBy: cause.closedBy,
+      },
+    );
+  }
+}
+
+function destination(exchange: string, routingKey: string): string {
+  return exchange === ''
+    ? `queue ${quoted(routingKey)}`
+    : `exchange ${quoted(exchange)} with routing key ${quoted(routingKey)}`;
+}
+
+/** Text from a peer, made safe for a log line: control characters escaped, at most `limit` characters. */
+export function printable(text: string, limit = 300): string {
+  const cut = text.length > limit ? `${text.slice(0, limit)}…` : text;
+  // C0 and C1 controls, line and paragraph separators, and the characters that turn the direction of text around.
+  return cut.replace(
+    // eslint-disable-next-line no-control-regex -- finding control characters is what this expression is for
+    /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
+/** A name inside single quotes, made safe for a log line. */
+export function quoted(name: string): string {
+  return `'${printable(name, 255)}'`;
+}

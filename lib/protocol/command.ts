@@ -1,0 +1,183 @@
+/**
+ * Frames of one channel in, whole commands out: a method, with its header and body where it has them. Nobody else sees a
+ * header or body frame.
+ *
+ * ```
+ *            method without content: command
+ *             ┌──┐
+ *   ┌────────┐◄─┘  method with content   ┌────────┐  header   ┌──────┐ body frame, some missing
+ *   │ method │──────────────────────────►│ header │──────────►│ body │◄──┐
+ *   └────────┘                           └────────┘           └──────┘───┘
+ *        ▲   header of an empty body: command │                   │ last byte: command
+ *        └────────────────────────────────────┴───────────────────┘
+ * ```
+ */
+import { AmqpError, ProtocolError } from '../errors.js';
+import { FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from './frame.js';
+import { type ContentMethodName, type Method, METHODS, hasContent, readMethod } from './methods.js';
+import { type BasicProperties, readProperties } from './properties.js';
+import { WireReader } from './wire.js';
+
+/** The header and body of a message as they came. */
+export class Content {
+  /** The bytes of the property flags and values. They are the sender's, unchecked, and decoded on demand. */
+  readonly propertyBytes: Buffer;
+  readonly body: Buffer;
+  #properties: BasicProperties | undefined;
+
+  constructor(propertyBytes: Buffer, body: Buffer) {
+    this.propertyBytes = propertyBytes;
+    this.body = body;
+  }
+
+  /**
+   * The decoded properties. Throws `UNDECODABLE` when the publisher wrote nonsense: RabbitMQ hands property bytes on
+   * unread, so one publisher's nonsense must stay one message's fault.
+   */
+  get properties(): BasicProperties {
+    if (this.#properties === undefined) {
+      try {
+        this.#properties = readProperties(new WireReader(this.propertyBytes));
+      } catch (cause) {
+        const why = cause instanceof Error ? cause.message : '';
+        throw new AmqpError('UNDECODABLE', `The properties of this message cannot be decoded. ${why}`, { cause });
+      }
+    }
+    return this.#properties;
+  }
+}
+
+/** A method and, for the methods that carry one, its content. */
+export type CommandReceiver = (method: Method, content: Content | undefined) => void;
+
+type State =
+  | { readonly awaiting: 'method' }
+  | { readonly awaiting: 'header'; readonly method: Method<ContentMethodName> }
+  | {
+      readonly awaiting: 'body';
+      readonly method: Method<ContentMethodName>;
+      readonly propertyBytes: Buffer;
+      /** Where the body is put together; undefined until its first bytes tell whether it comes in one piece. */
+      body: Buffer | undefined;
+      readonly size: number;
+      received: number;
+    };
+
+const AWAITING_METHOD: State = { awaiting: 'method' };
+
+/** Body frames below this share of their chunk are copied, so that a body that a user keeps never keeps a large chunk alive. */
+const SMALL_SHARE = 0.5;
+/** Memory set aside for a body before its bytes have come; a peer that lies about a body's size costs no more than this. */
+const BODY_STEP = 1024 * 1024;
+
+export class CommandAssembler {
+  readonly #receive: CommandReceiver;
+  readonly #maxMessageSize: number;
+  #state: State = AWAITING_METHOD;
+
+  constructor(receive: CommandReceiver, maxMessageSize: number) {
+    this.#receive = receive;
+    this.#maxMessageSize = maxMessageSize;
+  }
+
+  /** Takes the payload of a method, header or body frame. Throws `ProtocolError` when it does not fit the state. */
+  frame(type: number, buffer: Buffer, start: number, end: number): void {
+    switch (type) {
+      case FRAME_METHOD:
+        this.#method(new WireReader(buffer, start, end));
+        return;
+      case FRAME_HEADER:
+        this.#header(new WireReader(buffer, start, end));
+        return;
+      case FRAME_BODY:
+        this.#body(buffer, start, end);
+        return;
+      default:
+        throw new ProtocolError(501, `The peer sent a frame of type ${type} on a channel.`);
+    }
+  }
+
+  #method(reader: WireReader): void {
+    if (this.#state.awaiting !== 'method') throw this.#unexpected('a method');
+    const method = readMethod(reader);
+    if (hasContent(method.name)) {
+      this.#state = { awaiting: 'header', method: method as Method<ContentMethodName> };
+    } else {
+      this.#receive(method, undefined);
+    }
+  }
+
+  #header(reader: WireReader): void {
+    const state = this.#state;
+    if (state.awaiting !== 'header') throw this.#unexpected('a content header');
+    const { method } = state;
+    const classId = reader.short();
+    reader.short(); // weight: unused in 0-9-1
+    const size = reader.longlong();
+    if (classId !== METHODS[method.name].id[0]) {
+      throw new ProtocolError(501, `The peer sent a content header of class ${classId} after ${method.name}.`);
+    }
+    if (size > this.#maxMessageSize) {
+      throw new ProtocolError(
+        501,
+        `The peer announced a message of ${size} bytes; the limit is ${this.#maxMessageSize} (maxMessageSize).`,
+      );
+    }
+    const propertyBytes = ownBytes(reader.buffer, reader.position, reader.end);
+    if (size === 0) this.#finish(method, propertyBytes, EMPTY);
+    else this.#state = { awaiting: 'body', method, propertyBytes, body: undefined, size, received: 0 };
+  }
+
+  #body(buffer: Buffer, start: number, end: number): void {
+    const state = this.#state;
+    if (state.awaiting !== 'body') throw this.#unexpected('a content body');
+    const length = end - start;
+    // A body ends with its last byte, not with a count of frames: peers may cut it as they like, even into empty frames.
+    if (state.received + length > state.size) {
+      throw new ProtocolError(
+        501,
+        `The peer sent ${state.received + length} bytes for a body that it announced with ${state.size}.`,
+      );
+    }
+    if (length === state.size) {
+      this.#finish(state.method, state.propertyBytes, ownBytes(buffer, start, end));
+      return;
+    }
+    state.body = roomFor(state.body, state.received, state.received + length, state.size);
+    buffer.copy(state.body, state.received, start, end);
+    state.received += length;
+    if (state.received === state.size) this.#finish(state.method, state.propertyBytes, state.body);
+  }
+
+  #finish(method: Method<ContentMethodName>, propertyBytes: Buffer, body: Buffer): void {
+    // Back to the start first: the receiver may throw, and the next frame is a new command all the same.
+    this.#state = AWAITING_METHOD;
+    this.#receive(method, new Content(propertyBytes, body));
+  }
+
+  #unexpected(what: string): ProtocolError {
+    const expected =
+      this.#state.awaiting === 'method' ? 'a method' : `the ${this.#state.awaiting} of ${this.#state.method.name}`;
+    return new ProtocolError(505, `The peer sent ${what} where ${expected} had to come.`);
+  }
+}
+
+const EMPTY = Buffer.alloc(0);
+
+/** The bytes in memory that they may keep alive: a view when they are most of their chunk, else a copy. */
+function ownBytes(buffer: Buffer, start: number, end: number): Buffer {
+  const length = end - start;
+  if (length >= buffer.length * SMALL_SHARE) return buffer.subarray(start, end);
+  // Not from Node's shared pool: a kept copy would pin the 8 KiB slab that it was cut from.
+  const copy = Buffer.allocUnsafeSlow(length);
+  buffer.copy(copy, 0, start, end);
+  return copy;
+}
+
+/** Memory for the first `needed` of `size` bytes, grown by doubling so that a claimed size alone allocates little. */
+function roomFor(body: Buffer | undefined, used: number, needed: number, size: number): Buffer {
+  if (body !== undefined && body.length >= needed) return body;
+  const grown = Buffer.allocUnsafeSlow(Math.min(size, Math.max(needed, BODY_STEP, (body?.length ?? 0) * 2)));
+  body?.copy(grown, 0, 0, used);
+  return grown;
+}

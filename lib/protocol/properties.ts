@@ -1,0 +1,134 @@
+/**
+ * The content header: a message's properties and its body size (specification, section 4.2.6.1).
+ *
+ * ```
+ *   0        2        4                        12        14
+ *   | class  | weight | body size              | flags   | values of the properties whose flag is set, in flag order …
+ * ```
+ */
+import { AmqpError, ProtocolError } from '../errors.js';
+import { type FieldTable, readTable, writeTable } from './field-table.js';
+import type { WireReader, WireWriter } from './wire.js';
+
+/** The properties of a message (specification, class basic). All are optional; RabbitMQ hands them on unchanged. */
+export interface BasicProperties {
+  /** MIME type of the body, for example `application/json`. */
+  readonly contentType?: string | undefined;
+  /** MIME encoding of the body, for example `gzip`. */
+  readonly contentEncoding?: string | undefined;
+  readonly headers?: FieldTable | undefined;
+  /** 1: the broker may keep the message in memory only. 2: it writes it to disk. */
+  readonly deliveryMode?: number | undefined;
+  /** 0 to 255; counts only on queues declared with `x-max-priority`. */
+  readonly priority?: number | undefined;
+  readonly correlationId?: string | undefined;
+  readonly replyTo?: string | undefined;
+  /** How long the message may wait in a queue, as a string of milliseconds. */
+  readonly expiration?: string | undefined;
+  readonly messageId?: string | undefined;
+  /** Seconds since 1970. */
+  readonly timestamp?: number | undefined;
+  /** Name of the message's type, the application's own. */
+  readonly type?: string | undefined;
+  /** RabbitMQ refuses a user id that is not the connection's own user. */
+  readonly userId?: string | undefined;
+  readonly appId?: string | undefined;
+  /** Deprecated in 0-9-1, carried for peers that still set it. */
+  readonly clusterId?: string | undefined;
+}
+
+type PropertyType = 'shortstr' | 'octet' | 'table' | 'seconds';
+
+/** In flag order: the first has bit 15 of the flag word, the last bit 2. Bit 0 would announce a second flag word. */
+const PROPERTIES: readonly (readonly [name: keyof BasicProperties, type: PropertyType])[] = [
+  ['contentType', 'shortstr'],
+  ['contentEncoding', 'shortstr'],
+  ['headers', 'table'],
+  ['deliveryMode', 'octet'],
+  ['priority', 'octet'],
+  ['correlationId', 'shortstr'],
+  ['replyTo', 'shortstr'],
+  ['expiration', 'shortstr'],
+  ['messageId', 'shortstr'],
+  ['timestamp', 'seconds'],
+  ['type', 'shortstr'],
+  ['userId', 'shortstr'],
+  ['appId', 'shortstr'],
+  ['clusterId', 'shortstr'],
+];
+
+/** Writes flags and values; throws `INVALID_ARGUMENT` for a value that its property cannot hold. */
+export function writeProperties(writer: WireWriter, properties: BasicProperties): void {
+  let flags = 0;
+  PROPERTIES.forEach(([name], index) => {
+    if (properties[name] !== undefined) flags |= 1 << (15 - index);
+  });
+  writer.short(flags);
+  for (const [name, type] of PROPERTIES) {
+    const value: unknown = properties[name];
+    if (value !== undefined) writeProperty(writer, name, type, value);
+  }
+}
+
+function writeProperty(writer: WireWriter, name: keyof BasicProperties, kind: PropertyType, value: unknown): void {
+  switch (kind) {
+    case 'shortstr':
+      if (typeof value !== 'string') throw wrongProperty(name, 'a string', value);
+      writer.shortstr(value, `The property ${name}`);
+      return;
+    case 'octet':
+      if (!isIntegerUpTo(value, 255)) throw wrongProperty(name, 'an integer from 0 to 255', value);
+      // RabbitMQ closes the channel (406) over any other delivery mode.
+      if (name === 'deliveryMode' && value !== 1 && value !== 2) throw wrongProperty(name, '1 or 2', value);
+      writer.octet(value);
+      return;
+    case 'seconds':
+      if (!isIntegerUpTo(value, Number.MAX_SAFE_INTEGER)) throw wrongProperty(name, 'whole seconds since 1970', value);
+      writer.longlong(value);
+      return;
+    case 'table':
+      if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+        throw wrongProperty(name, 'an object', value);
+      }
+      writeTable(writer, value as FieldTable, name);
+      return;
+    default:
+      kind satisfies never;
+  }
+}
+
+function isIntegerUpTo(value: unknown, high: number): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= high;
+}
+
+function wrongProperty(name: string, wanted: string, value: unknown): AmqpError {
+  const given = typeof value === 'number' ? String(value) : value === null ? 'null' : `a ${typeof value}`;
+  return new AmqpError('INVALID_ARGUMENT', `The property ${name} has to be ${wanted}; it is ${given}.`);
+}
+
+/** Reads flags and values up to the end of the header frame. */
+export function readProperties(reader: WireReader): BasicProperties {
+  const flags = reader.short();
+  if ((flags & 1) !== 0) throw new ProtocolError(502, 'The peer announced a second word of property flags.');
+  const properties: Record<string, unknown> = {};
+  PROPERTIES.forEach(([name, type], index) => {
+    if ((flags & (1 << (15 - index))) !== 0) properties[name] = readProperty(reader, type);
+  });
+  if (reader.remaining > 0) {
+    throw new ProtocolError(502, `The peer sent ${reader.remaining} bytes after the last property.`);
+  }
+  return properties;
+}
+
+function readProperty(reader: WireReader, type: PropertyType): string | number | FieldTable {
+  switch (type) {
+    case 'shortstr':
+      return reader.shortstr();
+    case 'octet':
+      return reader.octet();
+    case 'seconds':
+      return reader.longlong();
+    case 'table':
+      return readTable(reader);
+  }
+}

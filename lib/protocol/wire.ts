@@ -1,0 +1,252 @@
+/**
+ * Reading and writing AMQP's elementary types (specification, section 4.2.5) in network byte order.
+ * What the bytes mean is left to the tables above this file.
+ */
+import { AmqpError, ProtocolError, printable } from '../errors.js';
+
+const SEGMENT_SIZE = 64 * 1024;
+const TWO_TO_THE_32 = 0x1_0000_0000;
+
+/**
+ * An append-only writer over large segments of memory. `take()` hands out what was written since the last `take()`
+ * without copying it; the bytes handed out are never written again.
+ *
+ * ```
+ *   buffer  [ taken | taken | being written | free          ]
+ *                             ^start          ^position
+ * ```
+ */
+export class WireWriter {
+  #buffer: Buffer;
+  #start = 0;
+  #position = 0;
+
+  constructor(size = SEGMENT_SIZE) {
+    this.#buffer = Buffer.allocUnsafeSlow(size);
+  }
+
+  /** Bytes written and not yet taken. Pass it to `rewind` to undo what is written after this moment. */
+  get length(): number {
+    return this.#position - this.#start;
+  }
+
+  /** Forgets everything written after the first `length` bytes that are not yet taken. */
+  rewind(length: number): void {
+    this.#position = this.#start + length;
+  }
+
+  take(): Buffer {
+    const bytes = this.#buffer.subarray(this.#start, this.#position);
+    this.#start = this.#position;
+    return bytes;
+  }
+
+  octet(value: number): void {
+    const at = this.#grow(1);
+    this.#buffer[at] = value;
+  }
+
+  short(value: number): void {
+    const at = this.#grow(2);
+    this.#buffer[at] = value >>> 8;
+    this.#buffer[at + 1] = value;
+  }
+
+  long(value: number): void {
+    const at = this.#grow(4);
+    this.#putLong(at, value);
+  }
+
+  /** An unsigned 64-bit integer given as a safe, non-negative number. */
+  longlong(value: number): void {
+    const at = this.#grow(8);
+    this.#putLong(at, Math.floor(value / TWO_TO_THE_32));
+    this.#putLong(at + 4, value % TWO_TO_THE_32);
+  }
+
+  int64(value: bigint): void {
+    const at = this.#grow(8);
+    this.#buffer.writeBigInt64BE(value, at);
+  }
+
+  uint64(value: bigint): void {
+    const at = this.#grow(8);
+    this.#buffer.writeBigUInt64BE(value, at);
+  }
+
+  float(value: number): void {
+    const at = this.#grow(4);
+    this.#buffer.writeFloatBE(value, at);
+  }
+
+  double(value: number): void {
+    const at = this.#grow(8);
+    this.#buffer.writeDoubleBE(value, at);
+  }
+
+  /** At most 255 bytes of UTF-8, after their length in one octet. `what` names the value in the error. */
+  shortstr(value: string, what: string): void {
+    const length = Buffer.byteLength(value);
+    if (length > 255) {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        `${what} is ${length} bytes of UTF-8 ('${printable(value, 40)}'); AMQP allows 255. Shorten it.`,
+      );
+    }
+    const at = this.#grow(1 + length);
+    this.#buffer[at] = length;
+    this.#buffer.write(value, at + 1, length, 'utf8');
+  }
+
+  longstr(value: string | Uint8Array): void {
+    if (typeof value === 'string') {
+      const length = Buffer.byteLength(value);
+      const at = this.#grow(4 + length);
+      this.#putLong(at, length);
+      this.#buffer.write(value, at + 4, length, 'utf8');
+    } else {
+      this.long(value.length);
+      this.bytes(value);
+    }
+  }
+
+  bytes(value: Uint8Array): void {
+    const at = this.#grow(value.length);
+    this.#buffer.set(value, at);
+  }
+
+  /** Writes a length in four octets after `write` has shown how long what it measures is. */
+  measured(write: () => void): void {
+    this.long(0);
+    const begin = this.length;
+    write();
+    this.patchLong(begin - 4, this.length - begin);
+  }
+
+  /** Overwrites four octets, `offset` bytes after the last `take()`. */
+  patchLong(offset: number, value: number): void {
+    this.#putLong(this.#start + offset, value);
+  }
+
+  #putLong(at: number, value: number): void {
+    const buffer = this.#buffer;
+    buffer[at] = value >>> 24;
+    buffer[at + 1] = value >>> 16;
+    buffer[at + 2] = value >>> 8;
+    buffer[at + 3] = value;
+  }
+
+  /** Makes room for `size` bytes, moves past them and tells where they begin. */
+  #grow(size: number): number {
+    if (this.#position + size > this.#buffer.length) this.#nextSegment(size);
+    const at = this.#position;
+    this.#position += size;
+    return at;
+  }
+
+  #nextSegment(size: number): void {
+    const unfinished = this.#buffer.subarray(this.#start, this.#position);
+    // Twice the unfinished part, so that one huge frame written piece by piece is copied O(1) times a byte.
+    const segment = Buffer.allocUnsafeSlow(Math.max(SEGMENT_SIZE, unfinished.length * 2 + size));
+    segment.set(unfinished, 0);
+    this.#buffer = segment;
+    this.#start = 0;
+    this.#position = unfinished.length;
+  }
+}
+
+/** A cursor over bytes from a peer. Every read checks that the bytes are there, so a lying length is a `ProtocolError`. */
+export class WireReader {
+  readonly buffer: Buffer;
+  position: number;
+  readonly end: number;
+
+  constructor(buffer: Buffer, start = 0, end = buffer.length) {
+    this.buffer = buffer;
+    this.position = start;
+    this.end = end;
+  }
+
+  get remaining(): number {
+    return this.end - this.position;
+  }
+
+  octet(): number {
+    return this.buffer.readUInt8(this.#advance(1));
+  }
+
+  int8(): number {
+    return this.buffer.readInt8(this.#advance(1));
+  }
+
+  short(): number {
+    return this.buffer.readUInt16BE(this.#advance(2));
+  }
+
+  int16(): number {
+    return this.buffer.readInt16BE(this.#advance(2));
+  }
+
+  long(): number {
+    return this.buffer.readUInt32BE(this.#advance(4));
+  }
+
+  int32(): number {
+    return this.buffer.readInt32BE(this.#advance(4));
+  }
+
+  /** An unsigned 64-bit integer that has to fit a safe number, as delivery tags and body sizes do. */
+  longlong(): number {
+    const at = this.#advance(8);
+    const high = this.buffer.readUInt32BE(at);
+    const value = high * TWO_TO_THE_32 + this.buffer.readUInt32BE(at + 4);
+    if (value > Number.MAX_SAFE_INTEGER) {
+      throw new ProtocolError(502, `The peer sent a 64-bit number beyond 2^53 (${value.toExponential(3)}).`);
+    }
+    return value;
+  }
+
+  int64(): bigint {
+    return this.buffer.readBigInt64BE(this.#advance(8));
+  }
+
+  uint64(): bigint {
+    return this.buffer.readBigUInt64BE(this.#advance(8));
+  }
+
+  float(): number {
+    return this.buffer.readFloatBE(this.#advance(4));
+  }
+
+  double(): number {
+    return this.buffer.readDoubleBE(this.#advance(8));
+  }
+
+  shortstr(): string {
+    const length = this.octet();
+    const at = this.#advance(length);
+    return this.buffer.toString('utf8', at, at + length);
+  }
+
+  /** The bytes of a long string: a view, not a copy. */
+  longstr(): Buffer {
+    const length = this.long();
+    const at = this.#advance(length);
+    return this.buffer.subarray(at, at + length);
+  }
+
+  /** The next `length` bytes as a reader of their own. */
+  section(length: number): WireReader {
+    const at = this.#advance(length);
+    return new WireReader(this.buffer, at, at + length);
+  }
+
+  #advance(size: number): number {
+    const at = this.position;
+    if (size > this.end - at) {
+      throw new ProtocolError(501, `The peer announced ${size} more bytes where ${this.end - at} are left.`);
+    }
+    this.position = at + size;
+    return at;
+  }
+}
