@@ -1,0 +1,36 @@
+/** The door `nest-amqp/client`: the AMQP 0-9-1 client alone. It never imports `@nestjs/*`. */
+export { AmqpChannel } from './client/amqp-channel.js';
+export {
+  AmqpConnection,
+  type AmqpConnectionOptions,
+  type ConnectionSetup,
+  type ConnectionStatus,
+} from './client/amqp-connection.js';
+export type { BackoffOptions } from './client/backoff.js';
+export {
+  Channel,
+  type ConfirmChannel,
+  type ConsumeOptions,
+  type ConsumerCallbacks,
+  type ExchangeDeclareOptions,
+  type PublishOptions,
+  type QueueDeclareOptions,
+  type ReturnedMessage,
+} from './client/channel.js';
+export { Connection, connect } from './client/connection.js';
+export type { ConnectionOptions } from './client/connection-options.js';
+export type { Mechanism, UserCredentials } from './client/credentials.js';
+export type { TlsOptions } from './client/dial.js';
+export type { Duration } from './client/duration.js';
+export { Message } from './client/message.js';
+export {
+  AmqpError,
+  type AmqpErrorCode,
+  type AmqpErrorFacts,
+  ProtocolError,
+  PublishNackedError,
+  PublishOutcomeUnknownError,
+  UnroutableError,
+} from './errors.js';
+export { Decimal, type FieldTable, type FieldValue, TypedField, field } from './protocol/field-table.js';
+export type { BasicProperties } from './protocol/properties.js';

@@ -1,0 +1,228 @@
+/**
+ * A connection that survives its sockets. It dials, sets up, announces, and when the connection is lost does so again; each
+ * `Connection` beneath it lives once. Channels, consumers and publishers wait for `opened()` and start over by themselves.
+ *
+ * ```
+ *   idle ──open()──► connecting ──set-ups done──► open
+ *                       ▲ └─attempt failed: wait─┘   │
+ *                       └────────── lost ────────────┘         close() from anywhere ──► closed
+ * ```
+ */
+import { EventEmitter } from 'node:events';
+import { AmqpError, printable } from '../errors.js';
+import { Backoff, type BackoffOptions } from './backoff.js';
+import { type Connection, openConnection } from './connection.js';
+import {
+  type ConnectionOptions,
+  type ResolvedConnectionOptions,
+  resolveConnectionOptions,
+} from './connection-options.js';
+import { type Duration, milliseconds } from './duration.js';
+import { ended, orAborted, pause } from './wait.js';
+
+export interface AmqpConnectionOptions extends ConnectionOptions {
+  /** Waits between attempts to connect. */
+  readonly recovery?: BackoffOptions | undefined;
+}
+
+/** Where an `AmqpConnection` stands. */
+export type ConnectionStatus =
+  | { readonly state: 'idle' }
+  | {
+      readonly state: 'connecting';
+      /** Attempts made since the last open connection, this one included. */
+      readonly attempt: number;
+      /** Why the last attempt failed, or the last connection ended. */
+      readonly lastError: AmqpError | undefined;
+    }
+  | { readonly state: 'open'; readonly connection: Connection }
+  | { readonly state: 'closed'; readonly error: AmqpError };
+
+/** Work to do on every new connection before it is announced as open, such as declaring topology. */
+export type ConnectionSetup = (connection: Connection) => Promise<void>;
+
+interface AmqpConnectionEvents {
+  status: [status: ConnectionStatus];
+}
+
+/** Errors of a first attempt that time will not mend. */
+const PERMANENT = new Set([
+  'INVALID_URL',
+  'INVALID_OPTION',
+  'AUTHENTICATION_FAILED',
+  'VHOST_REFUSED',
+  'NOT_AMQP',
+  'VERSION_MISMATCH',
+]);
+
+export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implements AsyncDisposable {
+  readonly #hosts: readonly ResolvedConnectionOptions[];
+  readonly #backoff: Backoff;
+  readonly #setups: ConnectionSetup[] = [];
+  readonly #life = new AbortController();
+  #status: ConnectionStatus = { state: 'idle' };
+  #loop: Promise<void> | undefined;
+  #nextHost = 0;
+
+  /** Checks the options; nothing is dialled before `open()`. Several URLs are tried in turn. Throws `INVALID_URL`, `INVALID_OPTION`. */
+  constructor(
+    urls: string | readonly string[] = 'amqp://guest:guest@localhost:5672',
+    options: AmqpConnectionOptions = {},
+  ) {
+    super();
+    // As many wait for the next status as there are channels and consumers.
+    this.setMaxListeners(0);
+    const { recovery, ...connectionOptions } = options;
+    const list = typeof urls === 'string' ? [urls] : urls;
+    if (list.length === 0) throw new AmqpError('INVALID_URL', 'The list of broker URLs is empty. Give at least one.');
+    this.#hosts = list.map((url) => resolveConnectionOptions(url, connectionOptions));
+    this.#backoff = new Backoff(recovery);
+  }
+
+  get status(): ConnectionStatus {
+    return this.#status;
+  }
+
+  /** Registers work for every new connection. Set-ups run one after the other, in the order in which they were registered. */
+  onSetup(setup: ConnectionSetup): void {
+    this.#setups.push(setup);
+  }
+
+  /**
+   * Connects and resolves when the connection is set up. Within `timeout` (default 10 s) failures that time may mend are
+   * retried; others, and the last one, reject, and then the connection is closed. From then on it recovers by itself.
+   */
+  async open({ timeout = '10s' }: { readonly timeout?: Duration } = {}): Promise<void> {
+    const limit = milliseconds(timeout, 'startupTimeout');
+    const opened = this.opened();
+    this.#start((error) => PERMANENT.has(error.code) || isSetupFault(error));
+    const timer = setTimeout(() => {
+      const { status } = this;
+      if (status.state === 'connecting') this.#giveUp(status.lastError ?? notInTime(limit));
+    }, limit);
+    try {
+      await opened;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Starts connecting and returns at once; failures of any kind are retried until `close()`. */
+  openInBackground(): void {
+    this.#start(() => false);
+  }
+
+  /** The present connection, or the next one as soon as it is open. Rejects when this is closed, or with the signal's reason. */
+  async opened(signal?: AbortSignal): Promise<Connection> {
+    if (this.#status.state === 'open') return this.#status.connection;
+    const waited = new Promise<Connection>((resolve, reject) => {
+      const look = (status: ConnectionStatus): void => {
+        if (status.state === 'open') resolve(status.connection);
+        else if (status.state === 'closed') reject(status.error);
+        else return;
+        this.off('status', look);
+      };
+      this.on('status', look);
+      look(this.#status);
+      signal?.addEventListener('abort', () => this.off('status', look), { once: true });
+    });
+    return await (signal === undefined ? waited : orAborted(waited, signal));
+  }
+
+  /** Closes for good: also while connecting, also while the broker blocks. Closing twice is no error. */
+  async close(): Promise<void> {
+    const connection = this.#status.state === 'open' ? this.#status.connection : undefined;
+    this.#giveUp(new AmqpError('CONNECTION_CLOSED', 'The connection was closed with close().', { closedBy: 'client' }));
+    await connection?.close();
+    await this.#loop;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #giveUp(error: AmqpError): void {
+    if (this.#status.state === 'closed') return;
+    this.#setStatus({ state: 'closed', error });
+    this.#life.abort(error);
+  }
+
+  #start(isFatal: (error: AmqpError) => boolean): void {
+    if (this.#status.state !== 'idle') return;
+    this.#loop = this.#run(isFatal).catch((error: unknown) => {
+      this.#giveUp(
+        error instanceof AmqpError
+          ? error
+          : new AmqpError('CONNECTION_LOST', 'The connection cannot be kept up; see the cause.', { cause: error }),
+      );
+    });
+  }
+
+  /** The loop: connect, announce, wait for the end, again. `isFatal` judges failures until the first connection is open. */
+  async #run(isFatal: (error: AmqpError) => boolean): Promise<void> {
+    let attempt = 1;
+    let lastError: AmqpError | undefined;
+    let opened = false;
+    while (!this.#isClosed()) {
+      this.#setStatus({ state: 'connecting', attempt, lastError });
+      try {
+        const connection = await this.#connect();
+        opened = true;
+        attempt = 0;
+        this.#backoff.succeeded();
+        this.#setStatus({ state: 'open', connection });
+        lastError = await ended(connection);
+      } catch (error) {
+        if (!(error instanceof AmqpError) || (!opened && isFatal(error))) throw error;
+        lastError = error;
+      }
+      attempt += 1;
+      if (this.#isClosed()) return;
+      this.#setStatus({ state: 'connecting', attempt, lastError });
+      await pause(this.#backoff.next(), this.#life.signal);
+    }
+  }
+
+  #isClosed(): boolean {
+    return this.#life.signal.aborted;
+  }
+
+  /** One attempt on the next host, up to the end of the set-ups. */
+  async #connect(): Promise<Connection> {
+    const host = this.#hosts[this.#nextHost % this.#hosts.length] as ResolvedConnectionOptions;
+    this.#nextHost += 1;
+    const dialled = openConnection(host);
+    // close() wins over an attempt in flight: what still opens afterwards is closed again.
+    dialled.then(
+      (connection) => (this.#life.signal.aborted ? connection.close() : undefined),
+      () => undefined,
+    );
+    const connection = await orAborted(dialled, this.#life.signal);
+    try {
+      for (const setup of this.#setups) await orAborted(setup(connection), this.#life.signal);
+    } catch (error) {
+      await connection.close();
+      throw error;
+    }
+    return connection;
+  }
+
+  #setStatus(status: ConnectionStatus): void {
+    if (this.#status.state === 'closed') return;
+    this.#status = status;
+    this.emit('status', status);
+  }
+}
+
+/** A set-up that the broker refuses is a fault of what was declared. */
+function isSetupFault(error: AmqpError): boolean {
+  return error.code.startsWith('TOPOLOGY_') || error.code === 'INVALID_DEFINITION' || error.code === 'INVALID_ARGUMENT';
+}
+
+function notInTime(limit: number): AmqpError {
+  return new AmqpError(
+    'CONNECT_TIMEOUT',
+    `${printable(`No broker was connected and set up within ${limit} ms`)} (startupTimeout). ` +
+      "Start the broker, raise startupTimeout, or boot without it: startup: 'background'.",
+  );
+}

@@ -1,0 +1,43 @@
+/**
+ * How long to wait between attempts: full jitter over a doubling range, so that a thousand clients that lost one broker do
+ * not come back in step. Waiting itself is the caller's.
+ */
+import { type Duration, milliseconds } from './duration.js';
+
+export interface BackoffOptions {
+  /** Upper end of the first wait. @default '100ms' */
+  readonly initialDelay?: Duration | undefined;
+  /** Upper end of any wait. @default '30s' */
+  readonly maxDelay?: Duration | undefined;
+  /** A success that lasted this long starts the range anew. @default '10s' */
+  readonly stableAfter?: Duration | undefined;
+}
+
+export class Backoff {
+  readonly #initialDelay: number;
+  readonly #maxDelay: number;
+  readonly #stableAfter: number;
+  #failures = 0;
+  #succeededAt: number | undefined;
+
+  constructor(options: BackoffOptions = {}) {
+    this.#initialDelay = milliseconds(options.initialDelay ?? '100ms', 'recovery.initialDelay');
+    this.#maxDelay = milliseconds(options.maxDelay ?? '30s', 'recovery.maxDelay');
+    this.#stableAfter = milliseconds(options.stableAfter ?? '10s', 'recovery.stableAfter');
+  }
+
+  /** Notes that an attempt worked. Only when it goes on working is the range reset: a success that breaks at once is none. */
+  succeeded(): void {
+    this.#succeededAt = performance.now();
+  }
+
+  /** Notes a failure and returns the milliseconds to wait before the next attempt. */
+  next(): number {
+    if (this.#succeededAt !== undefined && performance.now() - this.#succeededAt >= this.#stableAfter)
+      this.#failures = 0;
+    this.#succeededAt = undefined;
+    const range = Math.min(this.#maxDelay, this.#initialDelay * 2 ** this.#failures);
+    this.#failures = Math.min(this.#failures + 1, 30);
+    return Math.random() * range;
+  }
+}

@@ -1,0 +1,248 @@
+/**
+ * What a user says about a connection (URL, options), checked and completed once. Everything behind this door finds every
+ * field present. Dialling and the handshake are done elsewhere.
+ */
+import type { Duplex } from 'node:stream';
+import { AmqpError, printable } from '../errors.js';
+import type { FieldTable } from '../protocol/field-table.js';
+import { FRAME_MIN_SIZE } from '../protocol/frame.js';
+import { Credentials, type Mechanism, type UserCredentials } from './credentials.js';
+import type { TlsOptions } from './dial.js';
+import { type Duration, milliseconds } from './duration.js';
+
+/** How to reach a broker and how to speak to it. Everything has a default. */
+export interface ConnectionOptions {
+  /** Host name or address. @default 'localhost' */
+  readonly hostname?: string | undefined;
+  /** @default 5672, with TLS 5671 */
+  readonly port?: number | undefined;
+  /** Virtual host. @default '/' */
+  readonly vhost?: string | undefined;
+  /** @default guest/guest, which RabbitMQ accepts from the same machine only */
+  readonly credentials?: UserCredentials | undefined;
+  /** SASL mechanism to insist on. @default the first of PLAIN, AMQPLAIN that the broker offers */
+  readonly mechanism?: Mechanism | undefined;
+  /**
+   * `true` or `node:tls` options to encrypt. Certificates and host names are verified unless `rejectUnauthorized: false` says
+   * otherwise. @default false, for amqps:// true
+   */
+  readonly tls?: boolean | TlsOptions | undefined;
+  /** Silence after which each side proves that it lives; whole seconds, 0 for never. The smaller wish of both sides counts. @default '10s' */
+  readonly heartbeat?: Duration | undefined;
+  /** Largest frame in bytes, 4096 or more, 0 for what the broker proposes (RabbitMQ: 131072). @default 0 */
+  readonly frameMax?: number | undefined;
+  /** Most channels at a time, 0 for what the broker proposes (RabbitMQ: 2047). @default 0 */
+  readonly channelMax?: number | undefined;
+  /** Name that RabbitMQ shows for this connection. */
+  readonly connectionName?: string | undefined;
+  /** More client properties for the broker to show. */
+  readonly clientProperties?: FieldTable | undefined;
+  /** Longest time for the TCP and TLS connection. @default '10s' */
+  readonly connectTimeout?: Duration | undefined;
+  /** Longest time for the AMQP handshake after that. RabbitMQ takes 3 s to refuse a password. @default '10s' */
+  readonly handshakeTimeout?: Duration | undefined;
+  /** Longest wait for the broker's answer when closing. @default '2s' */
+  readonly closeTimeout?: Duration | undefined;
+  /** Largest message to accept, in bytes. @default 67108864 (64 MiB) */
+  readonly maxMessageSize?: number | undefined;
+  /** Opens the transport instead of `node:net` or `node:tls`: a tunnel, an in-memory pair in tests. */
+  readonly dial?: (() => Duplex | Promise<Duplex>) | undefined;
+}
+
+/** `ConnectionOptions` with nothing missing; durations in milliseconds. */
+export interface ResolvedConnectionOptions {
+  readonly hostname: string;
+  readonly port: number;
+  readonly vhost: string;
+  readonly credentials: Credentials;
+  readonly mechanisms: readonly Mechanism[];
+  readonly tls: TlsOptions | undefined;
+  /** Seconds. */
+  readonly heartbeat: number;
+  readonly frameMax: number;
+  readonly channelMax: number;
+  readonly connectionName: string | undefined;
+  readonly clientProperties: FieldTable;
+  readonly connectTimeout: number;
+  readonly handshakeTimeout: number;
+  readonly closeTimeout: number;
+  readonly maxMessageSize: number;
+  readonly dial: (() => Duplex | Promise<Duplex>) | undefined;
+}
+
+/** Checks one option; returns nothing when it is right, else what it has to be. */
+type Check = (value: unknown) => string | undefined;
+
+const text: Check = (value) => (typeof value === 'string' && value !== '' ? undefined : 'a string that is not empty');
+const object: Check = (value) => (typeof value === 'object' && value !== null ? undefined : 'an object');
+const anyDuration: Check = () => undefined; // `milliseconds` checks it where it is read
+const integer =
+  (low: number, high: number): Check =>
+  (value) =>
+    Number.isInteger(value) && (value as number) >= low && (value as number) <= high
+      ? undefined
+      : `an integer from ${low} to ${high}`;
+
+const CHECKS: Record<keyof ConnectionOptions, Check> = {
+  hostname: text,
+  port: integer(1, 65_535),
+  vhost: text,
+  credentials: (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    typeof (value as UserCredentials).username === 'string' &&
+    typeof (value as UserCredentials).password === 'string'
+      ? undefined
+      : 'an object with username and password',
+  mechanism: (value) => (value === 'PLAIN' || value === 'AMQPLAIN' ? undefined : "'PLAIN' or 'AMQPLAIN'"),
+  tls: (value) => (typeof value === 'boolean' ? undefined : object(value)),
+  heartbeat: anyDuration,
+  frameMax: (value) =>
+    value === 0
+      ? undefined
+      : integer(FRAME_MIN_SIZE, 0xffff_ffff)(value) && `0 or an integer from ${FRAME_MIN_SIZE} up`,
+  channelMax: integer(0, 65_535),
+  connectionName: text,
+  clientProperties: object,
+  connectTimeout: anyDuration,
+  handshakeTimeout: anyDuration,
+  closeTimeout: anyDuration,
+  maxMessageSize: integer(1, Number.MAX_SAFE_INTEGER),
+  dial: (value) => (typeof value === 'function' ? undefined : 'a function that returns a Duplex'),
+};
+
+/**
+ * Completes what the user gave. An option beside the URL wins over the same thing in the URL.
+ * Throws `INVALID_URL` or `INVALID_OPTION`.
+ */
+export function resolveConnectionOptions(
+  urlOrOptions: string | ConnectionOptions = {},
+  more: ConnectionOptions = {},
+): ResolvedConnectionOptions {
+  const given =
+    typeof urlOrOptions === 'string'
+      ? { ...parseUrl(urlOrOptions), ...definedOnly(more) }
+      : { ...definedOnly(urlOrOptions), ...definedOnly(more) };
+  checkOptions(given);
+
+  const tls = given.tls === true ? {} : given.tls === false ? undefined : given.tls;
+  return {
+    hostname: given.hostname ?? 'localhost',
+    port: given.port ?? (tls === undefined ? 5672 : 5671),
+    vhost: given.vhost ?? '/',
+    credentials: new Credentials(given.credentials?.username ?? 'guest', given.credentials?.password ?? 'guest'),
+    mechanisms: given.mechanism === undefined ? ['PLAIN', 'AMQPLAIN'] : [given.mechanism],
+    tls,
+    heartbeat: wholeSeconds(given.heartbeat ?? '10s'),
+    frameMax: given.frameMax ?? 0,
+    channelMax: given.channelMax ?? 0,
+    connectionName: given.connectionName,
+    clientProperties: given.clientProperties ?? {},
+    connectTimeout: milliseconds(given.connectTimeout ?? '10s', 'connectTimeout'),
+    handshakeTimeout: milliseconds(given.handshakeTimeout ?? '10s', 'handshakeTimeout'),
+    closeTimeout: milliseconds(given.closeTimeout ?? '2s', 'closeTimeout'),
+    maxMessageSize: given.maxMessageSize ?? 64 * 1024 * 1024,
+    dial: given.dial,
+  };
+}
+
+/** Where a connection goes, fit for logs and errors: no user name, no password. */
+export function addressOf(options: ResolvedConnectionOptions): string {
+  if (options.dial !== undefined) return 'the dialled transport';
+  const host = options.hostname.includes(':') ? `[${options.hostname}]` : options.hostname;
+  return `${printable(host, 255)}:${options.port}`;
+}
+
+function definedOnly<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}
+
+function checkOptions(given: ConnectionOptions): void {
+  for (const [name, value] of Object.entries(given)) {
+    const check = Object.hasOwn(CHECKS, name) ? CHECKS[name as keyof ConnectionOptions] : undefined;
+    if (check === undefined) {
+      throw new AmqpError(
+        'INVALID_OPTION',
+        `There is no connection option ${printable(name, 60)}. The options are ${Object.keys(CHECKS).join(', ')}.`,
+      );
+    }
+    const wanted = check(value);
+    // The value stays out of the message: it may be a password in the wrong place.
+    if (wanted !== undefined)
+      throw new AmqpError('INVALID_OPTION', `The connection option ${name} has to be ${wanted}.`);
+  }
+}
+
+function wholeSeconds(heartbeat: Duration): number {
+  const seconds = milliseconds(heartbeat, 'heartbeat') / 1000;
+  if (!Number.isInteger(seconds) || seconds > 65_535) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      "heartbeat has to be whole seconds up to 65535, because AMQP counts it so: '10s' or 10_000, or 0 for none.",
+    );
+  }
+  return seconds;
+}
+
+/** What a query parameter of the URL sets. Names and units are RabbitMQ's (https://www.rabbitmq.com/docs/uri-query-parameters). */
+const QUERY: Readonly<Record<string, (value: string) => ConnectionOptions>> = {
+  heartbeat: (value) => ({ heartbeat: Number(value) * 1000 }),
+  connection_timeout: (value) => ({ connectTimeout: Number(value) }),
+  channel_max: (value) => ({ channelMax: Number(value) }),
+  frame_max: (value) => ({ frameMax: Number(value) }),
+  auth_mechanism: (value) => ({ mechanism: value.toUpperCase() as Mechanism }),
+};
+const NUMERIC_QUERY = new Set(['heartbeat', 'connection_timeout', 'channel_max', 'frame_max']);
+
+/** Reads a URL (https://www.rabbitmq.com/docs/uri-spec). No part of it is ever repeated in an error: it holds a password. */
+function parseUrl(given: string): ConnectionOptions {
+  let url: URL;
+  try {
+    url = new URL(given);
+  } catch {
+    // Not passed on as the cause: Node's own error carries the whole URL.
+    throw invalidUrl(
+      'it cannot be parsed. In user names and passwords write : / ? # [ ] @ % as %3A %2F %3F %23 %5B %5D %40 %25',
+    );
+  }
+  if (url.protocol !== 'amqp:' && url.protocol !== 'amqps:') throw invalidUrl('its scheme has to be amqp: or amqps:');
+  if (url.hash !== '') throw invalidUrl('it has a fragment (#…). Write a # inside a password as %23');
+  const path = url.pathname.replace(/^\//, '');
+  if (path.includes('/')) throw invalidUrl('its path is more than one name. Write a / inside a virtual host as %2F');
+
+  let options: ConnectionOptions = {
+    ...(url.hostname === '' ? {} : { hostname: decoded(url.hostname.replace(/^\[(.*)\]$/, '$1'), 'host name') }),
+    ...(url.port === '' ? {} : { port: Number(url.port) }),
+    ...(path === '' ? {} : { vhost: decoded(path, 'virtual host') }),
+    ...(url.username === '' && url.password === ''
+      ? {}
+      : { credentials: { username: decoded(url.username, 'user name'), password: decoded(url.password, 'password') } }),
+    tls: url.protocol === 'amqps:',
+  };
+  for (const [name, value] of url.searchParams) {
+    const read = Object.hasOwn(QUERY, name) ? QUERY[name] : undefined;
+    if (read === undefined) {
+      throw invalidUrl(
+        `it has the unknown parameter ${printable(name, 40)}. Known are ${Object.keys(QUERY).join(', ')}`,
+      );
+    }
+    if (NUMERIC_QUERY.has(name) && !/^\d+$/.test(value)) throw invalidUrl(`its parameter ${name} has to be a number`);
+    options = { ...options, ...read(value) };
+  }
+  return options;
+}
+
+function decoded(part: string, what: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw invalidUrl(`its ${what} has a % that does not begin an escape. Write a % as %25`);
+  }
+}
+
+function invalidUrl(why: string): AmqpError {
+  return new AmqpError(
+    'INVALID_URL',
+    `The broker's URL cannot be used: ${why}. It has the form amqp://user:password@host:port/vhost.`,
+  );
+}

@@ -1,0 +1,495 @@
+/**
+ * One AMQP connection: it opens once and dies once, and never reconnects. It moves frames between the transport and its
+ * channels; opening is the handshake's, recovery is built above.
+ *
+ * ```
+ *   handshake ──open-ok──► open ──close()──► closing ──close-ok, timeout──► closed
+ *       │                   └──── connection.close, lost, broken protocol ────►┘
+ *       └── refused, timeout, not AMQP: `connect` rejects
+ * ```
+ */
+import { EventEmitter } from 'node:events';
+import type { Duplex } from 'node:stream';
+import { AmqpError, ProtocolError } from '../errors.js';
+import { CommandAssembler } from '../protocol/command.js';
+import type { FieldTable } from '../protocol/field-table.js';
+import { FRAME_HEARTBEAT } from '../protocol/frame.js';
+import { FrameDecoder } from '../protocol/frame-decoder.js';
+import { type Method, type MethodArgs, methodName } from '../protocol/methods.js';
+import { Channel, type ChannelLine, type ConfirmChannel, closeReason } from './channel.js';
+import { ChannelNumbers } from './channel-numbers.js';
+import {
+  type ConnectionOptions,
+  type ResolvedConnectionOptions,
+  addressOf,
+  resolveConnectionOptions,
+} from './connection-options.js';
+import { dial } from './dial.js';
+import {
+  type HandshakeLine,
+  type HandshakeStep,
+  type Negotiated,
+  handshakeEnded,
+  shakeHands,
+  strangeGreeting,
+} from './handshake.js';
+import { Heartbeat, type HeartbeatLine } from './heartbeat.js';
+import { HIGH_WATER_MARK, Outbox } from './outbox.js';
+
+interface ConnectionEvents {
+  /** Ended; with the error, unless `close()` was called. Emitted once. */
+  close: [error: AmqpError | undefined];
+  /** The broker takes no more publishes for now: memory or disk run low (https://www.rabbitmq.com/docs/connection-blocked). */
+  blocked: [reason: string];
+  unblocked: [];
+  /** A callback of yours threw. Without a listener it becomes a process warning. */
+  callbackError: [error: unknown];
+}
+
+type State =
+  | { readonly name: 'handshake' }
+  | { readonly name: 'open' }
+  | { readonly name: 'closing'; readonly closed: Promise<void> }
+  | { readonly name: 'closed'; readonly reason: AmqpError };
+
+/**
+ * Opens a connection. Rejects with an `AmqpError`: `INVALID_URL`, `INVALID_OPTION`, `CONNECT_FAILED`, `CONNECT_TIMEOUT`,
+ * `HANDSHAKE_TIMEOUT`, `NOT_AMQP`, `VERSION_MISMATCH`, `AUTHENTICATION_FAILED`, `VHOST_REFUSED`, `CONNECTION_CLOSED`.
+ *
+ * @example
+ * await using connection = await connect('amqp://guest:guest@localhost:5672/');
+ * const channel = await connection.channel();
+ */
+export async function connect(url?: string | ConnectionOptions, options?: ConnectionOptions): Promise<Connection> {
+  return await openConnection(resolveConnectionOptions(url, options));
+}
+
+/** `connect` for options that are checked already. */
+export async function openConnection(options: ResolvedConnectionOptions): Promise<Connection> {
+  return await new Connection(await dial(options), options).open();
+}
+
+export class Connection extends EventEmitter<ConnectionEvents> implements AsyncDisposable {
+  readonly #socket: Duplex;
+  readonly #options: ResolvedConnectionOptions;
+  readonly #outbox: Outbox;
+  readonly #decoder: FrameDecoder;
+  /** Channel 0 carries the connection's own methods. */
+  readonly #control: CommandAssembler;
+  readonly #handshake: MethodQueue;
+  readonly #channels = new Map<number, Channel>();
+  readonly #channelLine: ChannelLine;
+  #numbers = new ChannelNumbers(0);
+  #negotiated: Negotiated | undefined;
+  #heartbeat: Heartbeat | undefined;
+  #state: State = { name: 'handshake' };
+  #step: HandshakeStep = 'start';
+  /** What came before the first frame was recognised. */
+  #greeting: Buffer | undefined = Buffer.alloc(0);
+  #readAt = performance.now();
+  #blocked: string | undefined;
+  #closeAnswered: (() => void) | undefined;
+
+  /** @internal Made by `connect`. */
+  constructor(socket: Duplex, options: ResolvedConnectionOptions) {
+    super();
+    this.#socket = socket;
+    this.#options = options;
+    this.#outbox = new Outbox(socket);
+    this.#handshake = new MethodQueue();
+    this.#control = new CommandAssembler((method) => {
+      this.#controlMethod(method);
+    }, 0);
+    this.#decoder = new FrameDecoder((type, channel, buffer, start, end) => {
+      this.#frame(type, channel, buffer, start, end);
+    });
+    this.#channelLine = this.#lineForChannels();
+    socket.on('data', (chunk: Buffer) => {
+      this.#data(chunk);
+    });
+    socket.on('error', (cause: Error) => {
+      this.#lost('the transport failed', cause);
+    });
+    socket.on('end', () => {
+      this.#lost('the broker hung up');
+    });
+    socket.on('close', () => {
+      this.#lost('the transport closed');
+    });
+  }
+
+  /** What the broker says of itself: product, version, capabilities. */
+  get serverProperties(): FieldTable {
+    return this.#agreed.serverProperties;
+  }
+
+  /** Most channels at a time. */
+  get channelMax(): number {
+    return this.#agreed.channelMax;
+  }
+
+  /** Largest frame in bytes; 0 for no limit. */
+  get frameMax(): number {
+    return this.#agreed.frameMax;
+  }
+
+  /** Seconds between signs of life; 0 for none. */
+  get heartbeat(): number {
+    return this.#agreed.heartbeat;
+  }
+
+  /** False as soon as either side closes it. */
+  get isOpen(): boolean {
+    return this.#state.name === 'open';
+  }
+
+  /** Why the broker takes no publishes at present; undefined while it does. */
+  get blockedReason(): string | undefined {
+    return this.#blocked;
+  }
+
+  /** Opens a channel, with `confirm` one that confirms publishes. Rejects with `CHANNEL_LIMIT` when all are in use. */
+  channel(options: { readonly confirm: true }): Promise<ConfirmChannel>;
+  channel(options?: { readonly confirm?: boolean }): Promise<Channel>;
+  async channel({ confirm = false }: { readonly confirm?: boolean } = {}): Promise<Channel> {
+    this.#assertOpen('channel.open');
+    const number = this.#numbers.take();
+    const channel = new Channel(number, this.#channelLine);
+    this.#channels.set(number, channel);
+    await channel.open();
+    return confirm ? await channel.confirmSelect() : channel;
+  }
+
+  /**
+   * Closes the connection and all its channels; what was published before leaves first. Resolves when it is closed, at the
+   * latest after `closeTimeout`, also while the broker blocks it. Closing twice, or after an error, is no error.
+   */
+  async close(): Promise<void> {
+    switch (this.#state.name) {
+      case 'closed':
+        return;
+      case 'closing':
+        await this.#state.closed;
+        return;
+      case 'handshake':
+      case 'open': {
+        const closed = this.#close();
+        this.#state = { name: 'closing', closed };
+        await closed;
+        return;
+      }
+      default:
+        this.#state satisfies never;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** @internal */
+  async open(): Promise<this> {
+    const timer = setTimeout(() => {
+      this.#handshakeTimedOut();
+    }, this.#options.handshakeTimeout);
+    try {
+      this.#negotiated = await shakeHands(this.#handshakeLine(), this.#options, (step) => {
+        this.#step = step;
+      });
+    } catch (error) {
+      this.#end(asAmqpError(error));
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+    this.#numbers = new ChannelNumbers(this.#agreed.channelMax);
+    this.#outbox.frameMax = this.#agreed.frameMax;
+    this.#decoder.limit(this.#agreed.frameMax, this.#agreed.proposedFrameMax);
+    this.#heartbeat = new Heartbeat(this.#heartbeatLine(), this.#agreed.heartbeat);
+    this.#state = { name: 'open' };
+    // connection.blocked may have come in the same chunk as open-ok.
+    for (const method of this.#handshake.rest()) this.#controlMethod(method);
+    return this;
+  }
+
+  get #agreed(): Negotiated {
+    if (this.#negotiated === undefined) throw new Error('nest-amqp: a connection was handed out before its handshake');
+    return this.#negotiated;
+  }
+
+  // ── what others need of a connection ──────────────────────────────────────────────────────────────────────────────
+
+  #lineForChannels(): ChannelLine {
+    const outbox = this.#outbox;
+    return {
+      maxMessageSize: this.#options.maxMessageSize,
+      send: (channel, name, args) => {
+        outbox.method(channel, name, args);
+      },
+      sendContent: (channel, name, args, properties, body) => {
+        outbox.content(channel, name, args, properties, body);
+        return outbox.backlog < HIGH_WATER_MARK;
+      },
+      drained: () => outbox.drained(),
+      channelEnded: (channel) => {
+        this.#channels.delete(channel);
+        this.#numbers.release(channel);
+      },
+      callbackFailed: (error) => {
+        this.#callbackFailed(error);
+      },
+    };
+  }
+
+  #handshakeLine(): HandshakeLine {
+    return {
+      sendRaw: (bytes) => {
+        this.#outbox.raw(bytes);
+      },
+      send: (name, args) => {
+        this.#outbox.method(0, name, args);
+      },
+      receive: () => this.#handshake.next(),
+    };
+  }
+
+  #heartbeatLine(): HeartbeatLine {
+    const readAt = (): number => this.#readAt;
+    const wroteAt = (): number => this.#outbox.wroteAt;
+    return {
+      get readAt() {
+        return readAt();
+      },
+      get wroteAt() {
+        return wroteAt();
+      },
+      sendHeartbeat: () => {
+        this.#outbox.heartbeat();
+      },
+      peerIsSilent: (seconds) => {
+        this.#lost(`nothing came for ${seconds} s, not even heartbeats`);
+      },
+    };
+  }
+
+  // ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The one place where bytes from the peer enter, and where whatever they break is caught. */
+  #data(chunk: Buffer): void {
+    if (this.#state.name === 'closed') return;
+    this.#readAt = performance.now();
+    try {
+      const bytes = this.#greeting === undefined ? chunk : this.#greet(Buffer.concat([this.#greeting, chunk]));
+      if (bytes !== undefined) this.#decoder.push(bytes);
+    } catch (error) {
+      this.#broken(asAmqpError(error));
+    }
+  }
+
+  /** Looks at the first bytes for peers that do not speak AMQP 0-9-1; returns them once they are known to be frames. */
+  #greet(bytes: Buffer): Buffer | undefined {
+    const strange = strangeGreeting(bytes, this.#options);
+    if (strange !== undefined) throw strange;
+    this.#greeting = bytes[0] === 1 ? undefined : bytes;
+    return this.#greeting === undefined ? bytes : undefined;
+  }
+
+  #frame(type: number, number: number, buffer: Buffer, start: number, end: number): void {
+    if (this.#state.name === 'closed') return;
+    if (type === FRAME_HEARTBEAT) {
+      if (number !== 0) throw new ProtocolError(501, `The peer sent a heartbeat on channel ${number}.`);
+    } else if (number === 0) {
+      this.#control.frame(type, buffer, start, end);
+    } else {
+      const channel = this.#channels.get(number);
+      if (channel !== undefined) channel.frame(type, buffer, start, end);
+      // A late frame of a channel that has ended is no error; one of a number that was never opened is.
+      else if (number > this.#numbers.highest) {
+        throw new ProtocolError(504, `The peer sent a frame on channel ${number}, which was never opened.`);
+      }
+    }
+  }
+
+  #controlMethod(method: Method): void {
+    if (method.name === 'connection.close') {
+      this.#closedByServer(method.args);
+      return;
+    }
+    if (this.#state.name === 'handshake') {
+      this.#handshake.push(method);
+      return;
+    }
+    switch (method.name) {
+      case 'connection.close-ok':
+        this.#closeAnswered?.();
+        return;
+      case 'connection.blocked': {
+        const { reason } = method.args;
+        this.#blocked = reason;
+        this.#guarded(() => this.emit('blocked', reason));
+        return;
+      }
+      case 'connection.unblocked':
+        this.#blocked = undefined;
+        this.#guarded(() => this.emit('unblocked'));
+        return;
+      default:
+        throw new ProtocolError(503, `The peer sent ${method.name} on channel 0.`, { method: method.name });
+    }
+  }
+
+  // ── endings ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #close(): Promise<void> {
+    const answered = new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, this.#options.closeTimeout);
+      this.#closeAnswered = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#sendClose(200, 'Goodbye');
+    await answered;
+    this.#end(
+      new AmqpError('CONNECTION_CLOSED', 'The connection was closed with close().', { closedBy: 'client' }),
+      true,
+    );
+  }
+
+  #closedByServer(args: MethodArgs<'connection.close'>): void {
+    const method = methodName(args.classId, args.methodId);
+    const error = new AmqpError(
+      'CONNECTION_CLOSED',
+      `The broker closed the connection to ${addressOf(this.#options)}: ${closeReason(args.replyCode, args.replyText, method)}`,
+      { replyCode: args.replyCode, replyText: args.replyText, method, closedBy: 'server' },
+    );
+    this.#outbox.method(0, 'connection.close-ok', {});
+    this.#outbox.flush();
+    this.#end(error);
+  }
+
+  /** The peer broke the protocol: it is told why, and the connection ends. */
+  #broken(error: AmqpError): void {
+    // Whoever does not speak AMQP would not understand the goodbye.
+    if (error instanceof ProtocolError && this.#step !== 'start') this.#sendClose(error.replyCode, error.message);
+    this.#end(error);
+  }
+
+  #lost(what: string, cause?: Error): void {
+    if (this.#state.name === 'closed') return;
+    this.#end(
+      new AmqpError('CONNECTION_LOST', `The connection to ${addressOf(this.#options)} was lost: ${what}.`, {
+        cause,
+        closedBy: 'network',
+      }),
+    );
+  }
+
+  #handshakeTimedOut(): void {
+    this.#end(
+      new AmqpError(
+        'HANDSHAKE_TIMEOUT',
+        `${addressOf(this.#options)} accepted the connection and did not finish the AMQP handshake within ` +
+          `${this.#options.handshakeTimeout} ms. Check that it is a broker that speaks AMQP 0-9-1, or raise handshakeTimeout.`,
+      ),
+    );
+  }
+
+  #sendClose(replyCode: number, text: string): void {
+    // A reply text is a short string: 255 octets at most, and none of them worth failing for.
+    const replyText = Buffer.from(text)
+      .subarray(0, 250)
+      .toString('latin1')
+      .replace(/[^\x20-\x7e]/g, '?');
+    this.#outbox.method(0, 'connection.close', { replyCode, replyText, classId: 0, methodId: 0 });
+    this.#outbox.flush();
+  }
+
+  /** The one way into `closed`. `orderly` when the user asked for it. */
+  #end(reason: AmqpError, orderly = false): void {
+    const { state, step } = { state: this.#state.name, step: this.#step };
+    if (state === 'closed') return;
+    const asked = orderly || state === 'closing';
+    this.#state = { name: 'closed', reason };
+    this.#heartbeat?.stop();
+    this.#handshake.fail(handshakeEnded(step, this.#options, reason));
+    for (const channel of [...this.#channels.values()]) channel.connectionEnded(reason, asked);
+    this.#outbox.end(reason);
+    this.#closeAnswered?.();
+    // What is written (close-ok, the reason of a close) still leaves; then both directions end. `destroySoon` of a socket.
+    this.#socket.end(() => this.#socket.destroy());
+    setTimeout(() => this.#socket.destroy(), LINGER).unref();
+    if (state !== 'handshake') this.#guarded(() => this.emit('close', asked ? undefined : reason));
+  }
+
+  #assertOpen(what: string): void {
+    if (this.#state.name === 'open') return;
+    const reason = this.#state.name === 'closed' ? this.#state.reason : undefined;
+    throw new AmqpError(
+      reason?.code ?? 'CONNECTION_CLOSED',
+      `${what} cannot be sent: the connection ${reason === undefined ? 'is being closed.' : `has ended. ${reason.message}`}`,
+      { cause: reason, replyCode: reason?.replyCode, replyText: reason?.replyText, closedBy: reason?.closedBy },
+    );
+  }
+
+  #guarded(run: () => unknown): void {
+    try {
+      run();
+    } catch (error) {
+      this.#callbackFailed(error);
+    }
+  }
+
+  #callbackFailed(error: unknown): void {
+    const warn = (thrown: unknown): void => {
+      process.emitWarning(thrown instanceof Error ? thrown : String(thrown), { code: 'NEST_AMQP_CALLBACK' });
+    };
+    try {
+      if (!this.emit('callbackError', error)) warn(error);
+    } catch (thrown) {
+      warn(thrown);
+    }
+  }
+}
+
+/** How long a closed transport may take to send what is left, in milliseconds. */
+const LINGER = 500;
+
+/** Methods that arrived before the handshake asked for them. */
+class MethodQueue {
+  readonly #methods: Method[] = [];
+  #waiting: { resolve: (method: Method) => void; reject: (error: AmqpError) => void } | undefined;
+  #failed: AmqpError | undefined;
+
+  push(method: Method): void {
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    if (waiting === undefined) this.#methods.push(method);
+    else waiting.resolve(method);
+  }
+
+  async next(): Promise<Method> {
+    const method = this.#methods.shift();
+    if (method !== undefined) return method;
+    if (this.#failed !== undefined) throw this.#failed;
+    return await new Promise<Method>((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  fail(error: AmqpError): void {
+    this.#failed ??= error;
+    this.#waiting?.reject(error);
+    this.#waiting = undefined;
+  }
+
+  rest(): readonly Method[] {
+    return this.#methods.splice(0);
+  }
+}
+
+/** What a bug or the peer threw, as this family's error. */
+function asAmqpError(error: unknown): AmqpError {
+  if (error instanceof AmqpError) return error;
+  return new AmqpError('PROTOCOL_ERROR', 'The connection failed on bytes from the peer.', { cause: error });
+}

@@ -1,0 +1,88 @@
+/** A message as it came from a queue, and the one answer that it may be given. */
+import type { Content } from '../protocol/command.js';
+import type { BasicProperties } from '../protocol/properties.js';
+
+/** Where a message's answer goes. Of a channel that has ended every answer is a harmless no-op. */
+export interface Settler {
+  /** Says whether the answer was sent. */
+  settle(answer: Answer, deliveryTag: number): boolean;
+}
+
+/** Acknowledge, give back to the queue, or refuse for good (dead-letter, where the queue has a dead-letter exchange). */
+export type Answer = 'ack' | 'requeue' | 'discard';
+
+/** What `basic.deliver` and `basic.get-ok` have in common. */
+export interface MessageEnvelope {
+  readonly deliveryTag: number;
+  readonly redelivered: boolean;
+  readonly exchange: string;
+  readonly routingKey: string;
+}
+
+/** A received message. */
+export class Message {
+  /** The consumer that it came to; undefined when it was fetched with `basicGet`. */
+  readonly consumerTag: string | undefined;
+  /** Its number on its channel, from 1. */
+  readonly deliveryTag: number;
+  /** True when it was delivered before: to this consumer or another one. */
+  readonly redelivered: boolean;
+  /** The exchange that it was published to; empty for the default exchange. */
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly #content: Content;
+  readonly #settler: Settler;
+  #settled: boolean;
+
+  constructor(
+    envelope: MessageEnvelope,
+    content: Content,
+    settler: Settler,
+    { consumerTag, noAck }: { consumerTag: string | undefined; noAck: boolean },
+  ) {
+    this.consumerTag = consumerTag;
+    this.deliveryTag = envelope.deliveryTag;
+    this.redelivered = envelope.redelivered;
+    this.exchange = envelope.exchange;
+    this.routingKey = envelope.routingKey;
+    this.#content = content;
+    this.#settler = settler;
+    this.#settled = noAck;
+  }
+
+  /** The bytes of the body. */
+  get body(): Buffer {
+    return this.#content.body;
+  }
+
+  /** Decoded when first read. Throws `UNDECODABLE` when the publisher wrote property bytes that make no sense. */
+  get properties(): BasicProperties {
+    return this.#content.properties;
+  }
+
+  /** True once it was answered, or needs no answer because its consumer is `noAck`. */
+  get settled(): boolean {
+    return this.#settled;
+  }
+
+  /** Done: the broker may forget it. Says whether the answer was sent; a second answer, or one to a dead channel, is not. */
+  ack(): boolean {
+    return this.#settle('ack');
+  }
+
+  /** Not done: back into the queue (with `basic.reject`, which counts towards a quorum queue's delivery limit), or with `requeue: false` dead-lettered or dropped. */
+  nack({ requeue = true }: { requeue?: boolean } = {}): boolean {
+    return this.#settle(requeue ? 'requeue' : 'discard');
+  }
+
+  /** Refused: dead-lettered where the queue says so, else dropped; with `requeue: true` back into the queue. */
+  reject({ requeue = false }: { requeue?: boolean } = {}): boolean {
+    return this.#settle(requeue ? 'requeue' : 'discard');
+  }
+
+  #settle(answer: Answer): boolean {
+    if (this.#settled) return false;
+    this.#settled = true;
+    return this.#settler.settle(answer, this.deliveryTag);
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * What is to be written, gathered: everything said in one turn of the event loop leaves in as few socket writes as it
+ * fits. Small bodies are copied into the batch, large ones are handed over as they are.
+ *
+ * The flush runs on `process.nextTick`, which comes after the promise jobs of the turn: a chain of awaited publishes that
+ * one incoming chunk set off still leaves as one write.
+ */
+import type { Writable } from 'node:stream';
+import {
+  writeBodyFrameHead,
+  writeContentHead,
+  writeFrameEnd,
+  writeHeartbeat,
+  writeMethodFrame,
+  payloadLimit,
+} from '../protocol/frame.js';
+import type { ContentMethodName, MethodArgs, MethodName } from '../protocol/methods.js';
+import type { BasicProperties } from '../protocol/properties.js';
+import { WireWriter } from '../protocol/wire.js';
+
+/** Bodies from this size on are not copied into the batch: past it a write of its own costs less than the copy. */
+const COPY_LIMIT = 16 * 1024;
+/** A batch of this size leaves at once, without waiting for the end of the turn. */
+const FLUSH_SIZE = 64 * 1024;
+/** Above this many bytes that the socket has not taken, publishers are asked to wait. */
+export const HIGH_WATER_MARK = 1024 * 1024;
+
+export class Outbox {
+  readonly #socket: Writable;
+  readonly #writer = new WireWriter();
+  /** Finished pieces of the batch, before the writer's own. */
+  #pieces: Uint8Array[] = [];
+  #pieceBytes = 0;
+  #scheduled = false;
+  #frameMax = 0;
+  /** When bytes last left, by `performance.now()`. */
+  #wroteAt = performance.now();
+  #drainWaiters: { resolve: () => void; reject: (error: unknown) => void }[] = [];
+  #ended: unknown;
+
+  constructor(socket: Writable) {
+    this.#socket = socket;
+    socket.on('drain', () => {
+      this.#announceDrained();
+    });
+  }
+
+  /** The negotiated frame_max; 0 for none. */
+  set frameMax(frameMax: number) {
+    this.#frameMax = frameMax;
+  }
+
+  get wroteAt(): number {
+    return this.#wroteAt;
+  }
+
+  /** Bytes that the operating system has not taken yet. */
+  get backlog(): number {
+    return this.#pieceBytes + this.#writer.length + this.#socket.writableLength;
+  }
+
+  /** Throws `INVALID_ARGUMENT`, with nothing written, for values that the method cannot carry. */
+  method<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void {
+    writeMethodFrame(this.#writer, this.#frameMax, channel, name, args);
+    this.#schedule();
+  }
+
+  /** A method with its content. The body must not change before it has left. Throws like `method`. */
+  content<N extends ContentMethodName>(
+    channel: number,
+    name: N,
+    args: MethodArgs<N>,
+    properties: BasicProperties,
+    body: Uint8Array,
+  ): void {
+    const writer = this.#writer;
+    writeContentHead(writer, this.#frameMax, channel, name, args, properties, body.length);
+    const limit = payloadLimit(this.#frameMax);
+    for (let start = 0; start < body.length; start += limit) {
+      const part = start === 0 && body.length <= limit ? body : body.subarray(start, start + limit);
+      writeBodyFrameHead(writer, channel, part.length);
+      if (part.length < COPY_LIMIT) {
+        writer.bytes(part);
+      } else {
+        this.#keep(writer.take());
+        this.#keep(part);
+      }
+      writeFrameEnd(writer);
+    }
+    this.#schedule();
+  }
+
+  heartbeat(): void {
+    writeHeartbeat(this.#writer);
+    this.flush();
+  }
+
+  raw(bytes: Uint8Array): void {
+    this.#writer.bytes(bytes);
+    this.flush();
+  }
+
+  /** Writes the batch now. */
+  flush(): void {
+    this.#scheduled = false;
+    if (this.#writer.length > 0) this.#keep(this.#writer.take());
+    const pieces = this.#pieces;
+    if (pieces.length === 0 || this.#ended !== undefined) return;
+    this.#pieces = [];
+    this.#pieceBytes = 0;
+    this.#wroteAt = performance.now();
+    if (pieces.length === 1) {
+      this.#socket.write(pieces[0]);
+      return;
+    }
+    // Corked writes leave together, as one writev.
+    this.#socket.cork();
+    for (const piece of pieces) this.#socket.write(piece);
+    this.#socket.uncork();
+  }
+
+  /** Resolves when the backlog is below the high-water mark; rejects with the reason when the connection ends first. */
+  async drained(): Promise<void> {
+    if (this.#ended !== undefined) throw this.#ended as Error;
+    if (this.backlog < HIGH_WATER_MARK) return;
+    this.flush();
+    if (!this.#socket.writableNeedDrain) return;
+    await new Promise<void>((resolve, reject) => {
+      this.#drainWaiters.push({ resolve, reject });
+    });
+  }
+
+  /** Drops what is not written and ends every wait with `reason`. */
+  end(reason: unknown): void {
+    this.#ended = reason;
+    this.#pieces = [];
+    const waiters = this.#drainWaiters;
+    this.#drainWaiters = [];
+    for (const waiter of waiters) waiter.reject(reason);
+  }
+
+  #announceDrained(): void {
+    const waiters = this.#drainWaiters;
+    this.#drainWaiters = [];
+    for (const waiter of waiters) waiter.resolve();
+  }
+
+  #keep(piece: Uint8Array): void {
+    this.#pieces.push(piece);
+    this.#pieceBytes += piece.length;
+  }
+
+  #schedule(): void {
+    if (this.#pieceBytes + this.#writer.length >= FLUSH_SIZE) {
+      this.flush();
+    } else if (!this.#scheduled) {
+      this.#scheduled = true;
+      process.nextTick(() => {
+        if (this.#scheduled) this.flush();
+      });
+    }
+  }
+}

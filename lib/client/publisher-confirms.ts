@@ -1,0 +1,121 @@
+/**
+ * The ledger of published and not yet confirmed messages of one channel (https://www.rabbitmq.com/docs/confirms).
+ * Plain state: it sends nothing and knows no connection.
+ */
+import type { AmqpError } from '../errors.js';
+import { PublishNackedError, PublishOutcomeUnknownError, UnroutableError } from '../errors.js';
+
+/** A publish that awaits its confirm. */
+export interface UnconfirmedPublish {
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly messageId: string | undefined;
+  readonly mandatory: boolean;
+  readonly resolve: () => void;
+  readonly reject: (error: AmqpError) => void;
+}
+
+/** What `basic.return` says, as far as it tells one publish from another. */
+export interface ReturnFacts {
+  readonly replyCode: number;
+  readonly replyText: string;
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly messageId: string | undefined;
+}
+
+interface Entry {
+  readonly publish: UnconfirmedPublish;
+  returned: UnroutableError | undefined;
+}
+
+export class PublisherConfirms {
+  /** In publishing order; the first has the tag `#lowest`. A settled entry is `undefined` until all before it are settled. */
+  #entries: (Entry | undefined)[] = [];
+  /** Entries before this index are settled; they are cut off when they are half of the array. */
+  #head = 0;
+  #lowest = 1;
+  #outstanding = 0;
+
+  /** How many publishes await their confirm. */
+  get outstanding(): number {
+    return this.#outstanding;
+  }
+
+  /** Notes a publish under the next delivery tag: the broker counts publishes from 1, in the order in which they arrive. */
+  add(publish: UnconfirmedPublish): void {
+    this.#entries.push({ publish, returned: undefined });
+    this.#outstanding += 1;
+  }
+
+  /** Takes back the publish that was added last, because its bytes never left. */
+  removeLast(): void {
+    this.#entries.pop();
+    this.#outstanding -= 1;
+  }
+
+  /** `basic.ack`, or with `acked` false `basic.nack`: for one tag, or for all up to it; tag 0 with `multiple` is for all. */
+  settle(deliveryTag: number, multiple: boolean, acked: boolean): void {
+    const newest = this.#entries.length - 1;
+    const named = multiple && deliveryTag === 0 ? newest : this.#head + deliveryTag - this.#lowest;
+    const last = Math.min(named, newest);
+    for (let index = multiple ? this.#head : named; index <= last; index += 1) this.#settleEntry(index, acked);
+    while (this.#head < this.#entries.length && this.#entries[this.#head] === undefined) {
+      this.#head += 1;
+      this.#lowest += 1;
+    }
+    this.#cutOff();
+  }
+
+  /**
+   * `basic.return`. It carries no tag; the broker sends it before the confirm and in publishing order, so it belongs to the
+   * oldest mandatory publish that looks the same and has not been returned. Says whether there was one.
+   */
+  returned(facts: ReturnFacts): boolean {
+    const entry = this.#entries.find(
+      (candidate): candidate is Entry =>
+        candidate !== undefined &&
+        candidate.returned === undefined &&
+        candidate.publish.mandatory &&
+        candidate.publish.messageId === facts.messageId &&
+        candidate.publish.routingKey === facts.routingKey &&
+        candidate.publish.exchange === facts.exchange,
+    );
+    if (entry === undefined) return false;
+    entry.returned = new UnroutableError(facts.exchange, facts.routingKey, facts);
+    return true;
+  }
+
+  /** The channel is gone: what became of every outstanding publish is unknown, except where the broker returned it. */
+  abandon(reason: AmqpError): void {
+    const entries = this.#entries;
+    this.#entries = [];
+    this.#head = 0;
+    this.#outstanding = 0;
+    for (const entry of entries) {
+      if (entry === undefined) continue;
+      const { publish, returned } = entry;
+      publish.reject(returned ?? new PublishOutcomeUnknownError(publish.exchange, publish.routingKey, reason));
+    }
+  }
+
+  #settleEntry(index: number, acked: boolean): void {
+    const entry = this.#entries[index];
+    // A confirm for a tag that is not outstanding is the broker repeating itself; there is nothing to settle.
+    if (entry === undefined) return;
+    this.#entries[index] = undefined;
+    this.#outstanding -= 1;
+    const { publish, returned } = entry;
+    if (returned !== undefined) publish.reject(returned);
+    else if (acked) publish.resolve();
+    else publish.reject(new PublishNackedError(publish.exchange, publish.routingKey));
+  }
+
+  /** Amortised: half of the array is moved only after as many entries were settled. */
+  #cutOff(): void {
+    if (this.#head > 512 && this.#head * 2 > this.#entries.length) {
+      this.#entries = this.#entries.slice(this.#head);
+      this.#head = 0;
+    }
+  }
+}

@@ -1,0 +1,46 @@
+/** Waits that always end: by the event, by an `AbortSignal`, or by a deadline. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { AmqpError } from '../errors.js';
+
+/** Resolves after `ms` milliseconds, or as soon as the signal fires. */
+export async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  try {
+    await sleep(ms, undefined, { signal });
+  } catch {
+    // Aborted: the caller looks at the signal.
+  }
+}
+
+/** The result of `promise`, or a rejection with the signal's reason when it fires first. */
+export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  if (signal.aborted) {
+    promise.catch(() => undefined);
+    throw signal.reason as Error;
+  }
+  let onAbort: (() => void) | undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => {
+      reject(signal.reason as Error);
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** What ends: a connection or a channel. */
+interface Mortal {
+  readonly isOpen: boolean;
+  once(event: 'close', listener: (error: AmqpError | undefined) => void): unknown;
+}
+
+/** Resolves when it has ended: with the error, or with undefined when it was closed on purpose. */
+export async function ended(mortal: Mortal): Promise<AmqpError | undefined> {
+  return await new Promise((resolve) => {
+    if (mortal.isOpen) mortal.once('close', resolve);
+    else resolve(undefined);
+  });
+}

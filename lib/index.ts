@@ -1,0 +1,47 @@
+/** The door `nest-amqp`: the Nest module, its decorators, injectables, definitions and errors. */
+export { AmqpChannel } from './client/amqp-channel.js';
+export { AmqpConnection, type AmqpConnectionOptions, type ConnectionStatus } from './client/amqp-connection.js';
+export type { BackoffOptions } from './client/backoff.js';
+export type { ConnectionOptions } from './client/connection-options.js';
+export type { UserCredentials } from './client/credentials.js';
+export type { TlsOptions } from './client/dial.js';
+export type { Duration } from './client/duration.js';
+export {
+  AmqpError,
+  type AmqpErrorCode,
+  PublishNackedError,
+  PublishOutcomeUnknownError,
+  UnroutableError,
+} from './errors.js';
+export { Delivery } from './messaging/delivery.js';
+export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
+export {
+  type BindingDefinition,
+  type ExchangeDefinition,
+  type QueueDefinition,
+  type Topology,
+  binding,
+  exchange,
+  queue,
+} from './messaging/topology.js';
+export {
+  AmqpDelivery,
+  Consume,
+  type ConsumeHandlerOptions,
+  type ConsumeOptionsWithQueue,
+  type ConsumerDefaults,
+  Payload,
+} from './nest/amqp.decorators.js';
+export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
+export { AmqpModule } from './nest/amqp.module.js';
+export type { AmqpModuleExtras, AmqpModuleOptions } from './nest/amqp.options.js';
+export {
+  InjectChannel,
+  InjectConnection,
+  InjectPublisher,
+  getChannelToken,
+  getConnectionToken,
+  getPublisherToken,
+} from './nest/amqp.tokens.js';
+export type { BasicProperties } from './protocol/properties.js';
+export { type FieldTable, type FieldValue, field } from './protocol/field-table.js';

@@ -1,0 +1,116 @@
+/** Publishing with a known outcome: serialised, persistent, mandatory and confirmed. */
+import { randomUUID } from 'node:crypto';
+import type { AmqpChannel } from '../client/amqp-channel.js';
+import { type Duration, milliseconds } from '../client/duration.js';
+import { orAborted } from '../client/wait.js';
+import { AmqpError, quoted } from '../errors.js';
+import type { BasicProperties } from '../protocol/properties.js';
+import { serialize } from './serializer.js';
+
+/** Defaults of a publisher. */
+export interface PublisherOptions {
+  /** Written to disk by the broker. @default true */
+  readonly persistent?: boolean | undefined;
+  /** A message that reaches no queue is an error. @default true */
+  readonly mandatory?: boolean | undefined;
+  /** Longest wait for the confirm, reconnecting included. @default '30s' */
+  readonly timeout?: Duration | undefined;
+  /** Set on every message as `appId`. */
+  readonly appId?: string | undefined;
+}
+
+/** Options of one message: its properties, and how it is published. */
+export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMode' | 'expiration'>, PublisherOptions {
+  /** How long it may wait in a queue. */
+  readonly expiration?: Duration | undefined;
+  /** Ends the wait for the confirm. A message that has left may arrive all the same. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Publishes; every promise resolves when the broker has taken charge of the message. They reject with
+ * - `UnroutableError`: no queue took it (and `mandatory` is on),
+ * - `PublishNackedError`: the broker refused it,
+ * - `PublishOutcomeUnknownError`: the channel was lost before the confirm,
+ * - `UNSERIALIZABLE`, `INVALID_ARGUMENT`: nothing was sent,
+ * - `ABORTED`: the deadline passed or the signal fired.
+ *
+ * `contentType`, `messageId` (a UUID) and `timestamp` are set unless given.
+ *
+ * @example
+ * await publisher.publish('orders', 'order.placed', { id: 7 });
+ * await publisher.sendToQueue('billing', { id: 7 }, { priority: 5 });
+ */
+export class AmqpPublisher {
+  readonly #channel: AmqpChannel;
+  readonly #defaults: PublisherOptions;
+  readonly #timeout: number;
+
+  constructor(channel: AmqpChannel, defaults: PublisherOptions = {}) {
+    this.#channel = channel;
+    this.#defaults = defaults;
+    this.#timeout = milliseconds(defaults.timeout ?? '30s', 'publisher.timeout');
+  }
+
+  /** Publishes to an exchange. */
+  async publish(
+    exchange: string,
+    routingKey: string,
+    payload: unknown,
+    options: PublishMessageOptions = {},
+  ): Promise<void> {
+    const { body, contentType } = serialize(payload);
+    const { expiration, persistent, timeout, signal, appId, ...rest } = options;
+    const deadline = timeout === undefined ? this.#timeout : milliseconds(timeout, 'timeout');
+    await this.#inTime(deadline, signal, `${quoted(exchange)} with routing key ${quoted(routingKey)}`, () =>
+      this.#channel.basicPublish(exchange, routingKey, body, {
+        contentType,
+        messageId: randomUUID(),
+        timestamp: Math.floor(Date.now() / 1000),
+        mandatory: this.#defaults.mandatory ?? true,
+        appId: appId ?? this.#defaults.appId,
+        ...rest,
+        expiration: expiration === undefined ? undefined : String(milliseconds(expiration, 'expiration')),
+        deliveryMode: (persistent ?? this.#defaults.persistent ?? true) ? 2 : 1,
+      }),
+    );
+  }
+
+  /** Sends to a queue by its name, through the default exchange. */
+  async sendToQueue(queue: string, payload: unknown, options?: PublishMessageOptions): Promise<void> {
+    await this.publish('', queue, payload, options);
+  }
+
+  async #inTime(
+    deadline: number,
+    signal: AbortSignal | undefined,
+    target: string,
+    publish: () => Promise<void>,
+  ): Promise<void> {
+    const ended = new AbortController();
+    const end = (why: string, cause?: unknown): void => {
+      ended.abort(
+        new AmqpError(
+          'ABORTED',
+          `The publish to ${target} ${why} before the broker confirmed it; whether the broker has the message is unknown.`,
+          { cause },
+        ),
+      );
+    };
+    const onAbort = (): void => {
+      end('was aborted', signal?.reason);
+    };
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const timer = setTimeout(() => {
+      end(`took longer than its timeout of ${deadline} ms`);
+    }, deadline);
+    try {
+      ended.signal.throwIfAborted();
+      await orAborted(publish(), ended.signal);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+}

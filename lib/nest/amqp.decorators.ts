@@ -1,0 +1,123 @@
+/** `@Consume` and the parameter decorators: what they note on a class. Acting on it is the explorer's and the listener's. */
+import type { PipeTransform, Type } from '@nestjs/common';
+import { AmqpError } from '../errors.js';
+import type { FieldTable } from '../protocol/field-table.js';
+import { refuseUnknown } from './amqp.options.js';
+
+/** Defaults that `AmqpModule` gives to every `@Consume`. */
+export interface ConsumerDefaults {
+  /** Most deliveries of one consumer under way at a time, 1 to 65535. @default 50 */
+  readonly prefetch?: number;
+}
+
+/** Options of one `@Consume`. */
+export interface ConsumeHandlerOptions extends ConsumerDefaults {
+  /** Name of the connection to consume on. @default 'default' */
+  readonly connection?: string;
+  /** Nobody else may consume from the queue. @default false */
+  readonly exclusive?: boolean;
+  /** Consumers of a higher priority get messages first (https://www.rabbitmq.com/docs/consumer-priority). @default 0 */
+  readonly priority?: number;
+  /** Name of the consumer, for the broker to show. @default a random one */
+  readonly consumerTag?: string;
+  /** Anything else for basic.consume, by the broker's own names. */
+  readonly arguments?: FieldTable;
+}
+
+/** Options of `@Consume` in the form of one object. */
+export interface ConsumeOptionsWithQueue extends ConsumeHandlerOptions {
+  readonly queue: string;
+}
+
+const CONSUME_OPTIONS = [
+  'queue',
+  'connection',
+  'prefetch',
+  'exclusive',
+  'priority',
+  'consumerTag',
+  'arguments',
+] as const satisfies readonly (keyof ConsumeOptionsWithQueue)[];
+
+const CONSUME_METADATA = 'nest-amqp:consume';
+/** Where parameter decorators are noted, in the form that Nest's `ExternalContextCreator` reads. */
+export const PARAMS_METADATA = 'nest-amqp:params';
+
+/**
+ * Makes the method the consumer of a queue. Returning acknowledges the message; throwing rejects it: it is dead-lettered
+ * where the queue has a dead-letter exchange, else dropped, and logged as an error. A queue that no topology declares is
+ * used as it is when it exists, else declared durable.
+ *
+ * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count.
+ * Throws `INVALID_OPTION` for options that do not exist or cannot be.
+ *
+ * @example
+ * `@Consume('billing', { prefetch: 20 })`
+ * async charge(`@Payload()` order: Order) { … }
+ */
+export function Consume(queue: string, options?: ConsumeHandlerOptions): MethodDecorator;
+export function Consume(options: ConsumeOptionsWithQueue): MethodDecorator;
+export function Consume(
+  queueOrOptions: string | ConsumeOptionsWithQueue,
+  more: ConsumeHandlerOptions = {},
+): MethodDecorator {
+  const options = typeof queueOrOptions === 'string' ? { ...more, queue: queueOrOptions } : queueOrOptions;
+  checkConsumeOptions(options);
+  return (_target, _name, descriptor: PropertyDescriptor) => {
+    const method = descriptor.value as object;
+    Reflect.defineMetadata(CONSUME_METADATA, [options, ...consumeMetadata(method)], method);
+  };
+}
+
+/** What the `@Consume` decorators of a method say, in source order. */
+export function consumeMetadata(method: object): readonly ConsumeOptionsWithQueue[] {
+  return (Reflect.getMetadata(CONSUME_METADATA, method) as ConsumeOptionsWithQueue[] | undefined) ?? [];
+}
+
+function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
+  refuseUnknown(options, CONSUME_OPTIONS, '@Consume has no option');
+  if (typeof options.queue !== 'string' || options.queue === '') {
+    throw new AmqpError('INVALID_OPTION', "@Consume needs the name of a queue: @Consume('billing').");
+  }
+  checkPrefetch(options, `@Consume('${options.queue}')`);
+}
+
+/** Throws `INVALID_OPTION` when a prefetch is none. */
+export function checkPrefetch({ prefetch }: ConsumerDefaults, where: string): void {
+  if (prefetch !== undefined && !(Number.isInteger(prefetch) && prefetch >= 1 && prefetch <= 65_535)) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `prefetch of ${where} has to be an integer from 1 to 65535. Without a bound one consumer takes the whole queue into memory.`,
+    );
+  }
+}
+
+/**
+ * What a parameter is filled with. The first number is Nest's own for a request body, so that pipes, the global
+ * ValidationPipe among them, treat a payload like one; the others are beyond Nest's, which makes them custom parameters.
+ */
+export const PARAM = { payload: 3, delivery: 1001 } as const;
+
+type Pipe = Type<PipeTransform> | PipeTransform;
+
+/** The decoded body, or one field of it; pipes apply. */
+export function Payload(...pipes: Pipe[]): ParameterDecorator;
+export function Payload(key: string, ...pipes: Pipe[]): ParameterDecorator;
+export function Payload(keyOrPipe?: string | Pipe, ...pipes: Pipe[]): ParameterDecorator {
+  if (typeof keyOrPipe === 'string') return parameter(PARAM.payload, keyOrPipe, pipes);
+  return parameter(PARAM.payload, undefined, keyOrPipe === undefined ? pipes : [keyOrPipe, ...pipes]);
+}
+
+/** The `Delivery`: properties, headers, routing key, the answer ahead of time. */
+export function AmqpDelivery(): ParameterDecorator {
+  return parameter(PARAM.delivery, undefined, []);
+}
+
+function parameter(type: number, data: string | undefined, pipes: readonly Pipe[]): ParameterDecorator {
+  return (target, method, index) => {
+    if (method === undefined) return;
+    const noted = (Reflect.getMetadata(PARAMS_METADATA, target.constructor, method) ?? {}) as object;
+    const params = { ...noted, [`${type}:${index}`]: { index, data, pipes } };
+    Reflect.defineMetadata(PARAMS_METADATA, params, target.constructor, method);
+  };
+}

@@ -1,0 +1,66 @@
+/** Finds every `@Consume` of the application. What becomes of them is the registry's. */
+import { Injectable } from '@nestjs/common';
+import { DiscoveryService, MetadataScanner } from '@nestjs/core';
+import { AmqpError } from '../errors.js';
+import { type ConsumeOptionsWithQueue, consumeMetadata } from './amqp.decorators.js';
+
+/** One `@Consume` on one method of one instance. */
+export interface DiscoveredHandler {
+  readonly instance: object;
+  readonly methodName: string;
+  /** `BillingConsumer.charge` */
+  readonly name: string;
+  readonly options: ConsumeOptionsWithQueue;
+}
+
+type Wrapper = ReturnType<DiscoveryService['getProviders']>[number];
+
+@Injectable()
+export class AmqpExplorer {
+  readonly #discovery: DiscoveryService;
+  readonly #scanner: MetadataScanner;
+
+  constructor(discovery: DiscoveryService, scanner: MetadataScanner) {
+    this.#discovery = discovery;
+    this.#scanner = scanner;
+  }
+
+  /** The handlers of all providers and controllers. Throws `INVALID_DEFINITION` for one that cannot be wired. */
+  explore(): DiscoveredHandler[] {
+    return [...this.#discovery.getProviders(), ...this.#discovery.getControllers()]
+      .filter((wrapper) => !wrapper.isAlias)
+      .flatMap((wrapper) => this.#handlersOf(wrapper));
+  }
+
+  #handlersOf(wrapper: Wrapper): DiscoveredHandler[] {
+    const prototype = prototypeOf(wrapper);
+    if (prototype === null) return [];
+    return this.#scanner.getAllMethodNames(prototype).flatMap((methodName) => {
+      const method: unknown = Reflect.get(prototype, methodName);
+      if (typeof method !== 'function') return [];
+      const name = `${prototype.constructor.name}.${methodName}`;
+      return consumeMetadata(method).map((options) => {
+        if (!wrapper.isDependencyTreeStatic()) throw scoped(name);
+        return { instance: wrapper.instance as object, methodName, name, options };
+      });
+    });
+  }
+}
+
+/** Where a provider's methods are: on its class, or on what a factory or value provider gave. */
+function prototypeOf(wrapper: Wrapper): object | null {
+  const instance: unknown = wrapper.instance;
+  if (typeof instance === 'object' && instance !== null) return Object.getPrototypeOf(instance) as object | null;
+  const metatype: unknown = wrapper.metatype;
+  return typeof metatype === 'function' && !wrapper.inject
+    ? ((metatype.prototype as object | undefined) ?? null)
+    : null;
+}
+
+function scoped(name: string): AmqpError {
+  return new AmqpError(
+    'INVALID_DEFINITION',
+    `${name} has @Consume, and is request-scoped or transient or depends on something that is, which is not supported yet. ` +
+      'Make the class a singleton, and resolve what has to be scoped with ModuleRef inside the method.',
+  );
+}

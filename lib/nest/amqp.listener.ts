@@ -1,0 +1,40 @@
+/** Turns a method into a delivery handler that runs with Nest's guards, pipes, interceptors and filters. */
+import type { ExternalContextCreator } from '@nestjs/core';
+import type { Delivery } from '../messaging/delivery.js';
+import type { DeliveryHandler } from '../messaging/consumer.js';
+import { PARAM, PARAMS_METADATA } from './amqp.decorators.js';
+
+/** What `ExecutionContext.getType()` says while a delivery is handled. */
+export const AMQP_CONTEXT_TYPE = 'amqp';
+
+/** Fills decorated parameters; its arguments are those that a handler without decorators gets. */
+const paramsFactory = {
+  exchangeKeyForValue(type: number, data: unknown, [payload, delivery]: [unknown, Delivery]): unknown {
+    switch (type) {
+      case PARAM.payload:
+        return typeof data === 'string' ? (payload as Record<string, unknown> | null | undefined)?.[data] : payload;
+      case PARAM.delivery:
+        return delivery;
+      default:
+        return undefined;
+    }
+  },
+};
+
+/** The handler for a method of an instance. */
+export function createHandler(creator: ExternalContextCreator, instance: object, methodName: string): DeliveryHandler {
+  const method = (instance as Record<string, (...args: unknown[]) => unknown>)[methodName];
+  if (method === undefined) throw new Error(`nest-amqp: ${methodName} is not a method`);
+  const run = creator.create(
+    instance,
+    method,
+    methodName,
+    PARAMS_METADATA,
+    paramsFactory,
+    undefined,
+    undefined,
+    undefined,
+    AMQP_CONTEXT_TYPE,
+  ) as (payload: unknown, delivery: Delivery) => Promise<unknown>;
+  return async (delivery) => await run(delivery.payload, delivery);
+}

@@ -1,0 +1,162 @@
+/** The Nest module: provides a connection's injectables, opens it when the application starts, closes it when it ends. */
+import {
+  ConfigurableModuleBuilder,
+  Inject,
+  Logger,
+  Module,
+  type OnApplicationShutdown,
+  type OnModuleInit,
+  type Provider,
+} from '@nestjs/common';
+import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
+import { AmqpChannel } from '../client/amqp-channel.js';
+import { AmqpConnection } from '../client/amqp-connection.js';
+import { AmqpPublisher } from '../messaging/publisher.js';
+import { applyTopology } from '../messaging/topology.js';
+import { checkPrefetch } from './amqp.decorators.js';
+import { AmqpExplorer } from './amqp.explorer.js';
+import {
+  type AmqpModuleExtras,
+  type AmqpModuleOptions,
+  type ResolvedModuleOptions,
+  resolveModuleOptions,
+} from './amqp.options.js';
+import { DEFAULT_CONNECTION, getChannelToken, getConnectionToken, getPublisherToken } from './amqp.tokens.js';
+import { ConsumerRegistry } from './consumer-registry.js';
+
+/** Tokens inside one `AmqpModule`; what is exported has the public ones. */
+const RESOLVED_OPTIONS = Symbol('nest-amqp:options');
+const CONNECTION_NAME = Symbol('nest-amqp:connection name');
+const CONNECTION = Symbol('nest-amqp:connection');
+const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
+
+/**
+ * Holds the consumers of all connections of an application. Its place among the modules is what matters: hooks run from the
+ * farthest module to the nearest on the way up and back on the way down, so that nearer than the root module means started
+ * last and stopped first.
+ */
+@Module({ imports: [DiscoveryModule], providers: [AmqpExplorer, ConsumerRegistry], exports: [ConsumerRegistry] })
+class AmqpConsumersModule {
+  constructor(modules: ModulesContainer) {
+    for (const module of modules.values()) {
+      if (module.metatype === AmqpConsumersModule) module.distance = -1;
+    }
+  }
+}
+
+const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModuleBuilder<AmqpModuleOptions>({
+  moduleName: 'Amqp',
+})
+  .setClassMethodName('forRoot')
+  .setFactoryMethodName('createAmqpOptions')
+  .setExtras<AmqpModuleExtras>({}, (definition, { name = DEFAULT_CONNECTION, isGlobal = true }) => ({
+    ...definition,
+    global: isGlobal,
+    imports: [...(definition.imports ?? []), AmqpConsumersModule],
+    providers: [...(definition.providers ?? []), ...providersFor(name)],
+    exports: [getConnectionToken(name), getChannelToken(name), getPublisherToken(name), AmqpConsumersModule],
+  }))
+  .build();
+
+function providersFor(name: string): Provider[] {
+  return [
+    { provide: CONNECTION_NAME, useValue: name },
+    {
+      provide: RESOLVED_OPTIONS,
+      inject: [MODULE_OPTIONS_TOKEN],
+      useFactory: (options: AmqpModuleOptions): ResolvedModuleOptions => {
+        const resolved = resolveModuleOptions(options);
+        if (resolved.consumers !== false) checkPrefetch(resolved.consumers, 'the option consumers of AmqpModule');
+        return resolved;
+      },
+    },
+    {
+      provide: CONNECTION,
+      inject: [RESOLVED_OPTIONS],
+      useFactory: ({ url, connection: options, topology }: ResolvedModuleOptions): AmqpConnection => {
+        const connection = new AmqpConnection(url, options);
+        connection.onSetup((opened) => applyTopology(opened, topology));
+        return connection;
+      },
+    },
+    { provide: getConnectionToken(name), useExisting: CONNECTION },
+    {
+      provide: getChannelToken(name),
+      inject: [CONNECTION],
+      useFactory: (connection: AmqpConnection): AmqpChannel => new AmqpChannel(connection),
+    },
+    // A channel of its own: what a user's channel suffers does not touch publishes under way.
+    {
+      provide: PUBLISHER_CHANNEL,
+      inject: [CONNECTION],
+      useFactory: (connection: AmqpConnection): AmqpChannel => new AmqpChannel(connection),
+    },
+    {
+      provide: getPublisherToken(name),
+      inject: [PUBLISHER_CHANNEL, RESOLVED_OPTIONS],
+      useFactory: (channel: AmqpChannel, { publisher }: ResolvedModuleOptions): AmqpPublisher =>
+        new AmqpPublisher(channel, publisher),
+    },
+  ];
+}
+
+/**
+ * AMQP for a Nest application.
+ *
+ * `forRoot(options)` and `forRootAsync({ name, imports, inject, useFactory | useClass | useExisting })` make
+ * `AmqpConnection`, `AmqpChannel` and `AmqpPublisher` injectable, declare the topology and start every `@Consume`. A second
+ * broker is a second `forRoot({ name: 'audit', … })`.
+ *
+ * @example
+ * `@Module({ imports: [AmqpModule.forRoot({ url: process.env.AMQP_URL })] })`
+ * class AppModule {}
+ */
+@Module({})
+export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
+  readonly #connection: AmqpConnection;
+  readonly #options: ResolvedModuleOptions;
+  readonly #logger = new Logger('AmqpModule');
+
+  constructor(
+    @Inject(CONNECTION_NAME) name: string,
+    @Inject(CONNECTION) connection: AmqpConnection,
+    @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
+    registry: ConsumerRegistry,
+  ) {
+    super();
+    this.#connection = connection;
+    this.#options = options;
+    registry.addConnection(name, connection, options);
+    this.#logStatus(name);
+  }
+
+  /** @internal Global modules come first, so that every other module finds the broker set up. */
+  async onModuleInit(): Promise<void> {
+    if (this.#options.startup === 'background') this.#connection.openInBackground();
+    else await this.#connection.open({ timeout: this.#options.startupTimeout });
+  }
+
+  /** @internal After every `onModuleDestroy`: they may still publish. */
+  async onApplicationShutdown(): Promise<void> {
+    await this.#connection.close();
+  }
+
+  #logStatus(name: string): void {
+    this.#connection.on('status', (status) => {
+      switch (status.state) {
+        case 'open':
+          this.#logger.log(`Connection '${name}' is open`);
+          return;
+        case 'connecting':
+          if (status.lastError !== undefined)
+            this.#logger.warn(`Connection '${name}' is down. ${status.lastError.message}`);
+          return;
+        case 'idle':
+        case 'closed':
+          return;
+        default:
+          status satisfies never;
+      }
+    });
+  }
+}

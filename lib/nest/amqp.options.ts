@@ -1,0 +1,98 @@
+/** What a user says to `AmqpModule`, checked and completed once. */
+import type { AmqpConnectionOptions } from '../client/amqp-connection.js';
+import { type Duration, milliseconds } from '../client/duration.js';
+import { AmqpError, printable } from '../errors.js';
+import type { PublisherOptions } from '../messaging/publisher.js';
+import { type Topology, checkTopology } from '../messaging/topology.js';
+import type { ConsumerDefaults } from './amqp.decorators.js';
+
+/** Options of `AmqpModule.forRoot`. */
+export interface AmqpModuleOptions {
+  /** The broker, or brokers to try in turn. @default 'amqp://guest:guest@localhost:5672' */
+  readonly url?: string | readonly string[];
+  /** Heartbeat, TLS, credentials, timeouts, waits between reconnects. */
+  readonly connection?: AmqpConnectionOptions;
+  /**
+   * `'require'`: the boot fails when there is no broker. `'background'`: the application boots without one, and connects,
+   * declares and consumes when it comes. @default 'require'
+   */
+  readonly startup?: 'require' | 'background';
+  /** With `'require'`: how long to try. @default '10s' */
+  readonly startupTimeout?: Duration;
+  /** Exchanges, queues and bindings to declare, in this order, on every connection. */
+  readonly topology?: Topology;
+  /** Defaults for every `@Consume`; `false` starts none, for a process that only publishes. */
+  readonly consumers?: ConsumerDefaults | false;
+  /** Defaults for every publish. */
+  readonly publisher?: PublisherOptions;
+  /** How long running handlers may take to finish when the application shuts down. @default '10s' */
+  readonly shutdownTimeout?: Duration;
+}
+
+/** Names a connection beside the default one, and says where its injectables are seen. Static, because the tokens need them. */
+export interface AmqpModuleExtras {
+  /** @default 'default' */
+  readonly name?: string;
+  /** Injectable everywhere, without importing the module again. @default true */
+  readonly isGlobal?: boolean;
+}
+
+/** `AmqpModuleOptions` with nothing missing; durations in milliseconds. */
+export interface ResolvedModuleOptions {
+  readonly url: string | readonly string[];
+  readonly connection: AmqpConnectionOptions;
+  readonly startup: 'require' | 'background';
+  readonly startupTimeout: number;
+  readonly topology: Topology;
+  readonly consumers: ConsumerDefaults | false;
+  readonly publisher: PublisherOptions;
+  readonly shutdownTimeout: number;
+}
+
+const KNOWN = [
+  'url',
+  'connection',
+  'startup',
+  'startupTimeout',
+  'topology',
+  'consumers',
+  'publisher',
+  'shutdownTimeout',
+] as const satisfies readonly (keyof AmqpModuleOptions)[];
+
+const PUBLISHER_OPTIONS = [
+  'persistent',
+  'mandatory',
+  'timeout',
+  'appId',
+] as const satisfies readonly (keyof PublisherOptions)[];
+
+/** Throws `INVALID_OPTION` or `INVALID_DEFINITION`. */
+export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModuleOptions {
+  refuseUnknown(options, KNOWN, 'AmqpModule has no option');
+  refuseUnknown(options.publisher ?? {}, PUBLISHER_OPTIONS, 'The option publisher of AmqpModule has no field');
+  const { startup = 'require', topology = {} } = options;
+  // Options often come from configuration files, past the compiler.
+  if (!['require', 'background'].includes(startup)) {
+    throw new AmqpError('INVALID_OPTION', "startup of AmqpModule has to be 'require' or 'background'.");
+  }
+  checkTopology(topology);
+  return {
+    url: options.url ?? 'amqp://guest:guest@localhost:5672',
+    connection: options.connection ?? {},
+    startup,
+    startupTimeout: milliseconds(options.startupTimeout ?? '10s', 'startupTimeout'),
+    topology,
+    consumers: options.consumers ?? {},
+    publisher: options.publisher ?? {},
+    shutdownTimeout: milliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
+  };
+}
+
+/** Throws `INVALID_OPTION` for a field that is not known: a misspelt option is not silently ignored. */
+export function refuseUnknown(options: object, known: readonly string[], what: string): void {
+  const unknown = Object.keys(options).find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    throw new AmqpError('INVALID_OPTION', `${what} ${printable(unknown, 60)}. Known are ${known.join(', ')}.`);
+  }
+}

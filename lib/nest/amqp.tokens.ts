@@ -1,0 +1,29 @@
+/** The tokens under which a connection's injectables are found: for the default connection their classes, else by name. */
+import { Inject, type InjectionToken } from '@nestjs/common';
+import { AmqpChannel } from '../client/amqp-channel.js';
+import { AmqpConnection } from '../client/amqp-connection.js';
+import { AmqpPublisher } from '../messaging/publisher.js';
+
+export const DEFAULT_CONNECTION = 'default';
+
+/** Token of the `AmqpConnection` of that name. */
+export const getConnectionToken = (name?: string): InjectionToken => token(AmqpConnection, name);
+/** Token of the `AmqpChannel` on the connection of that name. */
+export const getChannelToken = (name?: string): InjectionToken => token(AmqpChannel, name);
+/** Token of the `AmqpPublisher` on the connection of that name. */
+export const getPublisherToken = (name?: string): InjectionToken => token(AmqpPublisher, name);
+
+/** Injects the `AmqpConnection` of that name. */
+export const InjectConnection = (name?: string): ParameterDecorator & PropertyDecorator =>
+  Inject(getConnectionToken(name));
+/** Injects the `AmqpChannel` on the connection of that name. */
+export const InjectChannel = (name?: string): ParameterDecorator & PropertyDecorator => Inject(getChannelToken(name));
+/** Injects the `AmqpPublisher` on the connection of that name. */
+export const InjectPublisher = (name?: string): ParameterDecorator & PropertyDecorator =>
+  Inject(getPublisherToken(name));
+
+type Injectable = typeof AmqpConnection | typeof AmqpChannel | typeof AmqpPublisher;
+
+function token(injectable: Injectable, name = DEFAULT_CONNECTION): InjectionToken {
+  return name === DEFAULT_CONNECTION ? injectable : `${injectable.name}:${name}`;
+}

@@ -1,0 +1,97 @@
+/**
+ * The consumers of the application: made of what the explorer finds, started when everything else is ready, stopped before
+ * anything else goes. Each runs by itself, see `messaging/consumer`.
+ */
+import { Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
+import { ExternalContextCreator } from '@nestjs/core';
+import type { AmqpConnection } from '../client/amqp-connection.js';
+import { AmqpError, quoted } from '../errors.js';
+import { Consumer } from '../messaging/consumer.js';
+import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
+import { createHandler } from './amqp.listener.js';
+import type { ResolvedModuleOptions } from './amqp.options.js';
+import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+
+const DEFAULT_PREFETCH = 50;
+
+/** A connection that consumers may name. */
+interface RegisteredConnection {
+  readonly connection: AmqpConnection;
+  readonly options: ResolvedModuleOptions;
+}
+
+@Injectable()
+export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy {
+  readonly #explorer: AmqpExplorer;
+  readonly #contexts: ExternalContextCreator;
+  readonly #connections = new Map<string, RegisteredConnection>();
+  readonly #consumers: { readonly consumer: Consumer; readonly shutdownTimeout: number }[] = [];
+  readonly #logger = new Logger('AmqpModule');
+
+  constructor(explorer: AmqpExplorer, contexts: ExternalContextCreator) {
+    this.#explorer = explorer;
+    this.#contexts = contexts;
+  }
+
+  /** @internal Every `AmqpModule` brings its connection here. Throws `INVALID_DEFINITION` for a name that is taken. */
+  addConnection(name: string, connection: AmqpConnection, options: ResolvedModuleOptions): void {
+    if (this.#connections.has(name)) {
+      throw new AmqpError(
+        'INVALID_DEFINITION',
+        `AmqpModule.forRoot is imported twice for the connection ${quoted(name)}. Import it once, or give the second a name of its own.`,
+      );
+    }
+    this.#connections.set(name, { connection, options });
+  }
+
+  /** @internal Runs after every other module's `onApplicationBootstrap`. */
+  async onApplicationBootstrap(): Promise<void> {
+    const started = this.#explorer.explore().map((handler) => this.#start(handler));
+    // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
+    const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
+    if (failure === undefined) return;
+    await this.#stopAll();
+    throw failure.reason;
+  }
+
+  /** @internal Runs before every other module's `onModuleDestroy`: handlers still find their database open. */
+  async onModuleDestroy(): Promise<void> {
+    await this.#stopAll();
+  }
+
+  async #stopAll(): Promise<void> {
+    await Promise.all(this.#consumers.map(({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout)));
+  }
+
+  async #start(handler: DiscoveredHandler): Promise<void> {
+    const { connection, options } = this.#connectionFor(handler);
+    if (options.consumers === false) return;
+    const { queue, prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH, priority } = handler.options;
+    const consumer = new Consumer(
+      connection,
+      {
+        queue,
+        prefetch,
+        exclusive: handler.options.exclusive ?? false,
+        consumerTag: handler.options.consumerTag,
+        arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
+      },
+      createHandler(this.#contexts, handler.instance, handler.methodName),
+      this.#logger,
+    );
+    this.#consumers.push({ consumer, shutdownTimeout: options.shutdownTimeout });
+    if (options.startup === 'background') consumer.startInBackground();
+    else await consumer.start();
+    this.#logger.log(`${handler.name} consumes queue ${quoted(queue)} (prefetch ${prefetch})`);
+  }
+
+  #connectionFor({ name, options: { connection = DEFAULT_CONNECTION } }: DiscoveredHandler): RegisteredConnection {
+    const registered = this.#connections.get(connection);
+    if (registered !== undefined) return registered;
+    const known = [...this.#connections.keys()].map(quoted).join(', ');
+    throw new AmqpError(
+      'INVALID_DEFINITION',
+      `${name} consumes on the connection ${quoted(connection)}, which no AmqpModule.forRoot defines. Defined are ${known}.`,
+    );
+  }
+}
