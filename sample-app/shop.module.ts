@@ -1,0 +1,21 @@
+/** The shop: orders come in over HTTP, billing and status go over the broker. */
+import { Module } from '@nestjs/common';
+import { AmqpModule } from 'nest-amqp';
+import { BillingConsumer } from './billing.consumer.js';
+import { OrderStatusConsumer } from './order-status.consumer.js';
+import { OrdersController } from './orders.controller.js';
+import { OrdersService } from './orders.service.js';
+import { shopTopology } from './shop.topology.js';
+
+@Module({
+  imports: [
+    AmqpModule.forRoot({
+      url: process.env.AMQP_URL ?? 'amqp://guest:guest@localhost:5672',
+      connection: { connectionName: 'shop' },
+      topology: shopTopology,
+    }),
+  ],
+  controllers: [OrdersController],
+  providers: [OrdersService, BillingConsumer, OrderStatusConsumer],
+})
+export class ShopModule {}
