@@ -15,7 +15,7 @@ export function serialize(payload: unknown): Serialized {
 }
 
 function jsonText(payload: unknown): string {
-  let text: string | undefined;
+  let text: unknown;
   try {
     text = JSON.stringify(payload);
   } catch (cause) {
@@ -26,10 +26,8 @@ function jsonText(payload: unknown): string {
       { cause },
     );
   }
-  if (text === undefined) {
-    throw new AmqpError('UNSERIALIZABLE', `JSON has no text for ${typeof payload}. Publish null, or an object.`);
-  }
-  return text;
+  if (typeof text === 'string') return text;
+  throw new AmqpError('UNSERIALIZABLE', `JSON has no text for ${typeof payload}. Publish null, or an object.`);
 }
 
 /**
