@@ -80,8 +80,10 @@ export interface AmqpErrorFacts {
  * No credential is ever part of one.
  *
  * @example
+ * ```ts
  * try { await channel.queueDeclare('billing', { passive: true }); }
  * catch (error) { if (error instanceof AmqpError && error.replyCode === 404) … }
+ * ```
  */
 export class AmqpError extends Error {
   override readonly name: string = 'AmqpError';

@@ -115,18 +115,20 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   /** The present connection, or the next one as soon as it is open. Rejects when this is closed, or with the signal's reason. */
   async opened(signal?: AbortSignal): Promise<Connection> {
     if (this.#status.state === 'open') return this.#status.connection;
+    let look: (status: ConnectionStatus) => void = () => undefined;
     const waited = new Promise<Connection>((resolve, reject) => {
-      const look = (status: ConnectionStatus): void => {
+      look = (status) => {
         if (status.state === 'open') resolve(status.connection);
         else if (status.state === 'closed') reject(status.error);
-        else return;
-        this.off('status', look);
       };
       this.on('status', look);
       look(this.#status);
-      signal?.addEventListener('abort', () => this.off('status', look), { once: true });
     });
-    return await (signal === undefined ? waited : orAborted(waited, signal));
+    try {
+      return await (signal === undefined ? waited : orAborted(waited, signal));
+    } finally {
+      this.off('status', look);
+    }
   }
 
   /** Closes for good: also while connecting, also while the broker blocks. Closing twice is no error. */
@@ -163,8 +165,8 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     let attempt = 1;
     let lastError: AmqpError | undefined;
     let opened = false;
+    this.#setStatus({ state: 'connecting', attempt, lastError });
     while (!this.#isClosed()) {
-      this.#setStatus({ state: 'connecting', attempt, lastError });
       try {
         const connection = await this.#connect();
         opened = true;
@@ -177,7 +179,6 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
         lastError = error;
       }
       attempt += 1;
-      if (this.#isClosed()) return;
       this.#setStatus({ state: 'connecting', attempt, lastError });
       await pause(this.#backoff.next(), this.#life.signal);
     }

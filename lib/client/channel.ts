@@ -144,7 +144,7 @@ interface ConsumerRecord {
 type State =
   { readonly name: 'open' } | { readonly name: 'closing' } | { readonly name: 'closed'; readonly error: AmqpError };
 
-export class Channel extends EventEmitter<ChannelEvents> implements Settler, AsyncDisposable {
+export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposable {
   /** Its number on the connection. */
   readonly number: number;
   readonly #line: ChannelLine;
@@ -152,6 +152,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements Settler, Asy
   readonly #pending: PendingRequest[] = [];
   readonly #consumers = new Map<string, ConsumerRecord>();
   #confirms: PublisherConfirms | undefined;
+  readonly #settler: Settler = { settle: (answer, deliveryTag) => this.#settle(answer, deliveryTag) };
   #state: State = { name: 'open' };
   #closing: Promise<void> | undefined;
 
@@ -310,7 +311,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements Settler, Asy
     const { method, content } = await this.#call('basic.get', { queue, noAck });
     if (method.name !== 'basic.get-ok' || content === undefined) return undefined;
     return {
-      message: new Message(method.args, content, this, { consumerTag: undefined, noAck }),
+      message: new Message(method.args, content, this.#settler, { consumerTag: undefined, noAck }),
       messageCount: method.args.messageCount,
     };
   }
@@ -333,8 +334,8 @@ export class Channel extends EventEmitter<ChannelEvents> implements Settler, Asy
     this.#send('basic.reject', { deliveryTag, requeue });
   }
 
-  /** @internal Answers a message of this channel; of a channel that has ended the broker has taken it back already. */
-  settle(answer: Answer, deliveryTag: number): boolean {
+  /** Answers a message of this channel; what a channel that has ended delivered, the broker has taken back already. */
+  #settle(answer: Answer, deliveryTag: number): boolean {
     if (!this.isOpen) return false;
     if (answer === 'ack') this.#send('basic.ack', { deliveryTag, multiple: false });
     else this.#send('basic.reject', { deliveryTag, requeue: answer === 'requeue' });
@@ -486,7 +487,13 @@ export class Channel extends EventEmitter<ChannelEvents> implements Settler, Asy
   // ── requests and answers ──────────────────────────────────────────────────────────────────────────────────────────
 
   async #request<N extends RequestName>(name: N, args: MethodArgs<N>, consumerTag?: string): Promise<Reply<N>['args']> {
-    return (await this.#call(name, args, consumerTag)).method.args;
+    try {
+      return (await this.#call(name, args, consumerTag)).method.args;
+    } catch (error) {
+      // The error was made where the bytes came in; the stack that helps is the caller's.
+      if (error instanceof AmqpError) Error.captureStackTrace(error);
+      throw error;
+    }
   }
 
   #call<N extends RequestName>(
@@ -583,7 +590,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements Settler, Asy
     const consumer = this.#consumers.get(args.consumerTag);
     // A delivery that crossed our cancel: the broker takes it back when the channel closes.
     if (consumer === undefined) return;
-    const message = new Message(args, content, this, { consumerTag: args.consumerTag, noAck: consumer.noAck });
+    const message = new Message(args, content, this.#settler, { consumerTag: args.consumerTag, noAck: consumer.noAck });
     this.#guarded(() => {
       consumer.callbacks.onMessage(message);
     });

@@ -57,8 +57,10 @@ type State =
  * `HANDSHAKE_TIMEOUT`, `NOT_AMQP`, `VERSION_MISMATCH`, `AUTHENTICATION_FAILED`, `VHOST_REFUSED`, `CONNECTION_CLOSED`.
  *
  * @example
+ * ```ts
  * await using connection = await connect('amqp://guest:guest@localhost:5672/');
  * const channel = await connection.channel();
+ * ```
  */
 export async function connect(url?: string | ConnectionOptions, options?: ConnectionOptions): Promise<Connection> {
   return await openConnection(resolveConnectionOptions(url, options));

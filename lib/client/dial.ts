@@ -13,17 +13,11 @@ const KEEP_ALIVE_DELAY = 60_000;
 
 /** The open transport. Rejects with `CONNECT_FAILED` or `CONNECT_TIMEOUT`. */
 export async function dial(options: ResolvedConnectionOptions): Promise<Duplex> {
-  if (options.dial !== undefined) {
-    try {
-      return await options.dial();
-    } catch (cause) {
-      throw connectFailed(options, cause);
-    }
-  }
-  return await new Promise<Duplex>((resolve, reject) => {
-    const { socket, ready } = openSocket(options);
-    const timer = setTimeout(() => {
-      socket.destroy();
+  const { promise, abandon } = options.dial === undefined ? dialSocket(options) : dialCustom(options.dial);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      abandon();
       reject(
         new AmqpError(
           'CONNECT_TIMEOUT',
@@ -32,18 +26,52 @@ export async function dial(options: ResolvedConnectionOptions): Promise<Duplex> 
         ),
       );
     }, options.connectTimeout);
-    const onError = (cause: Error): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      reject(connectFailed(options, cause));
-    };
-    socket.once('error', onError);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } catch (cause) {
+    throw cause instanceof AmqpError ? cause : connectFailed(options, cause);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A transport on its way; what opens after `abandon` is destroyed. */
+interface Dialling {
+  readonly promise: Promise<Duplex>;
+  readonly abandon: () => void;
+}
+
+function dialCustom(open: () => Duplex | Promise<Duplex>): Dialling {
+  const promise = (async () => await open())();
+  return {
+    promise,
+    abandon: () => {
+      promise.then(
+        (transport) => transport.destroy(),
+        () => undefined,
+      );
+    },
+  };
+}
+
+function dialSocket(options: ResolvedConnectionOptions): Dialling {
+  const { socket, ready } = openSocket(options);
+  const promise = new Promise<Duplex>((resolve, reject) => {
+    socket.once('error', reject);
     socket.once(ready, () => {
-      clearTimeout(timer);
-      socket.off('error', onError);
+      socket.off('error', reject);
       resolve(socket);
     });
   });
+  return {
+    promise,
+    abandon: () => {
+      // A destroyed socket may still report an error, which nobody is to trip over.
+      socket.on('error', () => undefined);
+      socket.destroy();
+    },
+  };
 }
 
 function openSocket(options: ResolvedConnectionOptions): { socket: Socket; ready: 'connect' | 'secureConnect' } {

@@ -38,8 +38,10 @@ export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMo
  * `contentType`, `messageId` (a UUID) and `timestamp` are set unless given.
  *
  * @example
+ * ```ts
  * await publisher.publish('orders', 'order.placed', { id: 7 });
  * await publisher.sendToQueue('billing', { id: 7 }, { priority: 5 });
+ * ```
  */
 export class AmqpPublisher {
   readonly #channel: AmqpChannel;

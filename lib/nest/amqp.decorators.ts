@@ -52,8 +52,10 @@ export const PARAMS_METADATA = 'nest-amqp:params';
  * Throws `INVALID_OPTION` for options that do not exist or cannot be.
  *
  * @example
- * `@Consume('billing', { prefetch: 20 })`
- * async charge(`@Payload()` order: Order) { … }
+ * ```ts
+ * @Consume('billing', { prefetch: 20 })
+ * async charge(@Payload() order: Order) { … }
+ * ```
  */
 export function Consume(queue: string, options?: ConsumeHandlerOptions): MethodDecorator;
 export function Consume(options: ConsumeOptionsWithQueue): MethodDecorator;

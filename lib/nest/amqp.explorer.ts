@@ -40,7 +40,7 @@ export class AmqpExplorer {
       if (typeof method !== 'function') return [];
       const name = `${prototype.constructor.name}.${methodName}`;
       return consumeMetadata(method).map((options) => {
-        if (!wrapper.isDependencyTreeStatic()) throw scoped(name);
+        if (wrapper.isTransient || !wrapper.isDependencyTreeStatic()) throw scoped(name);
         return { instance: wrapper.instance as object, methodName, name, options };
       });
     });

@@ -108,8 +108,10 @@ function providersFor(name: string): Provider[] {
  * broker is a second `forRoot({ name: 'audit', … })`.
  *
  * @example
- * `@Module({ imports: [AmqpModule.forRoot({ url: process.env.AMQP_URL })] })`
+ * ```ts
+ * @Module({ imports: [AmqpModule.forRoot({ url: process.env.AMQP_URL })] })
  * class AppModule {}
+ * ```
  */
 @Module({})
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
@@ -130,13 +132,13 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#logStatus(name);
   }
 
-  /** @internal Global modules come first, so that every other module finds the broker set up. */
+  /** Global modules come first, so that every other module finds the broker set up. */
   async onModuleInit(): Promise<void> {
     if (this.#options.startup === 'background') this.#connection.openInBackground();
     else await this.#connection.open({ timeout: this.#options.startupTimeout });
   }
 
-  /** @internal After every `onModuleDestroy`: they may still publish. */
+  /** After every `onModuleDestroy`: they may still publish. */
   async onApplicationShutdown(): Promise<void> {
     await this.#connection.close();
   }

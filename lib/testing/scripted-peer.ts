@@ -47,6 +47,7 @@ const PATIENCE = 2_000;
 
 /**
  * @example
+ * ```ts
  * const peer = new ScriptedPeer();
  * const connecting = connect({ dial: () => peer.transport });
  * await peer.handshake();
@@ -54,6 +55,7 @@ const PATIENCE = 2_000;
  * const channel = connection.channel();
  * const { channel: number } = await peer.receive('channel.open');
  * peer.send(number, 'channel.open-ok', {});
+ * ```
  */
 export class ScriptedPeer {
   /** The client's end: what `ConnectionOptions.dial` returns. */
