@@ -65,7 +65,7 @@ type State =
 
 const AWAITING_METHOD: State = { awaiting: 'method' };
 
-/** Body frames below this share of their chunk are copied, so that a body that a user keeps never keeps a large chunk alive. */
+/** Bytes below this share of the memory that they lie in are copied, so that what a user keeps never keeps much more alive. */
 const SMALL_SHARE = 0.5;
 /** Memory set aside for a body before its bytes have come; a peer that lies about a body's size costs no more than this. */
 const BODY_STEP = 1024 * 1024;
@@ -164,10 +164,11 @@ export class CommandAssembler {
 
 const EMPTY = Buffer.alloc(0);
 
-/** The bytes in memory that they may keep alive: a view when they are most of their chunk, else a copy. */
+/** The bytes in memory that they may keep alive: a view when they are most of it, else a copy. */
 function ownBytes(buffer: Buffer, start: number, end: number): Buffer {
   const length = end - start;
-  if (length >= buffer.length * SMALL_SHARE) return buffer.subarray(start, end);
+  // `buffer` may itself be a view, of Node's shared pool for one: what is kept alive is the memory behind it.
+  if (length >= buffer.buffer.byteLength * SMALL_SHARE) return buffer.subarray(start, end);
   // Not from Node's shared pool: a kept copy would pin the 8 KiB slab that it was cut from.
   const copy = Buffer.allocUnsafeSlow(length);
   buffer.copy(copy, 0, start, end);

@@ -78,7 +78,9 @@ export class TypedField {
  * Numbers of a chosen width, for the rare peer that insists on one.
  *
  * @example
+ * ```ts
  * { headers: { retries: field.uint8(3) } }
+ * ```
  */
 export const field = {
   int8: (value: number): TypedField => new TypedField('b', value),
@@ -104,6 +106,12 @@ const MAX_DATE_SECONDS = 8_640_000_000_000n;
 
 /** Writes a table. `what` names it in errors: `headers`, `arguments`. */
 export function writeTable(writer: WireWriter, table: FieldTable, what: string): void {
+  if (!isPlainObject(table)) {
+    throw new AmqpError(
+      'INVALID_ARGUMENT',
+      `${printable(what)} is a ${className(table)}; it has to be a plain object.`,
+    );
+  }
   writeEntries(writer, table, what, 1);
 }
 
@@ -160,10 +168,10 @@ function writeObject(writer: WireWriter, value: object | null, path: string, dep
     if (depth >= MAX_NESTING) throw tooDeep(path);
     tag(writer, 'A');
     writer.measured(() => {
-      value.forEach((item: unknown, index) => {
-        // A hole or an undefined item keeps its place, as it does in JSON.
+      // Not forEach, which leaves holes out: a hole or an undefined item keeps its place, as it does in JSON.
+      for (const [index, item] of (value as unknown[]).entries()) {
         writeValue(writer, item ?? null, `${path}[${index}]`, depth + 1);
-      });
+      }
     });
   } else if (types.isUint8Array(value)) {
     tag(writer, 'x');
@@ -182,8 +190,13 @@ function writeObject(writer: WireWriter, value: object | null, path: string, dep
     tag(writer, 'F');
     writeEntries(writer, value as FieldTable, path, depth + 1);
   } else {
-    throw notAField(path, `a ${value.constructor.name || 'class instance'}`);
+    throw notAField(path, `a ${className(value)}`);
   }
+}
+
+function className(value: object): string {
+  const name = typeof value.constructor === 'function' ? value.constructor.name : '';
+  return name === '' ? 'class instance' : name;
 }
 
 /** True for `{}` and `Object.create(null)` of any realm: an object whose prototype, if any, is the root one. */
@@ -221,10 +234,11 @@ function writeTyped(writer: WireWriter, letter: NumberTag, value: number | bigin
       writer.uint64(integer(value, 0n, 2n ** 64n - 1n, path));
       return;
     case 'f':
-      writer.float(finite(value, path));
+      // What is finite as a double may be infinite as a float.
+      writer.float(finite(Math.fround(Number(value)), value, path));
       return;
     case 'd':
-      writer.double(finite(value, path));
+      writer.double(finite(Number(value), value, path));
       return;
     default:
       letter satisfies never;
@@ -246,13 +260,12 @@ function integer(value: number | bigint, low: bigint, high: bigint, path: string
   }
   throw new AmqpError(
     'INVALID_ARGUMENT',
-    `${path} is ${String(value)}; it has to be an integer from ${low} to ${high}.`,
+    `${printable(path)} is ${String(value)}; it has to be an integer from ${low} to ${high}.`,
   );
 }
 
-function finite(value: number | bigint, path: string): number {
-  const number = Number(value);
-  if (!Number.isFinite(number)) throw notAField(path, String(value));
+function finite(number: number, given: number | bigint, path: string): number {
+  if (!Number.isFinite(number)) throw notAField(path, String(given));
   return number;
 }
 

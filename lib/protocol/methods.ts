@@ -326,6 +326,10 @@ export function writeMethod<N extends MethodName>(writer: WireWriter, name: N, a
   for (const [fieldName, type] of FIELDS.get(name) ?? []) {
     const value = values[fieldName];
     if (type === 'bit') {
+      // 'no' is not false: what somebody wrote in place of a boolean is not guessed.
+      if (value !== undefined && typeof value !== 'boolean') {
+        throw wrongField(name, fieldName, 'true or false', ofType(value));
+      }
       if (value === true) bits |= 1 << bitCount;
       bitCount += 1;
       continue;
@@ -353,28 +357,30 @@ function writeField(
     case 'longlong': {
       const number = value ?? 0;
       if (typeof number !== 'number' || !Number.isInteger(number) || number < 0 || number > UNSIGNED_MAX[kind]) {
-        throw wrongField(method, name, `an integer from 0 to ${UNSIGNED_MAX[kind]}`, value);
+        const given = typeof value === 'number' ? String(value) : ofType(value);
+        throw wrongField(method, name, `an integer from 0 to ${UNSIGNED_MAX[kind]}`, given);
       }
       writer[kind](number);
       return;
     }
     case 'shortstr': {
       const text = value ?? '';
-      if (typeof text !== 'string') throw wrongField(method, name, 'a string', value);
+      if (typeof text !== 'string') throw wrongField(method, name, 'a string', ofType(value));
       writer.shortstr(text, `${name} of ${method}`);
       return;
     }
     case 'longstr': {
       const bytes = value ?? '';
       if (typeof bytes !== 'string' && !(bytes instanceof Uint8Array)) {
-        throw wrongField(method, name, 'a string or bytes', '(hidden)');
+        // The type alone: secrets travel in long strings.
+        throw wrongField(method, name, 'a string or bytes', ofType(value));
       }
       writer.longstr(bytes);
       return;
     }
     case 'table': {
       const table = value ?? {};
-      if (typeof table !== 'object' || Array.isArray(table)) throw wrongField(method, name, 'an object', value);
+      if (typeof table !== 'object' || Array.isArray(table)) throw wrongField(method, name, 'an object', ofType(value));
       writeTable(writer, table as FieldTable, `${name} of ${method}`);
       return;
     }
@@ -383,9 +389,12 @@ function writeField(
   }
 }
 
-function wrongField(method: string, name: string, wanted: string, value: unknown): AmqpError {
-  const given = typeof value === 'number' ? String(value) : value === null ? 'null' : `of type ${typeof value}`;
+function wrongField(method: string, name: string, wanted: string, given: string): AmqpError {
   return new AmqpError('INVALID_ARGUMENT', `${name} of ${method} has to be ${wanted}; it is ${given}.`, { method });
+}
+
+function ofType(value: unknown): string {
+  return Array.isArray(value) ? 'an array' : `of type ${typeof value}`;
 }
 
 /** Reads ids and fields to the end of the reader. Long strings are views on the bytes read. */

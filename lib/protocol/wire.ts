@@ -90,7 +90,7 @@ export class WireWriter {
     if (length > 255) {
       throw new AmqpError(
         'INVALID_ARGUMENT',
-        `${what} is ${length} bytes of UTF-8 ('${printable(value, 40)}'); AMQP allows 255. Shorten it.`,
+        `${printable(what)} is ${length} bytes of UTF-8 ('${printable(value, 40)}'); AMQP allows 255. Shorten it.`,
       );
     }
     const at = this.#grow(1 + length);
