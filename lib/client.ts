@@ -30,6 +30,7 @@ export {
   ProtocolError,
   PublishNackedError,
   PublishOutcomeUnknownError,
+  PublishRefusedError,
   UnroutableError,
 } from './errors.js';
 export { Decimal, type FieldTable, type FieldValue, TypedField, field } from './protocol/field-table.js';

@@ -26,6 +26,7 @@
  * | `MESSAGE_TOO_LARGE` | A message is larger than the limit in force. |
  * | `UNROUTABLE` | A mandatory message reached no queue. |
  * | `PUBLISH_NACKED` | The broker refused to take charge of a message. |
+ * | `PUBLISH_REFUSED` | The broker refused the exchange that a message was published to: it does not exist, or is not open to this user. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
  * | `INVALID_DEFINITION` | An exchange, queue, binding or consumer is declared in a way that cannot work. |
  * | `TOPOLOGY_CONFLICT` | The broker has an exchange or queue of that name with other properties. |
@@ -53,6 +54,7 @@ export type AmqpErrorCode =
   | 'MESSAGE_TOO_LARGE'
   | 'UNROUTABLE'
   | 'PUBLISH_NACKED'
+  | 'PUBLISH_REFUSED'
   | 'PUBLISH_OUTCOME_UNKNOWN'
   | 'INVALID_DEFINITION'
   | 'TOPOLOGY_CONFLICT'
@@ -152,6 +154,19 @@ export class PublishNackedError extends AmqpError {
   }
 }
 
+/** The broker closed the channel over the exchange that the message was published to. It is not stored. */
+export class PublishRefusedError extends AmqpError {
+  override readonly name = 'PublishRefusedError';
+
+  constructor(exchange: string, routingKey: string, cause: AmqpError) {
+    super(
+      'PUBLISH_REFUSED',
+      `The broker refused the message to ${destination(exchange, routingKey)}; it is not stored. ${cause.message}`,
+      { ...factsOf(cause), cause },
+    );
+  }
+}
+
 /** The channel ended while a publish was unconfirmed: the broker may or may not have the message. */
 export class PublishOutcomeUnknownError extends AmqpError {
   override readonly name = 'PublishOutcomeUnknownError';
@@ -161,15 +176,14 @@ export class PublishOutcomeUnknownError extends AmqpError {
       'PUBLISH_OUTCOME_UNKNOWN',
       `Whether the broker has the message to ${destination(exchange, routingKey)} is unknown: the channel ended before it was ` +
         `confirmed. ${cause.message} Publish it again if the consumer tolerates duplicates.`,
-      {
-        cause,
-        replyCode: cause.replyCode,
-        replyText: cause.replyText,
-        method: cause.method,
-        closedBy: cause.closedBy,
-      },
+      { ...factsOf(cause), cause },
     );
   }
+}
+
+/** What the wire said, to be carried by an error that explains this one. */
+export function factsOf({ replyCode, replyText, method, closedBy }: AmqpError): AmqpErrorFacts {
+  return { replyCode, replyText, method, closedBy };
 }
 
 function destination(exchange: string, routingKey: string): string {

@@ -2,15 +2,27 @@
 export { AmqpChannel } from './client/amqp-channel.js';
 export { AmqpConnection, type AmqpConnectionOptions, type ConnectionStatus } from './client/amqp-connection.js';
 export type { BackoffOptions } from './client/backoff.js';
+export type {
+  Channel,
+  ConfirmChannel,
+  ConsumeOptions,
+  ConsumerCallbacks,
+  ExchangeDeclareOptions,
+  PublishOptions,
+  QueueDeclareOptions,
+} from './client/channel.js';
+export type { Connection } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
 export type { UserCredentials } from './client/credentials.js';
 export type { TlsOptions } from './client/dial.js';
 export type { Duration } from './client/duration.js';
+export type { Message } from './client/message.js';
 export {
   AmqpError,
   type AmqpErrorCode,
   PublishNackedError,
   PublishOutcomeUnknownError,
+  PublishRefusedError,
   UnroutableError,
 } from './errors.js';
 export { Delivery } from './messaging/delivery.js';
@@ -34,7 +46,7 @@ export {
 } from './nest/amqp.decorators.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
 export { AmqpModule } from './nest/amqp.module.js';
-export type { AmqpModuleExtras, AmqpModuleOptions } from './nest/amqp.options.js';
+export type { AmqpModuleExtras, AmqpModuleOptions, AmqpOptionsFactory } from './nest/amqp.options.js';
 export {
   InjectChannel,
   InjectConnection,

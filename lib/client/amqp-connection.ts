@@ -17,9 +17,11 @@ import {
   type ResolvedConnectionOptions,
   resolveConnectionOptions,
 } from './connection-options.js';
-import { type Duration, milliseconds } from './duration.js';
+import { type Duration, timerMilliseconds } from './duration.js';
+import { tell, warnOf } from './listeners.js';
 import { ended, orAborted, pause } from './wait.js';
 
+/** `ConnectionOptions`, and how to come back. */
 export interface AmqpConnectionOptions extends ConnectionOptions {
   /** Waits between attempts to connect. */
   readonly recovery?: BackoffOptions | undefined;
@@ -42,6 +44,7 @@ export type ConnectionStatus =
 export type ConnectionSetup = (connection: Connection) => Promise<void>;
 
 interface AmqpConnectionEvents {
+  /** Every change of the status. */
   status: [status: ConnectionStatus];
 }
 
@@ -52,9 +55,22 @@ const PERMANENT = new Set([
   'AUTHENTICATION_FAILED',
   'VHOST_REFUSED',
   'NOT_AMQP',
+  'CONNECT_TIMEOUT',
+  'HANDSHAKE_TIMEOUT',
   'VERSION_MISMATCH',
 ]);
 
+/**
+ * Keeps a connection open: give it to `AmqpChannel`, or ask it for the present one.
+ *
+ * @example
+ * ```ts
+ * await using connection = new AmqpConnection(['amqp://one', 'amqp://two']);
+ * connection.on('status', (status) => console.log(status.state));
+ * await connection.open();
+ * const channel = new AmqpChannel(connection);
+ * ```
+ */
 export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implements AsyncDisposable {
   readonly #hosts: readonly ResolvedConnectionOptions[];
   readonly #backoff: Backoff;
@@ -79,6 +95,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     this.#backoff = new Backoff(recovery);
   }
 
+  /** Where it stands now; the event `status` tells of every change. */
   get status(): ConnectionStatus {
     return this.#status;
   }
@@ -89,13 +106,13 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   }
 
   /**
-   * Connects and resolves when the connection is set up. Within `timeout` (default 10 s) failures that time may mend are
+   * Connects and resolves when the connection is set up. Within `timeout` (default 15 s) failures that time may mend are
    * retried; others, and the last one, reject, and then the connection is closed. From then on it recovers by itself.
    */
-  async open({ timeout = '10s' }: { readonly timeout?: Duration } = {}): Promise<void> {
-    const limit = milliseconds(timeout, 'startupTimeout');
+  async open({ timeout = '15s' }: { readonly timeout?: Duration } = {}): Promise<void> {
+    const limit = timerMilliseconds(timeout, 'startupTimeout');
     const opened = this.opened();
-    this.#start((error) => PERMANENT.has(error.code) || isSetupFault(error));
+    this.#start((error) => isPermanent(error) || isSetupFault(error));
     const timer = setTimeout(() => {
       const { status } = this;
       if (status.state === 'connecting') this.#giveUp(status.lastError ?? notInTime(limit));
@@ -169,6 +186,11 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     while (!this.#isClosed()) {
       try {
         const connection = await this.#connect();
+        // close() may have come in the very turn that opened it; from here to the announcement nothing can.
+        if (this.#isClosed()) {
+          await connection.close();
+          return;
+        }
         opened = true;
         attempt = 0;
         this.#backoff.succeeded();
@@ -211,8 +233,13 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   #setStatus(status: ConnectionStatus): void {
     if (this.#status.state === 'closed') return;
     this.#status = status;
-    this.emit('status', status);
+    tell(this, 'status', [status], warnOf);
   }
+}
+
+/** Hanging up is no answer: so does a proxy in front of a broker that is still starting. */
+function isPermanent(error: AmqpError): boolean {
+  return PERMANENT.has(error.code) && error.closedBy !== 'network';
 }
 
 /** A set-up that the broker refuses is a fault of what was declared. */

@@ -2,8 +2,9 @@
  * How long to wait between attempts: full jitter over a doubling range, so that a thousand clients that lost one broker do
  * not come back in step. Waiting itself is the caller's.
  */
-import { type Duration, milliseconds } from './duration.js';
+import { type Duration, timerMilliseconds } from './duration.js';
 
+/** How long to wait between attempts: a random time from 0 to an upper end that doubles with every failure. */
 export interface BackoffOptions {
   /** Upper end of the first wait. @default '100ms' */
   readonly initialDelay?: Duration | undefined;
@@ -21,9 +22,9 @@ export class Backoff {
   #succeededAt: number | undefined;
 
   constructor(options: BackoffOptions = {}) {
-    this.#initialDelay = milliseconds(options.initialDelay ?? '100ms', 'recovery.initialDelay');
-    this.#maxDelay = milliseconds(options.maxDelay ?? '30s', 'recovery.maxDelay');
-    this.#stableAfter = milliseconds(options.stableAfter ?? '10s', 'recovery.stableAfter');
+    this.#initialDelay = timerMilliseconds(options.initialDelay ?? '100ms', 'recovery.initialDelay');
+    this.#maxDelay = timerMilliseconds(options.maxDelay ?? '30s', 'recovery.maxDelay');
+    this.#stableAfter = timerMilliseconds(options.stableAfter ?? '10s', 'recovery.stableAfter');
   }
 
   /** Notes that an attempt worked. Only when it goes on working is the range reset: a success that breaks at once is none. */

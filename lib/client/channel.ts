@@ -7,7 +7,7 @@
  */
 import { EventEmitter } from 'node:events';
 import { randomUUID } from 'node:crypto';
-import { AmqpError, ProtocolError, printable, quoted } from '../errors.js';
+import { AmqpError, ProtocolError, factsOf, printable, quoted } from '../errors.js';
 import { CommandAssembler, type Content } from '../protocol/command.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import {
@@ -21,6 +21,7 @@ import {
   repliesOf,
 } from '../protocol/methods.js';
 import type { BasicProperties } from '../protocol/properties.js';
+import { tell } from './listeners.js';
 import { Message, type Answer, type Settler } from './message.js';
 import { PublisherConfirms } from './publisher-confirms.js';
 
@@ -43,6 +44,7 @@ export interface ChannelLine {
   callbackFailed(error: unknown): void;
 }
 
+/** Options of `exchangeDeclare` (specification, exchange.declare). */
 export interface ExchangeDeclareOptions {
   /** Only check that it exists. @default false */
   readonly passive?: boolean | undefined;
@@ -55,6 +57,7 @@ export interface ExchangeDeclareOptions {
   readonly arguments?: FieldTable | undefined;
 }
 
+/** Options of `queueDeclare` (specification, queue.declare). */
 export interface QueueDeclareOptions {
   /** Only check that it exists. @default false */
   readonly passive?: boolean | undefined;
@@ -67,6 +70,7 @@ export interface QueueDeclareOptions {
   readonly arguments?: FieldTable | undefined;
 }
 
+/** Options of `basicConsume` (specification, basic.consume). */
 export interface ConsumeOptions {
   /** Name of the consumer, unique on its channel. @default a random one */
   readonly consumerTag?: string | undefined;
@@ -86,6 +90,7 @@ export interface ConsumerCallbacks {
   readonly onCancel?: ((consumerTag: string) => void) | undefined;
 }
 
+/** Options of `basicPublish`: the message's properties, and whether it has to reach a queue. */
 export interface PublishOptions extends BasicProperties {
   /** The broker returns the message when no queue takes it. @default false */
   readonly mandatory?: boolean | undefined;
@@ -144,6 +149,10 @@ interface ConsumerRecord {
 type State =
   { readonly name: 'open' } | { readonly name: 'closing' } | { readonly name: 'closed'; readonly error: AmqpError };
 
+/**
+ * One channel of a connection, made by `connection.channel()`. Its methods have the specification's names. What the broker
+ * refuses (403, 404, 405, 406) ends the channel, not the connection; the rejected promise says why.
+ */
 export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposable {
   /** Its number on the connection. */
   readonly number: number;
@@ -202,6 +211,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     await this.#request('exchange.bind', { destination, source, routingKey, noWait: false, arguments: args });
   }
 
+  /** Undoes `exchangeBind`, with the same key and arguments. */
   async exchangeUnbind(destination: string, source: string, routingKey = '', args: FieldTable = {}): Promise<void> {
     await this.#request('exchange.unbind', { destination, source, routingKey, noWait: false, arguments: args });
   }
@@ -225,10 +235,12 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     });
   }
 
+  /** Has the queue receive what the exchange routes under the key. */
   async queueBind(queue: string, exchange: string, routingKey = '', args: FieldTable = {}): Promise<void> {
     await this.#request('queue.bind', { queue, exchange, routingKey, noWait: false, arguments: args });
   }
 
+  /** Undoes `queueBind`, with the same key and arguments. */
   async queueUnbind(queue: string, exchange: string, routingKey = '', args: FieldTable = {}): Promise<void> {
     await this.#request('queue.unbind', { queue, exchange, routingKey, arguments: args });
   }
@@ -273,6 +285,10 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
       );
     }
     const callbacks = typeof consumer === 'function' ? { onMessage: consumer } : consumer;
+    // Found out at the first delivery, it would be too late.
+    if (typeof (callbacks as Partial<ConsumerCallbacks> | undefined)?.onMessage !== 'function') {
+      throw new AmqpError('INVALID_ARGUMENT', 'A consumer has to be a function, or an object with onMessage.');
+    }
     const noAck = options.noAck ?? false;
     // Registered first: deliveries may come in the same chunk as consume-ok.
     this.#consumers.set(consumerTag, { callbacks, noAck });
@@ -420,10 +436,12 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     await this.#request('tx.select', {});
   }
 
+  /** Makes what was published and acknowledged since the last commit count. */
   async txCommit(): Promise<void> {
     await this.#request('tx.commit', {});
   }
 
+  /** Forgets what was published and acknowledged since the last commit. */
   async txRollback(): Promise<void> {
     await this.#request('tx.rollback', {});
   }
@@ -461,6 +479,11 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     );
   }
 
+  /** @internal The connection under this channel has said goodbye: what is sent after that nobody reads. */
+  connectionClosing(): void {
+    if (this.#state.name === 'open') this.#state = { name: 'closing' };
+  }
+
   /** @internal The connection under this channel has ended, with its error or in order. */
   connectionEnded(error: AmqpError, orderly: boolean): void {
     this.#end(error, orderly ? undefined : error);
@@ -481,7 +504,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     for (const request of pending) request.reject(request === culprit ? reason : unanswered(request.name, reason));
     this.#confirms?.abandon(reason);
     this.#consumers.clear();
-    this.#guarded(() => this.emit('close', eventError));
+    this.#tell('close', eventError);
   }
 
   // ── requests and answers ──────────────────────────────────────────────────────────────────────────────────────────
@@ -534,11 +557,8 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
       case 'closed': {
         const { error } = this.#state;
         throw new AmqpError(error.code, `${method} cannot be sent: the channel has ended. ${error.message}`, {
+          ...factsOf(error),
           cause: error,
-          replyCode: error.replyCode,
-          replyText: error.replyText,
-          method: error.method,
-          closedBy: error.closedBy,
         });
       }
     }
@@ -599,15 +619,13 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   #returned(args: MethodArgs<'basic.return'>, content: Content): void {
     const messageId = messageIdOf(content);
     if (this.#confirms?.returned({ ...args, messageId }) === true) return;
-    this.#guarded(() =>
-      this.emit('return', {
-        ...args,
-        body: content.body,
-        get properties() {
-          return content.properties;
-        },
-      }),
-    );
+    this.#tell('return', {
+      ...args,
+      body: content.body,
+      get properties() {
+        return content.properties;
+      },
+    });
   }
 
   #cancelledByServer({ consumerTag, noWait }: MethodArgs<'basic.cancel'>): void {
@@ -630,6 +648,12 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     this.#end(error, error);
   }
 
+  #tell<E extends keyof ChannelEvents>(event: E, ...args: ChannelEvents[E]): void {
+    tell(this, event, args, (error) => {
+      this.#line.callbackFailed(error);
+    });
+  }
+
   /** Runs the user's code so that what it throws ends neither the channel nor the process. */
   #guarded(run: () => unknown): void {
     try {
@@ -642,7 +666,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
 /** What to do about the reply codes that a user can do something about. */
 const CLOSE_ADVICE: Readonly<Record<number, string>> = {
-  403: 'Grant the user the permission, or use another name.',
+  403: 'Grant the user the permission, wait for the exclusive user to end, or use another name.',
   404: 'Declare it first, or correct the name.',
   405: 'Another connection holds it exclusively: wait for that to end, or use another name.',
   406: 'See the reply text: it names what does not fit.',
@@ -652,7 +676,7 @@ const CLOSE_ADVICE: Readonly<Record<number, string>> = {
 export function closeReason(replyCode: number, replyText: string, method: MethodName | undefined): string {
   const advice = CLOSE_ADVICE[replyCode];
   return (
-    `${replyCode} ${printable(replyText)}${method === undefined ? '' : ` (${method})`}.` +
+    `${replyCode} ${printable(replyText.replace(/\.$/, ''))}${method === undefined ? '' : ` (${method})`}.` +
     (advice === undefined ? '' : ` ${advice}`)
   );
 }
@@ -660,11 +684,8 @@ export function closeReason(replyCode: number, replyText: string, method: Method
 /** The error for a request that the end of its channel leaves unanswered. */
 function unanswered(name: RequestName, reason: AmqpError): AmqpError {
   return new AmqpError(reason.code, `${name} was not answered. ${reason.message}`, {
+    ...factsOf(reason),
     cause: reason,
-    replyCode: reason.replyCode,
-    replyText: reason.replyText,
-    method: reason.method,
-    closedBy: reason.closedBy,
   });
 }
 

@@ -8,7 +8,7 @@ import type { FieldTable } from '../protocol/field-table.js';
 import { FRAME_MIN_SIZE } from '../protocol/frame.js';
 import { Credentials, type Mechanism, type UserCredentials } from './credentials.js';
 import type { TlsOptions } from './dial.js';
-import { type Duration, milliseconds } from './duration.js';
+import { type Duration, timerMilliseconds } from './duration.js';
 
 /** How to reach a broker and how to speak to it. Everything has a default. */
 export interface ConnectionOptions {
@@ -75,7 +75,9 @@ type Check = (value: unknown) => string | undefined;
 
 const text: Check = (value) => (typeof value === 'string' && value !== '' ? undefined : 'a string that is not empty');
 const object: Check = (value) => (typeof value === 'object' && value !== null ? undefined : 'an object');
-const anyDuration: Check = () => undefined; // `milliseconds` checks it where it is read
+// What the text says is checked by `timerMilliseconds`, where it is read.
+const duration: Check = (value) =>
+  typeof value === 'number' || typeof value === 'string' ? undefined : "milliseconds, or text such as '10s'";
 const integer =
   (low: number, high: number): Check =>
   (value) =>
@@ -96,7 +98,7 @@ const CHECKS: Record<keyof ConnectionOptions, Check> = {
       : 'an object with username and password',
   mechanism: (value) => (value === 'PLAIN' || value === 'AMQPLAIN' ? undefined : "'PLAIN' or 'AMQPLAIN'"),
   tls: (value) => (typeof value === 'boolean' ? undefined : object(value)),
-  heartbeat: anyDuration,
+  heartbeat: duration,
   frameMax: (value) =>
     value === 0
       ? undefined
@@ -104,9 +106,9 @@ const CHECKS: Record<keyof ConnectionOptions, Check> = {
   channelMax: integer(0, 65_535),
   connectionName: text,
   clientProperties: object,
-  connectTimeout: anyDuration,
-  handshakeTimeout: anyDuration,
-  closeTimeout: anyDuration,
+  connectTimeout: duration,
+  handshakeTimeout: duration,
+  closeTimeout: duration,
   maxMessageSize: integer(1, Number.MAX_SAFE_INTEGER),
   dial: (value) => (typeof value === 'function' ? undefined : 'a function that returns a Duplex'),
 };
@@ -119,6 +121,12 @@ export function resolveConnectionOptions(
   urlOrOptions: string | ConnectionOptions = {},
   more: ConnectionOptions = {},
 ): ResolvedConnectionOptions {
+  if (typeof urlOrOptions !== 'string' && !isOptions(urlOrOptions)) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      'What to connect to has to be a URL as a string, or an object of options. Of a URL object pass its href.',
+    );
+  }
   const given =
     typeof urlOrOptions === 'string'
       ? { ...parseUrl(urlOrOptions), ...definedOnly(more) }
@@ -138,9 +146,9 @@ export function resolveConnectionOptions(
     channelMax: given.channelMax ?? 0,
     connectionName: given.connectionName,
     clientProperties: given.clientProperties ?? {},
-    connectTimeout: milliseconds(given.connectTimeout ?? '10s', 'connectTimeout'),
-    handshakeTimeout: milliseconds(given.handshakeTimeout ?? '10s', 'handshakeTimeout'),
-    closeTimeout: milliseconds(given.closeTimeout ?? '2s', 'closeTimeout'),
+    connectTimeout: timerMilliseconds(given.connectTimeout ?? '10s', 'connectTimeout'),
+    handshakeTimeout: timerMilliseconds(given.handshakeTimeout ?? '10s', 'handshakeTimeout'),
+    closeTimeout: timerMilliseconds(given.closeTimeout ?? '2s', 'closeTimeout'),
     maxMessageSize: given.maxMessageSize ?? 64 * 1024 * 1024,
     dial: given.dial,
   };
@@ -151,6 +159,11 @@ export function addressOf(options: ResolvedConnectionOptions): string {
   if (options.dial !== undefined) return 'the dialled transport';
   const host = options.hostname.includes(':') ? `[${options.hostname}]` : options.hostname;
   return `${printable(host, 255)}:${options.port}`;
+}
+
+/** A `URL` has no properties of its own: it would pass for options that are all left out. */
+function isOptions(value: unknown): value is ConnectionOptions {
+  return typeof value === 'object' && value !== null && !('href' in value);
 }
 
 function definedOnly<T extends object>(options: T): T {
@@ -174,7 +187,7 @@ function checkOptions(given: ConnectionOptions): void {
 }
 
 function wholeSeconds(heartbeat: Duration): number {
-  const seconds = milliseconds(heartbeat, 'heartbeat') / 1000;
+  const seconds = timerMilliseconds(heartbeat, 'heartbeat') / 1000;
   if (!Number.isInteger(seconds) || seconds > 65_535) {
     throw new AmqpError(
       'INVALID_OPTION',
@@ -205,9 +218,12 @@ function parseUrl(given: string): ConnectionOptions {
       'it cannot be parsed. In user names and passwords write : / ? # [ ] @ % as %3A %2F %3F %23 %5B %5D %40 %25',
     );
   }
-  if (url.protocol !== 'amqp:' && url.protocol !== 'amqps:') throw invalidUrl('its scheme has to be amqp: or amqps:');
+  // The slashes as well: without them the whole rest, password and all, would be the virtual host.
+  if (!/^amqps?:\/\//.test(url.href)) throw invalidUrl('it has to begin with amqp:// or amqps://');
   if (url.hash !== '') throw invalidUrl('it has a fragment (#…). Write a # inside a password as %23');
   const path = url.pathname.replace(/^\//, '');
+  // amqp://user:1/secret@host: the password's / ended the port, and what follows would be named in errors.
+  if (path.includes('@')) throw invalidUrl('its path has an @. Write a / inside a password as %2F, an @ as %40');
   if (path.includes('/')) throw invalidUrl('its path is more than one name. Write a / inside a virtual host as %2F');
 
   let options: ConnectionOptions = {
@@ -222,8 +238,9 @@ function parseUrl(given: string): ConnectionOptions {
   for (const [name, value] of url.searchParams) {
     const read = Object.hasOwn(QUERY, name) ? QUERY[name] : undefined;
     if (read === undefined) {
+      // Not named: behind an unescaped ? in a password, it is the rest of the password.
       throw invalidUrl(
-        `it has the unknown parameter ${printable(name, 40)}. Known are ${Object.keys(QUERY).join(', ')}`,
+        `it has an unknown parameter. Known are ${Object.keys(QUERY).join(', ')}. Write a ? inside a password as %3F`,
       );
     }
     if (NUMERIC_QUERY.has(name) && !/^\d+$/.test(value)) throw invalidUrl(`its parameter ${name} has to be a number`);

@@ -34,6 +34,7 @@ import {
   strangeGreeting,
 } from './handshake.js';
 import { Heartbeat, type HeartbeatLine } from './heartbeat.js';
+import { tell, warnOf } from './listeners.js';
 import { HIGH_WATER_MARK, Outbox } from './outbox.js';
 
 interface ConnectionEvents {
@@ -71,6 +72,10 @@ export async function openConnection(options: ResolvedConnectionOptions): Promis
   return await new Connection(await dial(options), options).open();
 }
 
+/**
+ * One connection to a broker, made by `connect()`. When it ends it stays ended; `AmqpConnection` is the one that comes back.
+ * All its waits end at the latest when it does.
+ */
 export class Connection extends EventEmitter<ConnectionEvents> implements AsyncDisposable {
   readonly #socket: Duplex;
   readonly #options: ResolvedConnectionOptions;
@@ -328,12 +333,12 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       case 'connection.blocked': {
         const { reason } = method.args;
         this.#blocked = reason;
-        this.#guarded(() => this.emit('blocked', reason));
+        this.#tell('blocked', reason);
         return;
       }
       case 'connection.unblocked':
         this.#blocked = undefined;
-        this.#guarded(() => this.emit('unblocked'));
+        this.#tell('unblocked');
         return;
       default:
         throw new ProtocolError(503, `The peer sent ${method.name} on channel 0.`, { method: method.name });
@@ -351,6 +356,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       };
     });
     this.#sendClose(200, 'Goodbye');
+    for (const channel of this.#channels.values()) channel.connectionClosing();
     await answered;
     this.#end(
       new AmqpError('CONNECTION_CLOSED', 'The connection was closed with close().', { closedBy: 'client' }),
@@ -421,7 +427,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     // What is written (close-ok, the reason of a close) still leaves; then both directions end. `destroySoon` of a socket.
     this.#socket.end(() => this.#socket.destroy());
     setTimeout(() => this.#socket.destroy(), LINGER).unref();
-    if (state !== 'handshake') this.#guarded(() => this.emit('close', asked ? undefined : reason));
+    if (state !== 'handshake') this.#tell('close', asked ? undefined : reason);
   }
 
   #assertOpen(what: string): void {
@@ -434,23 +440,15 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     );
   }
 
-  #guarded(run: () => unknown): void {
-    try {
-      run();
-    } catch (error) {
+  #tell<E extends keyof ConnectionEvents>(event: E, ...args: ConnectionEvents[E]): void {
+    tell(this, event, args, (error) => {
       this.#callbackFailed(error);
-    }
+    });
   }
 
   #callbackFailed(error: unknown): void {
-    const warn = (thrown: unknown): void => {
-      process.emitWarning(thrown instanceof Error ? thrown : String(thrown), { code: 'NEST_AMQP_CALLBACK' });
-    };
-    try {
-      if (!this.emit('callbackError', error)) warn(error);
-    } catch (thrown) {
-      warn(thrown);
-    }
+    if (this.listenerCount('callbackError') === 0) warnOf(error);
+    else tell(this, 'callbackError', [error], warnOf);
   }
 }
 

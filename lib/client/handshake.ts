@@ -11,7 +11,7 @@
  *                   ◄──────────── open-ok
  * ```
  */
-import { AmqpError, ProtocolError, printable } from '../errors.js';
+import { AmqpError, ProtocolError, factsOf, printable } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { PROTOCOL_HEADER, FRAME_MIN_SIZE } from '../protocol/frame.js';
 import type { Method, MethodArgs, MethodName } from '../protocol/methods.js';
@@ -163,13 +163,7 @@ function versionMismatch(options: ResolvedConnectionOptions, theirs: string): Am
 export function handshakeEnded(step: HandshakeStep, options: ResolvedConnectionOptions, cause: AmqpError): AmqpError {
   const where = addressOf(options);
   const user = printable(options.credentials.username, 80);
-  const facts = {
-    cause,
-    replyCode: cause.replyCode,
-    replyText: cause.replyText,
-    method: cause.method,
-    closedBy: cause.closedBy,
-  };
+  const facts = { ...factsOf(cause), cause };
   if (cause.code !== 'CONNECTION_CLOSED' && cause.code !== 'CONNECTION_LOST') return cause;
   const silent = cause.replyCode === undefined;
   switch (step) {

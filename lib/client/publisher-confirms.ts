@@ -3,7 +3,7 @@
  * Plain state: it sends nothing and knows no connection.
  */
 import type { AmqpError } from '../errors.js';
-import { PublishNackedError, PublishOutcomeUnknownError, UnroutableError } from '../errors.js';
+import { PublishNackedError, PublishOutcomeUnknownError, PublishRefusedError, UnroutableError } from '../errors.js';
 
 /** A publish that awaits its confirm. */
 export interface UnconfirmedPublish {
@@ -95,7 +95,8 @@ export class PublisherConfirms {
     for (const entry of entries) {
       if (entry === undefined) continue;
       const { publish, returned } = entry;
-      publish.reject(returned ?? new PublishOutcomeUnknownError(publish.exchange, publish.routingKey, reason));
+      const Fate = isOver(publish.exchange, reason) ? PublishRefusedError : PublishOutcomeUnknownError;
+      publish.reject(returned ?? new Fate(publish.exchange, publish.routingKey, reason));
     }
   }
 
@@ -118,4 +119,12 @@ export class PublisherConfirms {
       this.#head = 0;
     }
   }
+}
+
+/**
+ * Whether the broker closed the channel over publishing to this exchange. It names the exchange, `no exchange 'x' in vhost
+ * '/'` (404) or `access to exchange 'x' in vhost '/' refused` (403), and takes no message to it either way.
+ */
+function isOver(exchange: string, { method, replyText }: AmqpError): boolean {
+  return method === 'basic.publish' && replyText?.includes(` exchange '${exchange}' in vhost `) === true;
 }

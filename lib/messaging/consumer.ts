@@ -18,16 +18,21 @@ import { AmqpError, printable, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { Delivery } from './delivery.js';
 import { deserialize } from './serializer.js';
+import { type Topology, applyTopology, topologyOf } from './topology.js';
 
 /** What is told to the log; Nest's `Logger` fits. */
 export interface Log {
   log(message: string): void;
   warn(message: string): void;
-  error(message: string, stack?: string): void;
+  error(message: string): void;
 }
 
 export interface ConsumerOptions {
+  /** What it is called in the log: `BillingConsumer.charge`. */
+  readonly name: string;
   readonly queue: string;
+  /** Says how the queue is declared when it is missing. */
+  readonly topology: Topology;
   /** Most deliveries under way at a time. */
   readonly prefetch: number;
   readonly exclusive: boolean;
@@ -73,12 +78,19 @@ export class Consumer {
     return this.#options.queue;
   }
 
+  get #label(): string {
+    return `${this.#options.name} (queue ${quoted(this.queue)})`;
+  }
+
   /** Deliveries whose handler is running. */
   get underWay(): number {
     return this.#underWay.size;
   }
 
-  /** Starts it and resolves when it first runs; rejects when the broker refuses the first attempt. After that it recovers by itself. */
+  /**
+   * Starts it and resolves when it first runs; rejects when the broker refuses the first attempt, or with `ABORTED` when it
+   * is stopped before. After that it recovers by itself.
+   */
   async start(): Promise<void> {
     this.#state = 'starting';
     await new Promise<void>((running, refused) => {
@@ -103,16 +115,16 @@ export class Consumer {
     }
     this.#state = 'stopping';
     const active = this.#active;
-    if (active !== undefined) {
-      try {
-        await active.channel.basicCancel(active.consumerTag);
-      } catch {
-        // The channel is gone, and with it the consumer.
-      }
-      await this.#drain(timeout);
-      await active.channel.close();
+    try {
+      await active?.channel.basicCancel(active.consumerTag);
+    } catch {
+      // The channel is gone, and with it the consumer.
     }
-    this.#life.abort();
+    await this.#drain(timeout);
+    await active?.channel.close();
+    this.#life.abort(
+      new AmqpError('ABORTED', `The consumer of queue ${quoted(this.queue)} was stopped before it ran.`),
+    );
     await this.#loop;
     this.#state = 'stopped';
   }
@@ -127,8 +139,7 @@ export class Consumer {
           waiting?.running();
           waiting = undefined;
         });
-        if (!this.#isStopping())
-          this.#log.warn(`The consumer of queue ${quoted(this.queue)} stopped: ${why} It starts again.`);
+        if (!this.#isStopping()) this.#log.warn(`${this.#label} stopped: ${why} It starts again.`);
       } catch (error) {
         if (
           this.#isStopping() ||
@@ -139,14 +150,13 @@ export class Consumer {
           this.#state = 'stopped';
           return;
         }
-        this.#log.error(
-          `The consumer of queue ${quoted(this.queue)} cannot start, and tries again. ${messageOf(error)}`,
-        );
+        this.#log.error(`${this.#label} cannot start, and tries again. ${messageOf(error)}`);
       }
-      if (this.#isStopping()) return;
+      if (this.#isStopping()) break;
       this.#state = 'recovering';
       await pause(this.#backoff.next(), this.#life.signal);
     }
+    waiting?.refused(this.#life.signal.reason);
   }
 
   #isStopping(): boolean {
@@ -178,9 +188,11 @@ export class Consumer {
         },
         { exclusive, consumerTag, arguments: args },
       );
+      if (this.#isStopping()) return 'it was stopped while it started.';
       this.#active = { channel, consumerTag: tag };
       this.#state = 'running';
       this.#backoff.succeeded();
+      this.#log.log(`${this.#label} runs (prefetch ${prefetch})`);
       running();
       const closed = ended(channel).then((error) => error?.message ?? 'its channel was closed.');
       return await Promise.race([closed, cancelled]);
@@ -190,18 +202,17 @@ export class Consumer {
     }
   }
 
-  /** A queue that exists is used as it is; one that nobody declared is declared durable. */
+  /** A queue that exists is used as it is; one that is missing is declared as the topology says, else durable. */
   async #ensureQueue(connection: Connection): Promise<void> {
-    const check = await connection.channel();
+    const channel = await connection.channel();
     try {
-      await check.queueDeclare(this.queue, { passive: true });
+      await channel.queueDeclare(this.queue, { passive: true });
     } catch (error) {
       if (!(error instanceof AmqpError) || error.replyCode !== 404) throw error;
-      const channel = await connection.channel();
-      await channel.queueDeclare(this.queue);
-      await channel.close();
+      // It was deleted since the connection was set up, and its bindings with it; or it was never declared.
+      await applyTopology(connection, topologyOf(this.queue, this.#options.topology));
     } finally {
-      await check.close();
+      await channel.close();
     }
   }
 
@@ -227,7 +238,6 @@ export class Consumer {
             ? 'rejected (dead-lettered where the queue has a dead-letter exchange, else dropped)'
             : 'not answered again'
         }. ${messageOf(error)}`,
-        error instanceof Error ? error.stack : undefined,
       );
     }
   }
@@ -239,7 +249,7 @@ export class Consumer {
     drained.abort();
     if (this.#underWay.size > 0) {
       this.#log.warn(
-        `${this.#underWay.size} handlers of queue ${quoted(this.queue)} still ran after ${timeout} ms (shutdownTimeout); ` +
+        `${this.#underWay.size} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
           'the broker delivers their messages again.',
       );
     }
@@ -263,5 +273,9 @@ function idOf(message: Message): string {
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof Error ? `${error.name}: ${printable(error.message)}` : printable(String(error));
+  try {
+    return error instanceof Error ? `${error.name}: ${printable(error.message)}` : printable(String(error));
+  } catch {
+    return 'What was thrown has no text.';
+  }
 }

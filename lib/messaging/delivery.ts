@@ -13,6 +13,7 @@ export class Delivery<T = unknown> {
   readonly queue: string;
   readonly #message: Message;
 
+  /** @internal Made by the consumer. */
   constructor(message: Message, payload: T, queue: string) {
     this.#message = message;
     this.payload = payload;

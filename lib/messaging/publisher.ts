@@ -1,7 +1,8 @@
 /** Publishing with a known outcome: serialised, persistent, mandatory and confirmed. */
 import { randomUUID } from 'node:crypto';
 import type { AmqpChannel } from '../client/amqp-channel.js';
-import { type Duration, milliseconds } from '../client/duration.js';
+import type { ConfirmChannel } from '../client/channel.js';
+import { type Duration, milliseconds, timerMilliseconds } from '../client/duration.js';
 import { orAborted } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
@@ -30,7 +31,8 @@ export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMo
 /**
  * Publishes; every promise resolves when the broker has taken charge of the message. They reject with
  * - `UnroutableError`: no queue took it (and `mandatory` is on),
- * - `PublishNackedError`: the broker refused it,
+ * - `PublishNackedError`: the broker refused it, for a full queue for one,
+ * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
  * - `PublishOutcomeUnknownError`: the channel was lost before the confirm,
  * - `UNSERIALIZABLE`, `INVALID_ARGUMENT`: nothing was sent,
  * - `ABORTED`: the deadline passed or the signal fired.
@@ -51,7 +53,7 @@ export class AmqpPublisher {
   constructor(channel: AmqpChannel, defaults: PublisherOptions = {}) {
     this.#channel = channel;
     this.#defaults = defaults;
-    this.#timeout = milliseconds(defaults.timeout ?? '30s', 'publisher.timeout');
+    this.#timeout = timerMilliseconds(defaults.timeout ?? '30s', 'publisher.timeout');
   }
 
   /** Publishes to an exchange. */
@@ -63,16 +65,18 @@ export class AmqpPublisher {
   ): Promise<void> {
     const { body, contentType } = serialize(payload);
     const { expiration, persistent, timeout, signal, appId, ...rest } = options;
-    const deadline = timeout === undefined ? this.#timeout : milliseconds(timeout, 'timeout');
-    await this.#inTime(deadline, signal, `${quoted(exchange)} with routing key ${quoted(routingKey)}`, () =>
-      this.#channel.basicPublish(exchange, routingKey, body, {
-        contentType,
-        messageId: randomUUID(),
-        timestamp: Math.floor(Date.now() / 1000),
-        mandatory: this.#defaults.mandatory ?? true,
-        appId: appId ?? this.#defaults.appId,
+    const deadline = timeout === undefined ? this.#timeout : timerMilliseconds(timeout, 'timeout');
+    await this.#inTime(deadline, signal, `${quoted(exchange)} with routing key ${quoted(routingKey)}`, (channel) =>
+      channel.basicPublish(exchange, routingKey, body, {
         ...rest,
-        expiration: expiration === undefined ? undefined : String(milliseconds(expiration, 'expiration')),
+        // Given as undefined is not given.
+        contentType: rest.contentType ?? contentType,
+        messageId: rest.messageId ?? randomUUID(),
+        timestamp: rest.timestamp ?? Math.floor(Date.now() / 1000),
+        mandatory: rest.mandatory ?? this.#defaults.mandatory ?? true,
+        appId: appId ?? this.#defaults.appId,
+        // The broker reads whole milliseconds only.
+        expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
         deliveryMode: (persistent ?? this.#defaults.persistent ?? true) ? 2 : 1,
       }),
     );
@@ -87,14 +91,16 @@ export class AmqpPublisher {
     deadline: number,
     signal: AbortSignal | undefined,
     target: string,
-    publish: () => Promise<void>,
+    publish: (channel: ConfirmChannel) => Promise<void>,
   ): Promise<void> {
     const ended = new AbortController();
+    let sent = false;
     const end = (why: string, cause?: unknown): void => {
       ended.abort(
         new AmqpError(
           'ABORTED',
-          `The publish to ${target} ${why} before the broker confirmed it; whether the broker has the message is unknown.`,
+          `The publish to ${target} ${why} before the broker confirmed it; ` +
+            (sent ? 'whether the broker has the message is unknown.' : 'the message was not sent.'),
           { cause },
         ),
       );
@@ -109,7 +115,14 @@ export class AmqpPublisher {
     }, deadline);
     try {
       ended.signal.throwIfAborted();
-      await orAborted(publish(), ended.signal);
+      // Two waits: what is given up while there is no channel is not sent when there is one.
+      const channel = await orAborted(this.#channel.opened(), ended.signal);
+      sent = true;
+      await orAborted(publish(channel), ended.signal);
+    } catch (error) {
+      // The error was made where the bytes came in; the stack that helps is the caller's.
+      if (error instanceof AmqpError) Error.captureStackTrace(error);
+      throw error;
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);

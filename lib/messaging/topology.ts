@@ -66,6 +66,7 @@ export type BindingDefinition = {
   readonly arguments?: FieldTable;
 } & ({ readonly queue: string; readonly exchange?: never } | { readonly exchange: string; readonly queue?: never });
 
+/** What an application needs on the broker. Declared in the order exchanges, queues, bindings. */
 export interface Topology {
   readonly exchanges?: readonly ExchangeDefinition[];
   readonly queues?: readonly QueueDefinition[];
@@ -84,8 +85,8 @@ const QUEUE_ARGUMENTS: {
   readonly [F in keyof QueueDefinition]?: (value: NonNullable<QueueDefinition[F]>, field: string) => FieldTable;
 } = {
   type: (value) => ({ 'x-queue-type': value }),
-  expires: (value, field) => ({ 'x-expires': milliseconds(value, field) }),
-  messageTtl: (value, field) => ({ 'x-message-ttl': milliseconds(value, field) }),
+  expires: (value, field) => ({ 'x-expires': Math.round(milliseconds(value, field)) }),
+  messageTtl: (value, field) => ({ 'x-message-ttl': Math.round(milliseconds(value, field)) }),
   maxLength: (value) => ({ 'x-max-length': value }),
   maxLengthBytes: (value) => ({ 'x-max-length-bytes': value }),
   overflow: (value) => ({ 'x-overflow': value }),
@@ -141,6 +142,16 @@ export async function applyTopology(connection: Connection, topology: Topology):
   await Promise.all((topology.queues ?? []).map((definition) => declareQueue(channel, definition)));
   await Promise.all((topology.bindings ?? []).map((definition) => bind(channel, definition)));
   await channel.close();
+}
+
+/** The part of a topology that a queue needs: its definition, its bindings and their sources. A queue that it does not name is durable. */
+export function topologyOf(name: string, { exchanges = [], queues = [], bindings = [] }: Topology): Topology {
+  const bound = bindings.filter((definition) => definition.queue === name);
+  return {
+    exchanges: exchanges.filter((definition) => bound.some(({ source }) => source === definition.name)),
+    queues: [queues.find((definition) => definition.name === name) ?? { name }],
+    bindings: bound,
+  };
 }
 
 async function declareExchange(channel: Channel, definition: ExchangeDefinition): Promise<void> {

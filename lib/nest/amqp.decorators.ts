@@ -40,8 +40,11 @@ const CONSUME_OPTIONS = [
 ] as const satisfies readonly (keyof ConsumeOptionsWithQueue)[];
 
 const CONSUME_METADATA = 'nest-amqp:consume';
-/** Where parameter decorators are noted, in the form that Nest's `ExternalContextCreator` reads. */
-export const PARAMS_METADATA = 'nest-amqp:params';
+/**
+ * Where parameter decorators are noted: Nest's own place for route parameters, because that is where its scanner looks for
+ * pipes that are given as classes and makes them injectable.
+ */
+export const PARAMS_METADATA = '__routeArguments__';
 
 /**
  * Makes the method the consumer of a queue. Returning acknowledges the message; throwing rejects it: it is dead-lettered
@@ -63,12 +66,19 @@ export function Consume(
   queueOrOptions: string | ConsumeOptionsWithQueue,
   more: ConsumeHandlerOptions = {},
 ): MethodDecorator {
-  const options = typeof queueOrOptions === 'string' ? { ...more, queue: queueOrOptions } : queueOrOptions;
+  const options = optionsOf(queueOrOptions, more);
   checkConsumeOptions(options);
   return (_target, _name, descriptor: PropertyDescriptor) => {
     const method = descriptor.value as object;
     Reflect.defineMetadata(CONSUME_METADATA, [options, ...consumeMetadata(method)], method);
   };
+}
+
+/** A queue's name often comes from the environment, past the compiler: undefined is not to be taken for options. */
+function optionsOf(queueOrOptions: unknown, more: ConsumeHandlerOptions): ConsumeOptionsWithQueue {
+  return typeof queueOrOptions === 'object' && queueOrOptions !== null
+    ? (queueOrOptions as ConsumeOptionsWithQueue)
+    : { ...more, queue: queueOrOptions as string };
 }
 
 /** What the `@Consume` decorators of a method say, in source order. */
@@ -84,8 +94,13 @@ function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
   checkPrefetch(options, `@Consume('${options.queue}')`);
 }
 
-/** Throws `INVALID_OPTION` when a prefetch is none. */
-export function checkPrefetch({ prefetch }: ConsumerDefaults, where: string): void {
+/** Checks what `AmqpModule` gives as defaults. Throws `INVALID_OPTION`. */
+export function checkConsumerDefaults(defaults: ConsumerDefaults): void {
+  refuseUnknown(defaults, ['prefetch'], 'The option consumers of AmqpModule has no field');
+  checkPrefetch(defaults, 'the option consumers of AmqpModule');
+}
+
+function checkPrefetch({ prefetch }: ConsumerDefaults, where: string): void {
   if (prefetch !== undefined && !(Number.isInteger(prefetch) && prefetch >= 1 && prefetch <= 65_535)) {
     throw new AmqpError(
       'INVALID_OPTION',

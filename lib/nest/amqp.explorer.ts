@@ -8,6 +8,8 @@ import { type ConsumeOptionsWithQueue, consumeMetadata } from './amqp.decorators
 export interface DiscoveredHandler {
   readonly instance: object;
   readonly methodName: string;
+  /** Key of the module that holds the instance: where its guards, pipes, interceptors and filters are found. */
+  readonly moduleKey: string;
   /** `BillingConsumer.charge` */
   readonly name: string;
   readonly options: ConsumeOptionsWithQueue;
@@ -41,7 +43,13 @@ export class AmqpExplorer {
       const name = `${prototype.constructor.name}.${methodName}`;
       return consumeMetadata(method).map((options) => {
         if (wrapper.isTransient || !wrapper.isDependencyTreeStatic()) throw scoped(name);
-        return { instance: wrapper.instance as object, methodName, name, options };
+        return {
+          instance: wrapper.instance as object,
+          methodName,
+          moduleKey: wrapper.host?.token ?? '',
+          name,
+          options,
+        };
       });
     });
   }

@@ -3,9 +3,12 @@ import type { ExternalContextCreator } from '@nestjs/core';
 import type { Delivery } from '../messaging/delivery.js';
 import type { DeliveryHandler } from '../messaging/consumer.js';
 import { PARAM, PARAMS_METADATA } from './amqp.decorators.js';
+import type { DiscoveredHandler } from './amqp.explorer.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
+
+type HandlerMethod = Pick<DiscoveredHandler, 'instance' | 'methodName' | 'moduleKey'>;
 
 /** Fills decorated parameters; its arguments are those that a handler without decorators gets. */
 const paramsFactory = {
@@ -21,11 +24,14 @@ const paramsFactory = {
   },
 };
 
-/** The handler for a method of an instance. */
-export function createHandler(creator: ExternalContextCreator, instance: object, methodName: string): DeliveryHandler {
+/** The handler for a method of an instance that the module with this key holds. */
+export function createHandler(
+  creator: ExternalContextCreator,
+  { instance, methodName, moduleKey }: HandlerMethod,
+): DeliveryHandler {
   const method = (instance as Record<string, (...args: unknown[]) => unknown>)[methodName];
   if (method === undefined) throw new Error(`nest-amqp: ${methodName} is not a method`);
-  const run = creator.create(
+  const run = inModule(creator, moduleKey).create(
     instance,
     method,
     methodName,
@@ -37,4 +43,12 @@ export function createHandler(creator: ExternalContextCreator, instance: object,
     AMQP_CONTEXT_TYPE,
   ) as (payload: unknown, delivery: Delivery) => Promise<unknown>;
   return async (delivery) => await run(delivery.payload, delivery);
+}
+
+/**
+ * The creator, told the module. By itself it looks for the class among providers only, finds no module for a controller,
+ * and then leaves out, without a word, every guard, interceptor and filter that is given as a class.
+ */
+function inModule(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
+  return Object.create(creator, { getContextModuleKey: { value: () => moduleKey } }) as ExternalContextCreator;
 }

@@ -13,7 +13,7 @@ import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
 import { applyTopology } from '../messaging/topology.js';
-import { checkPrefetch } from './amqp.decorators.js';
+import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import {
   type AmqpModuleExtras,
@@ -49,13 +49,17 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
 })
   .setClassMethodName('forRoot')
   .setFactoryMethodName('createAmqpOptions')
-  .setExtras<AmqpModuleExtras>({}, (definition, { name = DEFAULT_CONNECTION, isGlobal = true }) => ({
-    ...definition,
-    global: isGlobal,
-    imports: [...(definition.imports ?? []), AmqpConsumersModule],
-    providers: [...(definition.providers ?? []), ...providersFor(name)],
-    exports: [getConnectionToken(name), getChannelToken(name), getPublisherToken(name), AmqpConsumersModule],
-  }))
+  // The builder keeps out of the options what is named here.
+  .setExtras<AmqpModuleExtras>(
+    { name: DEFAULT_CONNECTION, isGlobal: true },
+    (definition, { name = DEFAULT_CONNECTION, isGlobal = true }) => ({
+      ...definition,
+      global: isGlobal,
+      imports: [...(definition.imports ?? []), AmqpConsumersModule],
+      providers: [...(definition.providers ?? []), ...providersFor(name)],
+      exports: [getConnectionToken(name), getChannelToken(name), getPublisherToken(name), AmqpConsumersModule],
+    }),
+  )
   .build();
 
 function providersFor(name: string): Provider[] {
@@ -66,7 +70,7 @@ function providersFor(name: string): Provider[] {
       inject: [MODULE_OPTIONS_TOKEN],
       useFactory: (options: AmqpModuleOptions): ResolvedModuleOptions => {
         const resolved = resolveModuleOptions(options);
-        if (resolved.consumers !== false) checkPrefetch(resolved.consumers, 'the option consumers of AmqpModule');
+        if (resolved.consumers !== false) checkConsumerDefaults(resolved.consumers);
         return resolved;
       },
     },
@@ -119,6 +123,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   readonly #options: ResolvedModuleOptions;
   readonly #logger = new Logger('AmqpModule');
 
+  /** @internal */
   constructor(
     @Inject(CONNECTION_NAME) name: string,
     @Inject(CONNECTION) connection: AmqpConnection,

@@ -1,6 +1,6 @@
 /** What a user says to `AmqpModule`, checked and completed once. */
 import type { AmqpConnectionOptions } from '../client/amqp-connection.js';
-import { type Duration, milliseconds } from '../client/duration.js';
+import { type Duration, timerMilliseconds } from '../client/duration.js';
 import { AmqpError, printable } from '../errors.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
 import { type Topology, checkTopology } from '../messaging/topology.js';
@@ -17,7 +17,7 @@ export interface AmqpModuleOptions {
    * declares and consumes when it comes. @default 'require'
    */
   readonly startup?: 'require' | 'background';
-  /** With `'require'`: how long to try. @default '10s' */
+  /** With `'require'`: how long to try. @default '15s' */
   readonly startupTimeout?: Duration;
   /** Exchanges, queues and bindings to declare, in this order, on every connection. */
   readonly topology?: Topology;
@@ -29,6 +29,11 @@ export interface AmqpModuleOptions {
   readonly shutdownTimeout?: Duration;
 }
 
+/** What the class of `forRootAsync({ useClass })` or `({ useExisting })` implements. */
+export interface AmqpOptionsFactory {
+  createAmqpOptions(): AmqpModuleOptions | Promise<AmqpModuleOptions>;
+}
+
 /** Names a connection beside the default one, and says where its injectables are seen. Static, because the tokens need them. */
 export interface AmqpModuleExtras {
   /** @default 'default' */
@@ -37,7 +42,7 @@ export interface AmqpModuleExtras {
   readonly isGlobal?: boolean;
 }
 
-/** `AmqpModuleOptions` with nothing missing; durations in milliseconds. */
+/** `AmqpModuleOptions` with nothing missing; durations in timerMilliseconds. */
 export interface ResolvedModuleOptions {
   readonly url: string | readonly string[];
   readonly connection: AmqpConnectionOptions;
@@ -69,6 +74,10 @@ const PUBLISHER_OPTIONS = [
 
 /** Throws `INVALID_OPTION` or `INVALID_DEFINITION`. */
 export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModuleOptions {
+  // What a factory returns, or an options class, is past the compiler.
+  if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
+    throw new AmqpError('INVALID_OPTION', 'The options of AmqpModule have to be an object, {} for the defaults.');
+  }
   refuseUnknown(options, KNOWN, 'AmqpModule has no option');
   refuseUnknown(options.publisher ?? {}, PUBLISHER_OPTIONS, 'The option publisher of AmqpModule has no field');
   const { startup = 'require', topology = {} } = options;
@@ -81,11 +90,11 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     url: options.url ?? 'amqp://guest:guest@localhost:5672',
     connection: options.connection ?? {},
     startup,
-    startupTimeout: milliseconds(options.startupTimeout ?? '10s', 'startupTimeout'),
+    startupTimeout: timerMilliseconds(options.startupTimeout ?? '15s', 'startupTimeout'),
     topology,
     consumers: options.consumers ?? {},
     publisher: options.publisher ?? {},
-    shutdownTimeout: milliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
+    shutdownTimeout: timerMilliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
   };
 }
 

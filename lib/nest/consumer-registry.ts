@@ -44,7 +44,7 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
     this.#connections.set(name, { connection, options });
   }
 
-  /** @internal Runs after every other module's `onApplicationBootstrap`. */
+  /** Runs after every other module's `onApplicationBootstrap`. */
   async onApplicationBootstrap(): Promise<void> {
     const started = this.#explorer.explore().map((handler) => this.#start(handler));
     // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
@@ -54,7 +54,7 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
     throw failure.reason;
   }
 
-  /** @internal Runs before every other module's `onModuleDestroy`: handlers still find their database open. */
+  /** Runs before every other module's `onModuleDestroy`: handlers still find their database open. */
   async onModuleDestroy(): Promise<void> {
     await this.#stopAll();
   }
@@ -70,19 +70,20 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
     const consumer = new Consumer(
       connection,
       {
+        name: handler.name,
         queue,
         prefetch,
         exclusive: handler.options.exclusive ?? false,
         consumerTag: handler.options.consumerTag,
         arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
+        topology: options.topology,
       },
-      createHandler(this.#contexts, handler.instance, handler.methodName),
+      createHandler(this.#contexts, handler),
       this.#logger,
     );
     this.#consumers.push({ consumer, shutdownTimeout: options.shutdownTimeout });
     if (options.startup === 'background') consumer.startInBackground();
     else await consumer.start();
-    this.#logger.log(`${handler.name} consumes queue ${quoted(queue)} (prefetch ${prefetch})`);
   }
 
   #connectionFor({ name, options: { connection = DEFAULT_CONNECTION } }: DiscoveredHandler): RegisteredConnection {

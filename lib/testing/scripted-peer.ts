@@ -46,15 +46,17 @@ export interface ScriptedHandshake {
 const PATIENCE = 2_000;
 
 /**
+ * The broker's end of one connection. It says only what it is told to, and keeps what the client says until it is received.
+ *
  * @example
  * ```ts
  * const peer = new ScriptedPeer();
  * const connecting = connect({ dial: () => peer.transport });
  * await peer.handshake();
  * const connection = await connecting;
- * const channel = connection.channel();
- * const { channel: number } = await peer.receive('channel.open');
- * peer.send(number, 'channel.open-ok', {});
+ * const opening = connection.channel();
+ * await peer.openChannel();
+ * const channel = await opening;
  * ```
  */
 export class ScriptedPeer {
