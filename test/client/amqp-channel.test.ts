@@ -1,0 +1,322 @@
+/** The channel that survives reconnects: its consumers, its publishes, what it does not repeat. */
+import { describe, expect, test } from '@jest/globals';
+import { once } from 'node:events';
+
+import { AmqpChannel } from '../../lib/client/amqp-channel.js';
+import { AmqpConnection, type ConnectionStatus } from '../../lib/client/amqp-connection.js';
+import type { Message } from '../../lib/client/message.js';
+import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
+import { brokerUrl } from '../support/broker.mjs';
+import { failure, frameOf } from '../support/client.js';
+import { CuttableLine, Scratch } from '../support/scratch.js';
+import { Inbox, within } from '../support/waits.js';
+
+const quick = { recovery: { initialDelay: 1, maxDelay: 5 } };
+
+/** A handle on the real broker, whose line the test can cut. */
+async function onBroker(): Promise<{ amqp: AmqpConnection; channel: AmqpChannel; line: CuttableLine }> {
+  const line = new CuttableLine();
+  const amqp = new AmqpConnection(brokerUrl, { dial: line.dial, ...quick });
+  await amqp.open();
+  return { amqp, channel: new AmqpChannel(amqp), line };
+}
+
+/** A handle on scripted peers, one for every dial. */
+function onPeers(): { amqp: AmqpConnection; channel: AmqpChannel; nextPeer: () => Promise<ScriptedPeer> } {
+  const dialled = new Inbox<ScriptedPeer>();
+  const dial = (): ScriptedPeer['transport'] => {
+    const peer = new ScriptedPeer();
+    dialled.push(peer);
+    return peer.transport;
+  };
+  const amqp = new AmqpConnection(undefined, { dial, closeTimeout: 0, ...quick });
+  amqp.openInBackground();
+  return {
+    amqp,
+    channel: new AmqpChannel(amqp),
+    nextPeer: async () => {
+      const peer = await dialled.next('the next dial');
+      await peer.handshake();
+      return peer;
+    },
+  };
+}
+
+async function openConfirmChannel(peer: ScriptedPeer): Promise<number> {
+  const number = await peer.openChannel();
+  await peer.answer('confirm.select-ok', {});
+  return number;
+}
+
+const text = (message: Message): string => message.body.toString();
+
+describe('a handle on the real broker', () => {
+  test('declares, binds, publishes with confirms, fetches and deletes', async () => {
+    await using scratch = await Scratch.open();
+    const { amqp, channel } = await onBroker();
+    const queue = scratch.queueName();
+    const exchange = scratch.exchangeName();
+    const second = scratch.exchangeName();
+    await channel.exchangeDeclare(exchange, 'topic');
+    await channel.exchangeDeclare(second, 'fanout');
+    await channel.exchangeBind(exchange, second, 'order.#');
+    await channel.queueDeclare(queue);
+    await channel.queueBind(queue, exchange, 'order.*');
+    await channel.basicPublish(second, 'order.new', 'one', { mandatory: true });
+    expect(await failure(channel.basicPublish(exchange, 'x', '', { mandatory: true }))).toMatchObject({
+      code: 'UNROUTABLE',
+    });
+    const got = await channel.basicGet(queue);
+    expect(got?.message.body.toString()).toBe('one');
+    got?.message.ack();
+    await channel.basicPublish('', queue, 'two');
+    expect(await channel.queuePurge(queue)).toBe(1);
+    await channel.queueUnbind(queue, exchange, 'order.*');
+    await channel.exchangeUnbind(exchange, second, 'order.#');
+    expect(await channel.queueDelete(queue)).toBe(0);
+    await channel.exchangeDelete(exchange);
+    await channel.close();
+    await channel.close();
+    expect((await failure(channel.queueDeclare())).code).toBe('CHANNEL_CLOSED');
+    await amqp.close();
+  });
+
+  test('consumes on after the connection was lost; what the old one delivered settles as a no-op', async () => {
+    await using scratch = await Scratch.open();
+    const queue = await scratch.queue();
+    const { amqp, channel, line } = await onBroker();
+    const messages = new Inbox<Message>();
+    await channel.basicQos(2);
+    const consumerTag = await channel.basicConsume(queue, messages.push);
+    for (const body of ['a', 'b', 'c']) await scratch.send(queue, body);
+    const old = [await messages.next(), await messages.next()];
+    expect(old.map(text)).toEqual(['a', 'b']);
+
+    line.cut();
+    const again = [await messages.next(), await messages.next()];
+    expect(again.map(text)).toEqual(['a', 'b']);
+    expect(again.map((message) => [message.redelivered, message.consumerTag])).toEqual([
+      [true, consumerTag],
+      [true, consumerTag],
+    ]);
+    // The same tags on the new channel belong to other deliveries: an old answer must not reach them.
+    expect(old.map((message) => message.ack())).toEqual([false, false]);
+    expect(again.map((message) => message.ack())).toEqual([true, true]);
+    const last = await messages.next();
+    expect([text(last), last.ack()]).toEqual(['c', true]);
+    await channel.basicCancel(consumerTag);
+    await scratch.hasConsumers(queue, 0);
+    await amqp.close();
+  });
+
+  test('is not hurt by an error of its channel: the next use has another one, and consumers go on', async () => {
+    await using scratch = await Scratch.open();
+    const queue = await scratch.queue();
+    const { amqp, channel } = await onBroker();
+    const messages = new Inbox<Message>();
+    await channel.basicConsume(queue, messages.push, { noAck: true });
+    const first = await channel.opened();
+    const missing = scratch.queueName();
+    expect(await failure(channel.queueDeclare(missing, { passive: true }))).toMatchObject({ replyCode: 404 });
+    await channel.basicPublish('', queue, 'after the error');
+    expect(text(await messages.next())).toBe('after the error');
+    expect(await channel.opened()).not.toBe(first);
+    await scratch.hasConsumers(queue, 1);
+    await amqp.close();
+  });
+
+  test('does not start a cancelled consumer again', async () => {
+    await using scratch = await Scratch.open();
+    const [queue, other] = [await scratch.queue(), await scratch.queue()];
+    const { amqp, channel, line } = await onBroker();
+    const messages = new Inbox<Message>();
+    const cancelled = await channel.basicConsume(queue, messages.push);
+    await channel.basicConsume(other, messages.push, { noAck: true });
+    await channel.basicCancel(cancelled);
+    line.cut();
+    await scratch.send(other, 'other');
+    expect(text(await messages.next())).toBe('other');
+    expect(await scratch.state(queue)).toMatchObject({ consumerCount: 0 });
+    await amqp.close();
+  });
+
+  test('goes on after every cut of many', async () => {
+    await using scratch = await Scratch.open();
+    const queue = await scratch.queue();
+    const { amqp, channel, line } = await onBroker();
+    const messages = new Inbox<Message>();
+    await channel.basicConsume(queue, (message) => {
+      message.ack();
+      messages.push(message);
+    });
+    for (let round = 0; round < 10; round += 1) {
+      await scratch.send(queue, `round ${round}`);
+      await messages.next(`round ${round}`, (message) => text(message) === `round ${round}`);
+      line.cut();
+    }
+    await amqp.close();
+  });
+
+  test('ends when its connection is closed, and leaves no timer that keeps the process alive', async () => {
+    await using scratch = await Scratch.open();
+    const queue = await scratch.queue();
+    const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+    const before = timers();
+    const { amqp, channel } = await onBroker();
+    await channel.basicConsume(queue, () => undefined);
+    await amqp.close();
+    const deadline = performance.now() + 3_000;
+    // A wait has no event; one turn of the event loop is long enough to see it.
+    while (timers() > before && performance.now() < deadline) await new Promise((resolve) => setImmediate(resolve));
+    expect(timers()).toBeLessThanOrEqual(before);
+    expect((await failure(channel.opened())).code).toBe('CONNECTION_CLOSED');
+  });
+});
+
+describe('a handle, as the peer sees it,', () => {
+  test('opens its channel at the first use, once for all who ask', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const opening = Promise.all([channel.opened(), channel.opened(), channel.queueDeclare('q')]);
+    await openConfirmChannel(peer);
+    await peer.answer('queue.declare-ok', { queue: 'q', messageCount: 0, consumerCount: 0 });
+    const [first, second] = await opening;
+    expect(first).toBe(second);
+    await amqp.close();
+  });
+
+  test('sets prefetch and consumers on every new channel, before it is used', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const first = await nextPeer();
+    const consuming = channel.basicQos(7).then(() => channel.basicConsume('q', () => undefined, { consumerTag: 'c' }));
+    await openConfirmChannel(first);
+    await first.answer('basic.qos-ok', {});
+    await first.answer('basic.consume-ok', { consumerTag: 'c' });
+    await consuming;
+    first.hangUp();
+    const second = await nextPeer();
+    await openConfirmChannel(second);
+    expect((await second.answer('basic.qos-ok', {})).args).toMatchObject({ prefetchCount: 7 });
+    expect((await second.answer('basic.consume-ok', { consumerTag: 'c' })).args).toMatchObject({ queue: 'q' });
+    await amqp.close();
+  });
+
+  test('rejects what was in flight when the connection is lost, and never sends it twice by itself', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const first = await nextPeer();
+    const publishing = failure(channel.basicPublish('', 'q', 'once'));
+    await openConfirmChannel(first);
+    await first.receive('basic.publish');
+    first.hangUp();
+    expect(await publishing).toMatchObject({ code: 'PUBLISH_OUTCOME_UNKNOWN', closedBy: 'network' });
+    const second = await nextPeer();
+    const again = channel.basicPublish('', 'q', 'twice');
+    const number = await openConfirmChannel(second);
+    expect((await second.receive('basic.publish')).body.toString()).toBe('twice');
+    second.send(number, 'basic.ack', { deliveryTag: 1, multiple: false });
+    await again;
+    await amqp.close();
+  });
+
+  test('starts its consumers once, also when it is used at the very moment of a loss', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const first = await nextPeer();
+    const consuming = channel.basicConsume('q', () => undefined, { consumerTag: 'c' });
+    await openConfirmChannel(first);
+    await first.answer('basic.consume-ok', { consumerTag: 'c' });
+    await consuming;
+    // A listener that uses the handle as soon as it hears of the loss.
+    const uses: Promise<unknown>[] = [];
+    amqp.on('status', ({ state }) => {
+      if (state === 'connecting') uses.push(channel.opened().catch(() => undefined));
+    });
+    first.hangUp();
+    const second = await nextPeer();
+    await openConfirmChannel(second);
+    await second.receive('basic.consume');
+    second.hangUp();
+    const third = await nextPeer();
+    await openConfirmChannel(third);
+    await third.answer('basic.consume-ok', { consumerTag: 'c' });
+    await Promise.all(uses);
+    // A second channel with the same consumer would be asked for before this answer comes.
+    const declaring = channel.queueDeclare('q');
+    await third.receive('queue.declare');
+    third.send(1, 'queue.declare-ok', { queue: 'q', messageCount: 0, consumerCount: 0 });
+    await declaring;
+    await amqp.close();
+  });
+
+  test('starts a consumer again whose channel ended together with its consume-ok', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const consuming = channel.basicConsume('q', () => undefined, { consumerTag: 'c' });
+    await openConfirmChannel(peer);
+    await peer.receive('basic.consume');
+    peer.sendRaw(
+      Buffer.concat([
+        frameOf(1, 'basic.consume-ok', { consumerTag: 'c' }),
+        frameOf(1, 'channel.close', { replyCode: 406, replyText: 'PRECONDITION_FAILED', classId: 60, methodId: 80 }),
+      ]),
+    );
+    await peer.receive('channel.close-ok');
+    await consuming;
+    await openConfirmChannel(peer);
+    expect((await peer.answer('basic.consume-ok', { consumerTag: 'c' })).name).toBe('basic.consume');
+    await amqp.close();
+  });
+
+  test('waits longer and longer between attempts when a queue is gone', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const consuming = channel.basicConsume('q', () => undefined, { consumerTag: 'c' });
+    await openConfirmChannel(peer);
+    await peer.answer('basic.consume-ok', { consumerTag: 'c' });
+    await consuming;
+    const gone = { replyCode: 404, replyText: "NOT_FOUND - no queue 'q'", classId: 60, methodId: 20 };
+    peer.send(1, 'channel.close', gone);
+    await peer.receive('channel.close-ok');
+    const begun = performance.now();
+    let attempts = 0;
+    while (performance.now() - begun < 1_000) {
+      const number = await openConfirmChannel(peer);
+      await peer.receive('basic.consume');
+      peer.send(number, 'channel.close', gone);
+      await peer.receive('channel.close-ok');
+      attempts += 1;
+    }
+    // Waits of up to 100, 200, 400, … ms: in the mean five or six attempts in this time; a hot loop makes thousands.
+    expect(attempts).toBeLessThan(25);
+    await amqp.close();
+  });
+
+  test('that is closed while its channel opens closes that channel', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const using = failure(channel.queueDeclare('q'));
+    await peer.receive('channel.open');
+    const closing = channel.close();
+    peer.send(1, 'channel.open-ok', {});
+    await peer.answer('confirm.select-ok', {});
+    // What was asked before the close may still be asked; then the channel is closed.
+    const command = await peer.answer('channel.close-ok', {});
+    expect(['channel.close', 'queue.declare']).toContain(command.name);
+    if (command.name === 'channel.close') expect((await using).code).toBe('CHANNEL_CLOSED');
+    await within('close', closing);
+    await amqp.close();
+  });
+
+  test('that is closed while the connection is down rejects what waited', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const statuses = new Inbox<ConnectionStatus>();
+    amqp.on('status', statuses.push);
+    const hung = once(amqp, 'status');
+    peer.hangUp();
+    await within('the loss', hung);
+    const waiting = failure(channel.queueDeclare('q'));
+    await within('close', channel.close());
+    expect((await waiting).code).toBe('CHANNEL_CLOSED');
+    await amqp.close();
+  });
+});

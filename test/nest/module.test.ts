@@ -1,0 +1,309 @@
+/** AmqpModule: its forms, what it makes injectable, several connections, and the options that it refuses. */
+import { Injectable, Module, type ModuleMetadata } from '@nestjs/common';
+import { describe, expect, test } from '@jest/globals';
+import {
+  AmqpChannel,
+  AmqpConnection,
+  AmqpError,
+  AmqpModule,
+  type AmqpModuleOptions,
+  AmqpPublisher,
+  Consume,
+  InjectChannel,
+  InjectConnection,
+  InjectPublisher,
+  getChannelToken,
+  getConnectionToken,
+  getPublisherToken,
+} from 'nest-amqp';
+
+import { brokerUrl } from '../support/broker.mjs';
+import { failure } from '../support/client.js';
+import { TestApp } from '../support/nest-app.js';
+import { CuttableLine, Scratch } from '../support/scratch.js';
+import { Inbox } from '../support/waits.js';
+
+/** How the boot of such an application fails. */
+async function bootFailure(metadata: ModuleMetadata): Promise<AmqpError> {
+  return await failure(
+    TestApp.boot(metadata).then(async (app) => {
+      await app.close();
+    }),
+  );
+}
+
+@Injectable()
+class Shop {
+  constructor(
+    readonly connection: AmqpConnection,
+    readonly channel: AmqpChannel,
+    readonly publisher: AmqpPublisher,
+  ) {}
+}
+
+@Injectable()
+class SettingsService {
+  readonly url = brokerUrl;
+
+  createAmqpOptions(): AmqpModuleOptions {
+    return { url: this.url };
+  }
+}
+
+@Module({ providers: [SettingsService], exports: [SettingsService] })
+class SettingsModule {}
+
+/** An application works when what it injects can publish. */
+async function publishes(imports: NonNullable<ModuleMetadata['imports']>): Promise<void> {
+  await using scratch = await Scratch.open();
+  const queue = await scratch.queue();
+  await using app = await TestApp.boot({ imports, providers: [Shop] });
+  const shop = app.get(Shop);
+  expect(shop.connection.status.state).toBe('open');
+  await shop.publisher.sendToQueue(queue, 1);
+  await shop.channel.queueDeclare(queue, { passive: true });
+  expect(await scratch.state(queue)).toMatchObject({ messageCount: 1 });
+}
+
+describe('the module is configured', () => {
+  test('with forRoot', async () => {
+    await publishes([AmqpModule.forRoot({ url: brokerUrl })]);
+  });
+
+  test('with a list of brokers, of which one that is down does no harm', async () => {
+    await publishes([AmqpModule.forRoot({ url: ['amqp://127.0.0.1:1', brokerUrl] })]);
+  });
+
+  test('with a factory that injects', async () => {
+    await publishes([
+      AmqpModule.forRootAsync({
+        imports: [SettingsModule],
+        inject: [SettingsService],
+        useFactory: ({ url }: SettingsService) => ({ url }),
+      }),
+    ]);
+  });
+
+  test('with a factory that takes its time', async () => {
+    await publishes([AmqpModule.forRootAsync({ useFactory: () => Promise.resolve({ url: brokerUrl }) })]);
+  });
+
+  test('with a class', async () => {
+    await publishes([AmqpModule.forRootAsync({ useClass: SettingsService })]);
+  });
+
+  test('with an existing provider', async () => {
+    await publishes([AmqpModule.forRootAsync({ imports: [SettingsModule], useExisting: SettingsService })]);
+  });
+
+  test('with the name beside the factory, not in it', async () => {
+    await using app = await TestApp.boot({
+      imports: [AmqpModule.forRootAsync({ name: 'audit', useFactory: () => ({ url: brokerUrl }) })],
+    });
+    expect(app.get(getConnectionToken('audit') as string)).toBeInstanceOf(AmqpConnection);
+    expect(() => app.get(AmqpConnection)).toThrow();
+  });
+});
+
+describe('injectables', () => {
+  test('of a feature module need no import of their own', async () => {
+    @Module({ providers: [Shop], exports: [Shop] })
+    class FeatureModule {}
+    await publishes([AmqpModule.forRoot({ url: brokerUrl }), FeatureModule]);
+  });
+
+  test('with isGlobal false are seen only where the module is imported', async () => {
+    @Module({ providers: [Shop] })
+    class FeatureModule {}
+    const amqp = AmqpModule.forRoot({ url: brokerUrl, isGlobal: false });
+    await expect(TestApp.compile({ imports: [amqp, FeatureModule] })).rejects.toThrow(/AmqpConnection/);
+
+    @Module({ imports: [amqp], providers: [Shop] })
+    class ImportingModule {}
+    await using app = await TestApp.boot({ imports: [ImportingModule] });
+    expect(app.get(Shop).connection.status.state).toBe('open');
+  });
+
+  test('of a second connection are found by its name, in constructors and in the container', async () => {
+    @Injectable()
+    class Both {
+      @InjectConnection() readonly byProperty!: AmqpConnection;
+
+      constructor(
+        readonly connection: AmqpConnection,
+        @InjectConnection('audit') readonly auditConnection: AmqpConnection,
+        @InjectChannel('audit') readonly auditChannel: AmqpChannel,
+        @InjectPublisher('audit') readonly auditPublisher: AmqpPublisher,
+        @InjectPublisher('default') readonly publisher: AmqpPublisher,
+      ) {}
+    }
+    await using app = await TestApp.boot({
+      imports: [AmqpModule.forRoot({ url: brokerUrl }), AmqpModule.forRoot({ name: 'audit', url: brokerUrl })],
+      providers: [Both],
+    });
+    const both = app.get(Both);
+    expect(both.auditConnection).not.toBe(both.connection);
+    expect(both.byProperty).toBe(both.connection);
+    expect(both.auditConnection).toBe(app.get(getConnectionToken('audit') as string));
+    expect(both.auditChannel).toBe(app.get(getChannelToken('audit') as string));
+    expect(both.auditPublisher).toBe(app.get(getPublisherToken('audit') as string));
+    expect(both.publisher).toBe(app.get(AmqpPublisher));
+    expect([both.connection.status.state, both.auditConnection.status.state]).toEqual(['open', 'open']);
+  });
+
+  test('are one per name however often they are injected', async () => {
+    await using app = await TestApp.boot({ imports: [AmqpModule.forRoot({ url: brokerUrl })], providers: [Shop] });
+    const shop = app.get(Shop);
+    expect(shop.connection).toBe(app.get(AmqpConnection));
+    expect(shop.channel).toBe(app.get(AmqpChannel));
+    expect(shop.publisher).toBe(app.get(AmqpPublisher));
+  });
+});
+
+describe('two connections', () => {
+  test('each have their own handlers, and no handler runs on both', async () => {
+    await using scratch = await Scratch.open();
+    const [billing, audit] = [await scratch.queue(), await scratch.queue()];
+    const [line, auditLine] = [new CuttableLine(), new CuttableLine()];
+    const got = new Inbox<string>();
+
+    class Handlers {
+      @Consume(billing)
+      bill(payload: string): void {
+        got.push(`bill ${payload}`);
+      }
+
+      @Consume(audit, { connection: 'audit' })
+      audit(payload: string): void {
+        got.push(`audit ${payload}`);
+      }
+    }
+    await using app = await TestApp.boot({
+      imports: [
+        AmqpModule.forRoot({ url: brokerUrl, connection: { dial: line.dial } }),
+        AmqpModule.forRoot({ name: 'audit', url: brokerUrl, connection: { dial: auditLine.dial } }),
+      ],
+      providers: [Handlers],
+    });
+    expect(await scratch.state(billing)).toMatchObject({ consumerCount: 1 });
+    expect(await scratch.state(audit)).toMatchObject({ consumerCount: 1 });
+    await scratch.sendJson(billing, 1);
+    expect(await got.next()).toBe('bill 1');
+    await scratch.sendJson(audit, 2);
+    expect(await got.next()).toBe('audit 2');
+
+    // Whose line is cut tells on which one a consumer is.
+    auditLine.cut();
+    expect(await app.log.next('warn', 'Handlers.audit')).toContain('stopped');
+    expect(app.log.text('warn')).not.toContain('Handlers.bill');
+  });
+
+  test('may have topologies and defaults of their own', async () => {
+    await using scratch = await Scratch.open();
+    const [first, second] = [scratch.queueName(), scratch.queueName()];
+    await using _app = await TestApp.boot({
+      imports: [
+        AmqpModule.forRoot({ url: brokerUrl, topology: { queues: [{ name: first }] } }),
+        AmqpModule.forRoot({ name: 'audit', url: brokerUrl, topology: { queues: [{ name: second }] } }),
+      ],
+    });
+    expect(await scratch.state(first)).toBeDefined();
+    expect(await scratch.state(second)).toBeDefined();
+  });
+
+  test('of the same name fail the boot', async () => {
+    for (const name of ['default', 'audit']) {
+      const error = await bootFailure({
+        imports: [AmqpModule.forRoot({ name, url: brokerUrl }), AmqpModule.forRoot({ name, url: brokerUrl })],
+      });
+      expect(error.code).toBe('INVALID_DEFINITION');
+      expect(error.message).toContain(`'${name}'`);
+    }
+  });
+
+  test('of which a handler names a third one fail the boot, naming the handler and the connections there are', async () => {
+    class Lost {
+      @Consume('billing', { connection: 'elsewhere' })
+      handle(): void {
+        // never runs
+      }
+    }
+    const error = await bootFailure({
+      imports: [AmqpModule.forRoot({ url: brokerUrl }), AmqpModule.forRoot({ name: 'audit', url: brokerUrl })],
+      providers: [Lost],
+    });
+    expect(error.code).toBe('INVALID_DEFINITION');
+    for (const part of ['Lost.handle', "'elsewhere'", "'default'", "'audit'"]) expect(error.message).toContain(part);
+  });
+});
+
+describe('two applications in one process', () => {
+  test('do not know of each other: each has its handlers, and closing one leaves the other running', async () => {
+    await using scratch = await Scratch.open();
+    const queues = [await scratch.queue(), await scratch.queue()] as const;
+    const got = new Inbox<string>();
+    const applicationOf = async (queue: string): Promise<TestApp> => {
+      class Handler {
+        @Consume(queue)
+        handle(payload: string): void {
+          got.push(payload);
+        }
+      }
+      return await TestApp.boot({ imports: [AmqpModule.forRoot({ url: brokerUrl })], providers: [Handler] });
+    };
+    await using first = await applicationOf(queues[0]);
+    await using second = await applicationOf(queues[1]);
+    expect(first.get(AmqpConnection)).not.toBe(second.get(AmqpConnection));
+    expect(await scratch.state(queues[0])).toMatchObject({ consumerCount: 1 });
+    expect(await scratch.state(queues[1])).toMatchObject({ consumerCount: 1 });
+
+    await first.close();
+    expect(await scratch.state(queues[0])).toMatchObject({ consumerCount: 0 });
+    await scratch.sendJson(queues[1], 'still here');
+    expect(await got.next()).toBe('still here');
+    expect(second.get(AmqpConnection).status.state).toBe('open');
+  });
+});
+
+describe('options that cannot be are refused', () => {
+  test.each<[what: string, options: object, code: string, told: string]>([
+    ['an unknown option', { prefetch: 5 }, 'INVALID_OPTION', 'AmqpModule has no option prefetch'],
+    [
+      'an unknown field of publisher',
+      { publisher: { confirm: true } },
+      'INVALID_OPTION',
+      'publisher of AmqpModule has no field confirm',
+    ],
+    [
+      'an unknown field of consumers',
+      { consumers: { concurrency: 1 } },
+      'INVALID_OPTION',
+      'consumers of AmqpModule has no field concurrency',
+    ],
+    ['an unknown connection option', { connection: { hartbeat: 1 } }, 'INVALID_OPTION', 'hartbeat'],
+    ['a prefetch of 0', { consumers: { prefetch: 0 } }, 'INVALID_OPTION', 'prefetch'],
+    ['a prefetch of 65536', { consumers: { prefetch: 65_536 } }, 'INVALID_OPTION', 'prefetch'],
+    ['a prefetch that is text', { consumers: { prefetch: '5' } }, 'INVALID_OPTION', 'prefetch'],
+    ['another way to start', { startup: 'lazy' }, 'INVALID_OPTION', 'startup'],
+    ['a timeout that is none', { shutdownTimeout: 'soon' }, 'INVALID_OPTION', 'shutdownTimeout'],
+    ['a URL that is none', { url: 'http://localhost' }, 'INVALID_URL', 'amqp:'],
+    ['no URL at all', { url: [] }, 'INVALID_URL', 'empty'],
+    [
+      'a misspelt topology',
+      { topology: { queues: [{ name: 'billing', durble: true }] } },
+      'INVALID_DEFINITION',
+      'durble',
+    ],
+  ])('%s', async (_what, options, code, told) => {
+    const error = await bootFailure({ imports: [AmqpModule.forRoot({ url: brokerUrl, ...options })] });
+    expect(error.code).toBe(code);
+    expect(error.message).toContain(told);
+  });
+
+  test('a factory that returns nothing is told so', async () => {
+    const error = await bootFailure({
+      imports: [AmqpModule.forRootAsync({ useFactory: () => undefined as unknown as AmqpModuleOptions })],
+    });
+    expect(error.code).toBe('INVALID_OPTION');
+  });
+});

@@ -1,0 +1,416 @@
+/** Guards, pipes, interceptors and filters around a handler, and what the broker hears when one of them says no. */
+import {
+  type ArgumentMetadata,
+  type ArgumentsHost,
+  BadRequestException,
+  type CallHandler,
+  type CanActivate,
+  Catch,
+  Controller,
+  type ExceptionFilter,
+  type ExecutionContext,
+  Injectable,
+  type NestInterceptor,
+  type PipeTransform,
+  UseFilters,
+  UseGuards,
+  UseInterceptors,
+  UsePipes,
+} from '@nestjs/common';
+import { APP_FILTER, APP_GUARD, APP_INTERCEPTOR, APP_PIPE } from '@nestjs/core';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { AMQP_CONTEXT_TYPE, AmqpModule, Consume, Delivery, Payload } from 'nest-amqp';
+import { EMPTY, type Observable, concat, map, of, throwError } from 'rxjs';
+
+import { brokerUrl } from '../support/broker.mjs';
+import { TestApp } from '../support/nest-app.js';
+import { Scratch } from '../support/scratch.js';
+import { Inbox } from '../support/waits.js';
+
+let scratch: Scratch;
+let queue: string;
+let dead: string;
+/** What happened, in order; each test has its own. */
+let events: Inbox<unknown>;
+
+beforeEach(async () => {
+  scratch = await Scratch.open();
+  ({ queue, dead } = await scratch.queueWithDeadLetters());
+  events = new Inbox();
+});
+
+afterEach(async () => {
+  await scratch[Symbol.asyncDispose]();
+});
+
+const amqp = (): ReturnType<typeof AmqpModule.forRoot> => AmqpModule.forRoot({ url: brokerUrl });
+
+class Order {
+  id!: number;
+}
+
+@Injectable()
+class Denies implements CanActivate {
+  canActivate(): boolean {
+    events.push('guard');
+    return false;
+  }
+}
+
+@Injectable()
+class Notes implements NestInterceptor {
+  intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
+    const [payload, delivery] = context.getArgs<[unknown, Delivery]>();
+    events.push({
+      type: context.getType<string>(),
+      class: context.getClass().name,
+      handler: context.getHandler().name,
+      payload,
+      isDelivery: delivery instanceof Delivery,
+    });
+    return next.handle().pipe(
+      map((result: unknown) => {
+        events.push('after');
+        return result;
+      }),
+    );
+  }
+}
+
+/** Like Nest's ValidationPipe: told the class of the parameter, it makes one of it or refuses. */
+@Injectable()
+class ValidatesOrders implements PipeTransform {
+  transform(value: unknown, { type, metatype }: ArgumentMetadata): unknown {
+    if (metatype !== Order) return value;
+    events.push(type);
+    if (typeof (value as { id?: unknown }).id !== 'number') throw new BadRequestException('id has to be a number');
+    return Object.assign(new Order(), value);
+  }
+}
+
+@Catch()
+class Swallows implements ExceptionFilter {
+  catch(error: unknown, host: ArgumentsHost): void {
+    events.push(`${host.getType<string>()} ${(error as Error).message}`);
+  }
+}
+
+@Catch(BadRequestException)
+class Rethrows implements ExceptionFilter {
+  catch(error: BadRequestException): never {
+    events.push('filter');
+    throw new Error(`refused: ${error.message}`);
+  }
+}
+
+/** It was rejected, once: it lies in the dead-letter queue, and the queue has a consumer and no message. */
+async function isDeadLettered(): Promise<void> {
+  await scratch.take(dead);
+  expect(await scratch.state(queue)).toMatchObject({ messageCount: 0, consumerCount: 1 });
+  expect(await scratch.state(dead)).toMatchObject({ messageCount: 0 });
+}
+
+describe('a guard that denies', () => {
+  const forms: readonly (readonly [where: string, boot: () => Promise<TestApp>])[] = [
+    [
+      'on the method',
+      async () => {
+        class Billing {
+          @Consume(queue)
+          @UseGuards(Denies)
+          charge(): void {
+            events.push('handler');
+          }
+        }
+        return await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+      },
+    ],
+    [
+      'on the class',
+      async () => {
+        @UseGuards(Denies)
+        class Billing {
+          @Consume(queue)
+          charge(): void {
+            events.push('handler');
+          }
+        }
+        return await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+      },
+    ],
+    [
+      'as an instance',
+      async () => {
+        class Billing {
+          @Consume(queue)
+          @UseGuards(new Denies())
+          charge(): void {
+            events.push('handler');
+          }
+        }
+        return await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+      },
+    ],
+    [
+      'on a controller',
+      async () => {
+        @Controller('orders')
+        @UseGuards(Denies)
+        class Orders {
+          @Consume(queue)
+          charge(): void {
+            events.push('handler');
+          }
+        }
+        return await TestApp.boot({ imports: [amqp()], controllers: [Orders] });
+      },
+    ],
+    [
+      'on a method of a controller',
+      async () => {
+        @Controller('orders')
+        class Orders {
+          @Consume(queue)
+          @UseGuards(Denies)
+          charge(): void {
+            events.push('handler');
+          }
+        }
+        return await TestApp.boot({ imports: [amqp()], controllers: [Orders] });
+      },
+    ],
+    [
+      'on what a factory provides',
+      async () => {
+        class Billing {
+          @Consume(queue)
+          @UseGuards(Denies)
+          charge(): void {
+            events.push('handler');
+          }
+        }
+        return await TestApp.boot({
+          imports: [amqp()],
+          providers: [Denies, { provide: 'BILLING', useFactory: () => new Billing() }],
+        });
+      },
+    ],
+    [
+      'for the whole application',
+      async () => {
+        class Billing {
+          @Consume(queue)
+          charge(): void {
+            events.push('handler');
+          }
+        }
+        return await TestApp.boot({
+          imports: [amqp()],
+          providers: [Billing, { provide: APP_GUARD, useClass: Denies }],
+        });
+      },
+    ],
+  ];
+  test.each(forms)('%s has the message dead-lettered, once, and the handler does not run', async (_where, boot) => {
+    await using app = await boot();
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    expect(events.all).toEqual(['guard']);
+    expect(app.log.text('error')).toContain('Forbidden');
+  });
+});
+
+describe('a pipe', () => {
+  test('for the whole application gets the payload as a body, with the class of the parameter', async () => {
+    class Billing {
+      @Consume(queue)
+      charge(@Payload() order: Order): void {
+        events.push(order);
+      }
+    }
+    await using _app = await TestApp.boot({
+      imports: [amqp()],
+      providers: [Billing, { provide: APP_PIPE, useClass: ValidatesOrders }],
+    });
+    await scratch.sendJson(queue, { id: 7 });
+    expect(await events.next()).toBe('body');
+    const order = await events.next();
+    expect(order).toBeInstanceOf(Order);
+    expect(order).toEqual({ id: 7 });
+  });
+
+  test('that refuses has the message dead-lettered', async () => {
+    class Billing {
+      @Consume(queue)
+      @UsePipes(ValidatesOrders)
+      charge(@Payload() order: Order): void {
+        events.push(order);
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, { id: 'seven' });
+    await isDeadLettered();
+    expect(events.all).toEqual(['body']);
+    expect(app.log.text('error')).toContain('id has to be a number');
+  });
+
+  test('given as a class to @Payload is injected what it asks for', async () => {
+    @Injectable()
+    class Rate {
+      readonly factor = 3;
+    }
+    @Injectable()
+    class Converted implements PipeTransform<number, number> {
+      constructor(readonly rate: Rate) {}
+
+      transform(value: number): number {
+        return value * this.rate.factor;
+      }
+    }
+    class Billing {
+      @Consume(queue)
+      charge(@Payload('price', Converted) price: number): void {
+        events.push(price);
+      }
+    }
+    await using _app = await TestApp.boot({ imports: [amqp()], providers: [Rate, Billing] });
+    await scratch.sendJson(queue, { price: 7 });
+    expect(await events.next()).toBe(21);
+  });
+});
+
+describe('an interceptor', () => {
+  test.each([
+    ['on the class', false],
+    ['for the whole application', true],
+  ])('%s sees the context of a delivery and what the handler returns', async (_where, everywhere) => {
+    class Plain {
+      @Consume(queue)
+      charge(): string {
+        events.push('handler');
+        return 'charged';
+      }
+    }
+    @UseInterceptors(Notes)
+    class Billing {
+      @Consume(queue)
+      charge(): string {
+        events.push('handler');
+        return 'charged';
+      }
+    }
+    await using app = await TestApp.boot({
+      imports: [amqp()],
+      providers: everywhere ? [Plain, { provide: APP_INTERCEPTOR, useClass: Notes }] : [Billing],
+    });
+    await scratch.sendJson(queue, { id: 7 });
+    expect(await events.next()).toEqual({
+      type: AMQP_CONTEXT_TYPE,
+      class: everywhere ? 'Plain' : 'Billing',
+      handler: 'charge',
+      payload: { id: 7 },
+      isDelivery: true,
+    });
+    expect(await events.next()).toBe('handler');
+    expect(await events.next()).toBe('after');
+    await app.close();
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
+    expect(await scratch.state(dead)).toMatchObject({ messageCount: 0 });
+  });
+});
+
+describe('a filter', () => {
+  test.each([
+    ['on the method', false],
+    ['for the whole application', true],
+  ])('%s that handles the error has the message acknowledged', async (_where, everywhere) => {
+    class Plain {
+      @Consume(queue)
+      charge(): void {
+        throw new Error('out of stock');
+      }
+    }
+    class Billing {
+      @Consume(queue)
+      @UseFilters(Swallows)
+      charge(): void {
+        throw new Error('out of stock');
+      }
+    }
+    await using app = await TestApp.boot({
+      imports: [amqp()],
+      providers: everywhere ? [Plain, { provide: APP_FILTER, useClass: Swallows }] : [Billing],
+    });
+    await scratch.sendJson(queue, 1);
+    expect(await events.next()).toBe('amqp out of stock');
+    await app.close();
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
+    expect(await scratch.state(dead)).toMatchObject({ messageCount: 0 });
+    expect(app.log.text('error')).toBe('');
+  });
+
+  test('that throws has the message rejected, and its error told', async () => {
+    class Billing {
+      @Consume(queue)
+      @UseFilters(Rethrows)
+      charge(): void {
+        throw new BadRequestException('no such item');
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    expect(app.log.text('error')).toContain('refused: no such item');
+  });
+
+  test('for another kind of error leaves the outcome as it is', async () => {
+    class Billing {
+      @Consume(queue)
+      @UseFilters(Rethrows)
+      charge(): void {
+        throw new RangeError('over the limit');
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    expect(events.all).toEqual([]);
+    expect(app.log.text('error')).toContain('RangeError: over the limit');
+  });
+});
+
+describe('a handler that returns an Observable', () => {
+  test('is done when the Observable is: completing acknowledges', async () => {
+    class Billing {
+      @Consume(queue)
+      charge(payload: unknown): Observable<unknown> {
+        events.push(payload);
+        return payload === 'nothing' ? EMPTY : of(1, 2);
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 'two values');
+    await scratch.sendJson(queue, 'nothing');
+    await events.next();
+    await events.next();
+    await app.close();
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
+    expect(await scratch.state(dead)).toMatchObject({ messageCount: 0 });
+  });
+
+  test('that fails has the message rejected', async () => {
+    class Billing {
+      @Consume(queue)
+      charge(): Observable<unknown> {
+        return concat(
+          of(1),
+          throwError(() => new Error('halfway')),
+        );
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    expect(app.log.text('error')).toContain('halfway');
+  });
+});
