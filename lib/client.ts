@@ -7,16 +7,15 @@ export {
   type ConnectionStatus,
 } from './client/amqp-connection.js';
 export type { BackoffOptions } from './client/backoff.js';
-export {
-  Channel,
-  type ConfirmChannel,
-  type ConsumeOptions,
-  type ConsumerCallbacks,
-  type ExchangeDeclareOptions,
-  type PublishOptions,
-  type QueueDeclareOptions,
-  type ReturnedMessage,
-} from './client/channel.js';
+export { Channel, type ConfirmChannel } from './client/channel.js';
+export type {
+  ConsumeOptions,
+  ConsumerCallbacks,
+  ExchangeDeclareOptions,
+  PublishOptions,
+  QueueDeclareOptions,
+  ReturnedMessage,
+} from './client/channel-options.js';
 export { Connection, connect } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
 export type { Mechanism, UserCredentials } from './client/credentials.js';

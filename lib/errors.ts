@@ -31,6 +31,7 @@
  * | `INVALID_DEFINITION` | An exchange, queue, binding or consumer is declared in a way that cannot work. |
  * | `TOPOLOGY_CONFLICT` | The broker has an exchange or queue of that name with other properties. |
  * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
+ * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw. |
  * | `UNDECODABLE` | A received body or its properties cannot be decoded. |
  * | `UNSERIALIZABLE` | A payload cannot be turned into bytes. |
  * | `ABORTED` | The caller's `AbortSignal` fired, or its deadline passed. |
@@ -59,6 +60,7 @@ export type AmqpErrorCode =
   | 'INVALID_DEFINITION'
   | 'TOPOLOGY_CONFLICT'
   | 'TOPOLOGY_FAILED'
+  | 'SETUP_FAILED'
   | 'UNDECODABLE'
   | 'UNSERIALIZABLE'
   | 'ABORTED';

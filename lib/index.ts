@@ -2,15 +2,14 @@
 export { AmqpChannel } from './client/amqp-channel.js';
 export { AmqpConnection, type AmqpConnectionOptions, type ConnectionStatus } from './client/amqp-connection.js';
 export type { BackoffOptions } from './client/backoff.js';
+export type { Channel, ConfirmChannel } from './client/channel.js';
 export type {
-  Channel,
-  ConfirmChannel,
   ConsumeOptions,
   ConsumerCallbacks,
   ExchangeDeclareOptions,
   PublishOptions,
   QueueDeclareOptions,
-} from './client/channel.js';
+} from './client/channel-options.js';
 export type { Connection } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
 export type { UserCredentials } from './client/credentials.js';

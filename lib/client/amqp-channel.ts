@@ -3,20 +3,23 @@
  * started again on every new channel; deliveries of an old one settle as harmless no-ops.
  */
 import { randomUUID } from 'node:crypto';
-import { AmqpError } from '../errors.js';
+import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { Backoff } from './backoff.js';
+import { AmqpConsumer } from './amqp-consumer.js';
+import type { ConfirmChannel } from './channel.js';
 import type {
-  ConfirmChannel,
   ConsumeOptions,
   ConsumerCallbacks,
   ExchangeDeclareOptions,
   PublishOptions,
   QueueDeclareOptions,
-} from './channel.js';
+} from './channel-options.js';
 import type { Message } from './message.js';
-import { pause } from './wait.js';
+import { ended } from './wait.js';
+
+/** Longest wait for the broker to end a consumer, in milliseconds. */
+const CLOSE_TIMEOUT = 2_000;
 
 /**
  * Everything that a channel can do, on whatever connection is open: while there is none, its methods wait for the next.
@@ -32,13 +35,9 @@ export class AmqpChannel implements AsyncDisposable {
   readonly #connection: AmqpConnection;
   #current: Promise<ConfirmChannel> | undefined;
   #prefetch: number | undefined;
-  readonly #consumers = new Map<
-    string,
-    readonly [queue: string, callbacks: ConsumerCallbacks, options: ConsumeOptions]
-  >();
+  /** Each on a channel of its own: what ends one, such as a queue that is gone, ends neither the others nor this handle. */
+  readonly #consumers = new Map<string, AmqpConsumer>();
   readonly #life = new AbortController();
-  readonly #backoff = new Backoff();
-  #resuming = false;
 
   constructor(connection: AmqpConnection) {
     this.#connection = connection;
@@ -46,12 +45,11 @@ export class AmqpChannel implements AsyncDisposable {
 
   /** The present channel, opened when there is none. It lives once: ask again after a loss. */
   async opened(): Promise<ConfirmChannel> {
-    if (this.#current === undefined) {
-      const current = this.#open(() => {
-        this.#lost(current);
-      });
-      this.#current = current;
-    }
+    this.#life.signal.throwIfAborted();
+    this.#current ??= this.#open().catch((error: unknown) => {
+      this.#current = undefined;
+      throw error;
+    });
     return await this.#current;
   }
 
@@ -100,32 +98,56 @@ export class AmqpChannel implements AsyncDisposable {
     return await (await this.opened()).queueDelete(queue, options);
   }
 
-  /** See `Channel.basicQos`; set again on every new channel. */
+  /** See `Channel.basicQos`; it is for the consumers started after it. */
   async basicQos(prefetchCount: number): Promise<void> {
     await (await this.opened()).basicQos(prefetchCount);
     this.#prefetch = prefetchCount;
   }
 
-  /** See `Channel.basicConsume`; started again on every new channel, under the same tag. */
+  /**
+   * See `Channel.basicConsume`. After a loss the consumer starts again, under the same tag; when its queue is gone by then,
+   * `onCancel` is called and that is its end.
+   */
   async basicConsume(
     queue: string,
     consumer: ConsumerCallbacks | ((message: Message) => void),
     options: ConsumeOptions = {},
   ): Promise<string> {
     const callbacks = typeof consumer === 'function' ? { onMessage: consumer } : consumer;
-    const named = { ...options, consumerTag: options.consumerTag ?? `nest-amqp.${randomUUID()}` };
-    const channel = await this.opened();
-    await channel.basicConsume(queue, callbacks, named);
-    this.#consumers.set(named.consumerTag, [queue, callbacks, named]);
-    // The channel may have ended in the turn that started the consumer, and did not know of it.
-    if (!channel.isOpen) void this.#resume();
-    return named.consumerTag;
+    const consumerTag = options.consumerTag ?? `nest-amqp.${randomUUID()}`;
+    if (this.#consumers.has(consumerTag)) {
+      throw new AmqpError('INVALID_ARGUMENT', `The channel already has a consumer tagged ${quoted(consumerTag)}.`);
+    }
+    const started = new AmqpConsumer(
+      this.#connection,
+      { queue, prefetch: this.#prefetch, consume: { ...options, consumerTag } },
+      {
+        receive: (message) => {
+          callbacks.onMessage(message);
+        },
+        failed: (error) => {
+          if (!(error instanceof AmqpError) || error.replyCode !== 404) return true;
+          this.#consumers.delete(consumerTag);
+          callbacks.onCancel?.(consumerTag);
+          return false;
+        },
+      },
+    );
+    this.#consumers.set(consumerTag, started);
+    try {
+      await started.start();
+    } catch (error) {
+      this.#consumers.delete(consumerTag);
+      throw error;
+    }
+    return consumerTag;
   }
 
   /** See `Channel.basicCancel`. */
   async basicCancel(consumerTag: string): Promise<void> {
+    const consumer = this.#consumers.get(consumerTag);
     this.#consumers.delete(consumerTag);
-    await (await this.opened()).basicCancel(consumerTag);
+    await consumer?.cancel();
   }
 
   /** See `Channel.basicGet`. */
@@ -143,66 +165,38 @@ export class AmqpChannel implements AsyncDisposable {
     await (await this.opened()).basicPublish(exchange, routingKey, body, options);
   }
 
-  /** Closes for good. The connection stays. */
+  /** Closes for good, consumers and all; what they have not answered goes back to the queue. The connection stays. */
   async close(): Promise<void> {
     if (this.#life.signal.aborted) return;
     this.#life.abort(new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' }));
-    const current = this.#current;
-    this.#current = Promise.reject(this.#life.signal.reason as AmqpError);
-    this.#current.catch(() => undefined);
-    try {
-      await (await current)?.close();
-    } catch {
-      // It never opened.
-    }
+    const consumers = [...this.#consumers.values()];
+    this.#consumers.clear();
+    await Promise.all([
+      this.#current?.then((channel) => channel.close()).catch(() => undefined),
+      ...consumers.map((consumer) => consumer.stop(CLOSE_TIMEOUT)),
+    ]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  async #open(lost: () => void): Promise<ConfirmChannel> {
-    let channel: ConfirmChannel | undefined;
-    try {
+  /** A channel on the present connection, or on the next: a connection that is lost meanwhile is no reason to give up. */
+  async #open(): Promise<ConfirmChannel> {
+    for (;;) {
+      this.#life.signal.throwIfAborted();
       const connection = await this.#connection.opened(this.#life.signal);
-      channel = await connection.channel({ confirm: true });
-      channel.once('close', lost);
-      if (this.#prefetch !== undefined) await channel.basicQos(this.#prefetch);
-      for (const [queue, callbacks, options] of this.#consumers.values()) {
-        await channel.basicConsume(queue, callbacks, options);
-      }
-      this.#backoff.succeeded();
-      return channel;
-    } catch (error) {
-      lost();
-      await channel?.close();
-      throw error;
-    }
-  }
-
-  /**
-   * A channel ended, or did not open: the next use opens another one; consumers do not wait for a next use. It is told twice
-   * of a channel that ends while it opens, when the next one may already be on its way.
-   */
-  #lost(channel: Promise<ConfirmChannel>): void {
-    if (this.#life.signal.aborted || this.#current !== channel) return;
-    this.#current = undefined;
-    void this.#resume();
-  }
-
-  /** Opens channels until the consumers run again. Backing off, because what ended the last one may end the next. */
-  async #resume(): Promise<void> {
-    if (this.#consumers.size === 0 || this.#resuming) return;
-    this.#resuming = true;
-    // A connection that is closed has no next channel.
-    while (this.#current === undefined && !this.#life.signal.aborted && this.#connection.status.state !== 'closed') {
-      await pause(this.#backoff.next(), this.#life.signal);
       try {
-        await this.opened();
-      } catch {
-        // Lost again, or closed: the condition of the loop tells which.
+        const channel = await connection.channel({ confirm: true });
+        channel.once('close', () => {
+          this.#current = undefined;
+        });
+        if (channel.isOpen) return channel;
+      } catch (error) {
+        // A refusal, such as too many channels, would come again.
+        if (connection.isOpen) throw error;
+        await ended(connection);
       }
     }
-    this.#resuming = false;
   }
 }

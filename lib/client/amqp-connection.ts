@@ -27,6 +27,9 @@ export interface AmqpConnectionOptions extends ConnectionOptions {
   readonly recovery?: BackoffOptions | undefined;
 }
 
+/** Where RabbitMQ listens on the same machine, with the user that it comes with. */
+export const DEFAULT_URL = 'amqp://guest:guest@localhost:5672';
+
 /** Where an `AmqpConnection` stands. */
 export type ConnectionStatus =
   | { readonly state: 'idle' }
@@ -48,15 +51,13 @@ interface AmqpConnectionEvents {
   status: [status: ConnectionStatus];
 }
 
-/** Errors of a first attempt that time will not mend. */
+/** Errors of a host that time will not mend. */
 const PERMANENT = new Set([
   'INVALID_URL',
   'INVALID_OPTION',
   'AUTHENTICATION_FAILED',
   'VHOST_REFUSED',
   'NOT_AMQP',
-  'CONNECT_TIMEOUT',
-  'HANDSHAKE_TIMEOUT',
   'VERSION_MISMATCH',
 ]);
 
@@ -81,10 +82,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   #nextHost = 0;
 
   /** Checks the options; nothing is dialled before `open()`. Several URLs are tried in turn. Throws `INVALID_URL`, `INVALID_OPTION`. */
-  constructor(
-    urls: string | readonly string[] = 'amqp://guest:guest@localhost:5672',
-    options: AmqpConnectionOptions = {},
-  ) {
+  constructor(urls: string | readonly string[] = DEFAULT_URL, options: AmqpConnectionOptions = {}) {
     super();
     // As many wait for the next status as there are channels and consumers.
     this.setMaxListeners(0);
@@ -110,9 +108,9 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
    * retried; others, and the last one, reject, and then the connection is closed. From then on it recovers by itself.
    */
   async open({ timeout = '15s' }: { readonly timeout?: Duration } = {}): Promise<void> {
-    const limit = timerMilliseconds(timeout, 'startupTimeout');
+    const limit = timerMilliseconds(timeout, 'timeout');
     const opened = this.opened();
-    this.#start((error) => isPermanent(error) || isSetupFault(error));
+    this.#start('require');
     const timer = setTimeout(() => {
       const { status } = this;
       if (status.state === 'connecting') this.#giveUp(status.lastError ?? notInTime(limit));
@@ -126,7 +124,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
 
   /** Starts connecting and returns at once; failures of any kind are retried until `close()`. */
   openInBackground(): void {
-    this.#start(() => false);
+    this.#start('background');
   }
 
   /** The present connection, or the next one as soon as it is open. Rejects when this is closed, or with the signal's reason. */
@@ -166,22 +164,16 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     this.#life.abort(error);
   }
 
-  #start(isFatal: (error: AmqpError) => boolean): void {
+  #start(startup: 'require' | 'background'): void {
     if (this.#status.state !== 'idle') return;
-    this.#loop = this.#run(isFatal).catch((error: unknown) => {
-      this.#giveUp(
-        error instanceof AmqpError
-          ? error
-          : new AmqpError('CONNECTION_LOST', 'The connection cannot be kept up; see the cause.', { cause: error }),
-      );
-    });
+    this.#loop = this.#run(startup);
   }
 
-  /** The loop: connect, announce, wait for the end, again. `isFatal` judges failures until the first connection is open. */
-  async #run(isFatal: (error: AmqpError) => boolean): Promise<void> {
+  /** The loop: connect, announce, wait for the end, again. With `'require'` the first connection has to come without a fault. */
+  async #run(startup: 'require' | 'background'): Promise<void> {
     let attempt = 1;
     let lastError: AmqpError | undefined;
-    let opened = false;
+    let faults = startup === 'require' ? new FirstFaults(this.#hosts.length) : undefined;
     this.#setStatus({ state: 'connecting', attempt, lastError });
     while (!this.#isClosed()) {
       try {
@@ -191,14 +183,14 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
           await connection.close();
           return;
         }
-        opened = true;
+        faults = undefined;
         attempt = 0;
         this.#backoff.succeeded();
         this.#setStatus({ state: 'open', connection });
         lastError = await ended(connection);
       } catch (error) {
-        if (!(error instanceof AmqpError) || (!opened && isFatal(error))) throw error;
-        lastError = error;
+        lastError = asAmqpError(error);
+        if (faults?.isLast(lastError) === true) this.#giveUp(lastError);
       }
       attempt += 1;
       this.#setStatus({ state: 'connecting', attempt, lastError });
@@ -214,13 +206,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   async #connect(): Promise<Connection> {
     const host = this.#hosts[this.#nextHost % this.#hosts.length] as ResolvedConnectionOptions;
     this.#nextHost += 1;
-    const dialled = openConnection(host);
-    // close() wins over an attempt in flight: what still opens afterwards is closed again.
-    dialled.then(
-      (connection) => (this.#life.signal.aborted ? connection.close() : undefined),
-      () => undefined,
-    );
-    const connection = await orAborted(dialled, this.#life.signal);
+    const connection = await openConnection(host, this.#life.signal);
     try {
       for (const setup of this.#setups) await orAborted(setup(connection), this.#life.signal);
     } catch (error) {
@@ -237,20 +223,50 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   }
 }
 
+/** Judges the failures before the first connection: which of them is the last. */
+class FirstFaults {
+  readonly #hosts: number;
+  #permanent = 0;
+
+  constructor(hosts: number) {
+    this.#hosts = hosts;
+  }
+
+  /** True for a fault of what was declared, and when every host has failed for a reason that time will not mend. */
+  isLast(error: AmqpError): boolean {
+    this.#permanent = isPermanent(error) ? this.#permanent + 1 : 0;
+    return this.#permanent >= this.#hosts || isSetupFault(error);
+  }
+}
+
 /** Hanging up is no answer: so does a proxy in front of a broker that is still starting. */
 function isPermanent(error: AmqpError): boolean {
   return PERMANENT.has(error.code) && error.closedBy !== 'network';
 }
 
-/** A set-up that the broker refuses is a fault of what was declared. */
+/** A set-up that the broker refuses is a fault of what was declared; a lock (405) that a lost connection held goes with time. */
 function isSetupFault(error: AmqpError): boolean {
-  return error.code.startsWith('TOPOLOGY_') || error.code === 'INVALID_DEFINITION' || error.code === 'INVALID_ARGUMENT';
+  if (error.replyCode === 405) return false;
+  return ['TOPOLOGY_CONFLICT', 'TOPOLOGY_FAILED', 'SETUP_FAILED', 'INVALID_DEFINITION', 'INVALID_ARGUMENT'].includes(
+    error.code,
+  );
+}
+
+function asAmqpError(error: unknown): AmqpError {
+  if (error instanceof AmqpError) return error;
+  const said = error instanceof Error ? printable(error.message) : '';
+  return new AmqpError(
+    'SETUP_FAILED',
+    `A set-up of the connection threw: ${said}. It runs again on the next connection.`,
+    {
+      cause: error,
+    },
+  );
 }
 
 function notInTime(limit: number): AmqpError {
   return new AmqpError(
     'CONNECT_TIMEOUT',
-    `${printable(`No broker was connected and set up within ${limit} ms`)} (startupTimeout). ` +
-      "Start the broker, raise startupTimeout, or boot without it: startup: 'background'.",
+    `No broker was connected and set up within ${limit} ms. Start the broker, or wait longer.`,
   );
 }

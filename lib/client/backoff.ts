@@ -2,6 +2,7 @@
  * How long to wait between attempts: full jitter over a doubling range, so that a thousand clients that lost one broker do
  * not come back in step. Waiting itself is the caller's.
  */
+import { AmqpError, printable } from '../errors.js';
 import { type Duration, timerMilliseconds } from './duration.js';
 
 /** How long to wait between attempts: a random time from 0 to an upper end that doubles with every failure. */
@@ -21,9 +22,17 @@ export class Backoff {
   #failures = 0;
   #succeededAt: number | undefined;
 
+  /** Throws `INVALID_OPTION`. */
   constructor(options: BackoffOptions = {}) {
-    this.#initialDelay = timerMilliseconds(options.initialDelay ?? '100ms', 'recovery.initialDelay');
-    this.#maxDelay = timerMilliseconds(options.maxDelay ?? '30s', 'recovery.maxDelay');
+    const unknown = Object.keys(options).find((name) => !['initialDelay', 'maxDelay', 'stableAfter'].includes(name));
+    if (unknown !== undefined) {
+      throw new AmqpError(
+        'INVALID_OPTION',
+        `recovery has no option ${printable(unknown, 60)}. Known are initialDelay, maxDelay, stableAfter.`,
+      );
+    }
+    this.#initialDelay = delay(options.initialDelay ?? '100ms', 'recovery.initialDelay');
+    this.#maxDelay = delay(options.maxDelay ?? '30s', 'recovery.maxDelay');
     this.#stableAfter = timerMilliseconds(options.stableAfter ?? '10s', 'recovery.stableAfter');
   }
 
@@ -41,4 +50,11 @@ export class Backoff {
     this.#failures = Math.min(this.#failures + 1, 30);
     return Math.random() * range;
   }
+}
+
+/** A wait of nothing would make the loop around it run hot. */
+function delay(duration: Duration, option: string): number {
+  const value = timerMilliseconds(duration, option);
+  if (value < 1) throw new AmqpError('INVALID_OPTION', `${option} has to be 1 ms or more.`);
+  return value;
 }

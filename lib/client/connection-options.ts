@@ -29,7 +29,7 @@ export interface ConnectionOptions {
   readonly tls?: boolean | TlsOptions | undefined;
   /** Silence after which each side proves that it lives; whole seconds, 0 for never. The smaller wish of both sides counts. @default '10s' */
   readonly heartbeat?: Duration | undefined;
-  /** Largest frame in bytes, 4096 or more, 0 for what the broker proposes (RabbitMQ: 131072). @default 0 */
+  /** Largest frame in bytes, 4096 or more (RabbitMQ 4.1 and later: 8192), 0 for what the broker proposes (131072). @default 0 */
   readonly frameMax?: number | undefined;
   /** Most channels at a time, 0 for what the broker proposes (RabbitMQ: 2047). @default 0 */
   readonly channelMax?: number | undefined;
@@ -132,6 +132,12 @@ export function resolveConnectionOptions(
       ? { ...parseUrl(urlOrOptions), ...definedOnly(more) }
       : { ...definedOnly(urlOrOptions), ...definedOnly(more) };
   checkOptions(given);
+  if (typeof urlOrOptions === 'string' && urlOrOptions.startsWith('amqps:') && given.tls === false) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      'The URL says amqps:// and the option tls says false. Use amqp://, or leave tls out.',
+    );
+  }
 
   const tls = given.tls === true ? {} : given.tls === false ? undefined : given.tls;
   return {

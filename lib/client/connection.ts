@@ -16,7 +16,8 @@ import type { FieldTable } from '../protocol/field-table.js';
 import { FRAME_HEARTBEAT } from '../protocol/frame.js';
 import { FrameDecoder } from '../protocol/frame-decoder.js';
 import { type Method, type MethodArgs, methodName } from '../protocol/methods.js';
-import { Channel, type ChannelLine, type ConfirmChannel, closeReason } from './channel.js';
+import { Channel, type ConfirmChannel } from './channel.js';
+import { ChannelCore, type ChannelLine, closeReason } from './channel-core.js';
 import { ChannelNumbers } from './channel-numbers.js';
 import {
   type ConnectionOptions,
@@ -51,7 +52,7 @@ type State =
   | { readonly name: 'handshake' }
   | { readonly name: 'open' }
   | { readonly name: 'closing'; readonly closed: Promise<void> }
-  | { readonly name: 'closed'; readonly reason: AmqpError };
+  | { readonly name: 'closed'; readonly reason: AmqpError; readonly error: AmqpError | undefined };
 
 /**
  * Opens a connection. Rejects with an `AmqpError`: `INVALID_URL`, `INVALID_OPTION`, `CONNECT_FAILED`, `CONNECT_TIMEOUT`,
@@ -68,8 +69,8 @@ export async function connect(url?: string | ConnectionOptions, options?: Connec
 }
 
 /** `connect` for options that are checked already. */
-export async function openConnection(options: ResolvedConnectionOptions): Promise<Connection> {
-  return await new Connection(await dial(options), options).open();
+export async function openConnection(options: ResolvedConnectionOptions, signal?: AbortSignal): Promise<Connection> {
+  return await new Connection(await dial(options, signal), options).open(signal);
 }
 
 /**
@@ -84,7 +85,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   /** Channel 0 carries the connection's own methods. */
   readonly #control: CommandAssembler;
   readonly #handshake: MethodQueue;
-  readonly #channels = new Map<number, Channel>();
+  readonly #channels = new Map<number, ChannelCore>();
   readonly #channelLine: ChannelLine;
   #numbers = new ChannelNumbers(0);
   #negotiated: Negotiated | undefined;
@@ -140,14 +141,19 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     return this.#agreed.frameMax;
   }
 
-  /** Seconds between signs of life; 0 for none. */
+  /** Milliseconds between signs of life; 0 for none. */
   get heartbeat(): number {
-    return this.#agreed.heartbeat;
+    return this.#agreed.heartbeat * 1000;
   }
 
   /** False as soon as either side closes it. */
   get isOpen(): boolean {
     return this.#state.name === 'open';
+  }
+
+  /** Why it ended; undefined while it is open, and when it was closed on purpose. */
+  get endError(): AmqpError | undefined {
+    return this.#state.name === 'closed' ? this.#state.error : undefined;
   }
 
   /** Why the broker takes no publishes at present; undefined while it does. */
@@ -157,13 +163,14 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
 
   /** Opens a channel, with `confirm` one that confirms publishes. Rejects with `CHANNEL_LIMIT` when all are in use. */
   channel(options: { readonly confirm: true }): Promise<ConfirmChannel>;
-  channel(options?: { readonly confirm?: boolean }): Promise<Channel>;
+  channel(options?: { readonly confirm?: false }): Promise<Channel>;
   async channel({ confirm = false }: { readonly confirm?: boolean } = {}): Promise<Channel> {
     this.#assertOpen('channel.open');
     const number = this.#numbers.take();
-    const channel = new Channel(number, this.#channelLine);
-    this.#channels.set(number, channel);
-    await channel.open();
+    const core = new ChannelCore(number, this.#channelLine);
+    this.#channels.set(number, core);
+    const channel = new Channel(core);
+    await core.request('channel.open', {});
     return confirm ? await channel.confirmSelect() : channel;
   }
 
@@ -180,8 +187,13 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
         return;
       case 'handshake':
       case 'open': {
-        const closed = this.#close();
+        // The state first: a transport in memory may answer before this turn is over.
+        let started: () => void = () => undefined;
+        const closed = new Promise<void>((resolve) => {
+          started = resolve;
+        }).then(() => this.#close());
         this.#state = { name: 'closing', closed };
+        started();
         await closed;
         return;
       }
@@ -195,7 +207,12 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   }
 
   /** @internal */
-  async open(): Promise<this> {
+  async open(signal?: AbortSignal): Promise<this> {
+    const onAbort = (): void => {
+      this.#end(aborted(signal?.reason));
+    };
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
     const timer = setTimeout(() => {
       this.#handshakeTimedOut();
     }, this.#options.handshakeTimeout);
@@ -208,7 +225,10 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       throw error;
     } finally {
       clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
     }
+    // open-ok and a close may have come in one chunk.
+    if (this.#state.name === 'closed') throw this.#state.reason;
     this.#numbers = new ChannelNumbers(this.#agreed.channelMax);
     this.#outbox.frameMax = this.#agreed.frameMax;
     this.#decoder.limit(this.#agreed.frameMax, this.#agreed.proposedFrameMax);
@@ -230,6 +250,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     const outbox = this.#outbox;
     return {
       maxMessageSize: this.#options.maxMessageSize,
+      closeTimeout: this.#options.closeTimeout,
       send: (channel, name, args) => {
         outbox.method(channel, name, args);
       },
@@ -238,7 +259,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
         return outbox.backlog < HIGH_WATER_MARK;
       },
       drained: () => outbox.drained(),
-      channelEnded: (channel) => {
+      release: (channel) => {
         this.#channels.delete(channel);
         this.#numbers.release(channel);
       },
@@ -415,19 +436,21 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
 
   /** The one way into `closed`. `orderly` when the user asked for it. */
   #end(reason: AmqpError, orderly = false): void {
-    const { state, step } = { state: this.#state.name, step: this.#step };
+    const state = this.#state.name;
     if (state === 'closed') return;
     const asked = orderly || state === 'closing';
-    this.#state = { name: 'closed', reason };
+    const error = asked ? undefined : reason;
+    this.#state = { name: 'closed', reason, error };
     this.#heartbeat?.stop();
-    this.#handshake.fail(handshakeEnded(step, this.#options, reason));
+    this.#blocked = undefined;
+    this.#handshake.fail(handshakeEnded(this.#step, this.#options, reason));
     for (const channel of [...this.#channels.values()]) channel.connectionEnded(reason, asked);
     this.#outbox.end(reason);
     this.#closeAnswered?.();
     // What is written (close-ok, the reason of a close) still leaves; then both directions end. `destroySoon` of a socket.
     this.#socket.end(() => this.#socket.destroy());
     setTimeout(() => this.#socket.destroy(), LINGER).unref();
-    if (state !== 'handshake') this.#tell('close', asked ? undefined : reason);
+    if (state !== 'handshake') this.#tell('close', error);
   }
 
   #assertOpen(what: string): void {
@@ -486,6 +509,10 @@ class MethodQueue {
   rest(): readonly Method[] {
     return this.#methods.splice(0);
   }
+}
+
+function aborted(cause: unknown): AmqpError {
+  return cause instanceof AmqpError ? cause : new AmqpError('ABORTED', 'Connecting was aborted.', { cause });
 }
 
 /** What a bug or the peer threw, as this family's error. */

@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import { type ConnectionOptions as NodeTlsOptions, connect as connectTls } from 'node:tls';
 import { AmqpError, printable } from '../errors.js';
 import { type ResolvedConnectionOptions, addressOf } from './connection-options.js';
+import { orAborted } from './wait.js';
 
 /** TLS options as `node:tls` takes them: `ca`, `cert`, `key`, `pfx`, `passphrase`, `servername`, `minVersion` and so on. */
 export type TlsOptions = Omit<NodeTlsOptions, 'host' | 'port' | 'path' | 'socket' | 'timeout'>;
@@ -11,26 +12,27 @@ export type TlsOptions = Omit<NodeTlsOptions, 'host' | 'port' | 'path' | 'socket
 /** After this much silence TCP itself asks whether the other end is there, in milliseconds. */
 const KEEP_ALIVE_DELAY = 60_000;
 
-/** The open transport. Rejects with `CONNECT_FAILED` or `CONNECT_TIMEOUT`. */
-export async function dial(options: ResolvedConnectionOptions): Promise<Duplex> {
+/** The open transport. Rejects with `CONNECT_FAILED` or `CONNECT_TIMEOUT`, or with the signal's reason. */
+export async function dial(options: ResolvedConnectionOptions, signal?: AbortSignal): Promise<Duplex> {
+  signal?.throwIfAborted();
   const { promise, abandon } = options.dial === undefined ? dialSocket(options) : dialCustom(options.dial);
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      abandon();
-      reject(
-        new AmqpError(
-          'CONNECT_TIMEOUT',
-          `No connection to ${addressOf(options)} within ${options.connectTimeout} ms. ` +
-            'Check the host, the port and the firewalls between, or raise connectTimeout.',
-        ),
-      );
-    }, options.connectTimeout);
-  });
+  const deadline = new AbortController();
+  const timer = setTimeout(() => {
+    deadline.abort(
+      new AmqpError(
+        'CONNECT_TIMEOUT',
+        `No connection to ${addressOf(options)} within ${options.connectTimeout} ms. ` +
+          'Check the host, the port and the firewalls between, or raise connectTimeout.',
+      ),
+    );
+  }, options.connectTimeout);
+  const over = signal === undefined ? deadline.signal : AbortSignal.any([signal, deadline.signal]);
   try {
-    return await Promise.race([promise, late]);
+    return await orAborted(promise, over);
   } catch (cause) {
-    throw cause instanceof AmqpError ? cause : connectFailed(options, cause);
+    if (!over.aborted) throw connectFailed(options, cause);
+    abandon();
+    throw cause;
   } finally {
     clearTimeout(timer);
   }
@@ -57,6 +59,8 @@ function dialCustom(open: () => Duplex | Promise<Duplex>): Dialling {
 
 function dialSocket(options: ResolvedConnectionOptions): Dialling {
   const { socket, ready } = openSocket(options);
+  // Stays for good: between the connecting and its owner's own listener, an error would find nobody.
+  socket.on('error', () => undefined);
   const promise = new Promise<Duplex>((resolve, reject) => {
     socket.once('error', reject);
     socket.once(ready, () => {
@@ -64,14 +68,7 @@ function dialSocket(options: ResolvedConnectionOptions): Dialling {
       resolve(socket);
     });
   });
-  return {
-    promise,
-    abandon: () => {
-      // A destroyed socket may still report an error, which nobody is to trip over.
-      socket.on('error', () => undefined);
-      socket.destroy();
-    },
-  };
+  return { promise, abandon: () => socket.destroy() };
 }
 
 function openSocket(options: ResolvedConnectionOptions): { socket: Socket; ready: 'connect' | 'secureConnect' } {

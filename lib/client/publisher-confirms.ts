@@ -72,15 +72,11 @@ export class PublisherConfirms {
    * oldest mandatory publish that looks the same and has not been returned. Says whether there was one.
    */
   returned(facts: ReturnFacts): boolean {
-    const entry = this.#entries.find(
-      (candidate): candidate is Entry =>
-        candidate !== undefined &&
-        candidate.returned === undefined &&
-        candidate.publish.mandatory &&
-        candidate.publish.messageId === facts.messageId &&
-        candidate.publish.routingKey === facts.routingKey &&
-        candidate.publish.exchange === facts.exchange,
-    );
+    let entry: Entry | undefined;
+    for (let index = this.#head; index < this.#entries.length && entry === undefined; index += 1) {
+      const candidate = this.#entries[index];
+      if (candidate !== undefined && looksLike(candidate, facts)) entry = candidate;
+    }
     if (entry === undefined) return false;
     entry.returned = new UnroutableError(facts.exchange, facts.routingKey, facts);
     return true;
@@ -89,15 +85,29 @@ export class PublisherConfirms {
   /** The channel is gone: what became of every outstanding publish is unknown, except where the broker returned it. */
   abandon(reason: AmqpError): void {
     const entries = this.#entries;
+    const refused = this.#refusedBy(reason);
     this.#entries = [];
     this.#head = 0;
     this.#outstanding = 0;
     for (const entry of entries) {
       if (entry === undefined) continue;
       const { publish, returned } = entry;
-      const Fate = isOver(publish.exchange, reason) ? PublishRefusedError : PublishOutcomeUnknownError;
+      const Fate = publish === refused ? PublishRefusedError : PublishOutcomeUnknownError;
       publish.reject(returned ?? new Fate(publish.exchange, publish.routingKey, reason));
     }
+  }
+
+  /**
+   * The publish over which the broker closed the channel, where that is certain. The close names the exchange, `no exchange
+   * 'x' in vhost '/'` (404) or `access to exchange 'x' in vhost '/' refused` (403), and not the message: of several to one
+   * exchange the earlier ones may have been taken before it was deleted.
+   */
+  #refusedBy({ method, replyText }: AmqpError): UnconfirmedPublish | undefined {
+    if (method !== 'basic.publish') return undefined;
+    const candidates = this.#entries.filter(
+      (entry) => entry !== undefined && replyText?.includes(` exchange '${entry.publish.exchange}' in vhost `) === true,
+    );
+    return candidates.length === 1 ? candidates[0]?.publish : undefined;
   }
 
   #settleEntry(index: number, acked: boolean): void {
@@ -121,10 +131,12 @@ export class PublisherConfirms {
   }
 }
 
-/**
- * Whether the broker closed the channel over publishing to this exchange. It names the exchange, `no exchange 'x' in vhost
- * '/'` (404) or `access to exchange 'x' in vhost '/' refused` (403), and takes no message to it either way.
- */
-function isOver(exchange: string, { method, replyText }: AmqpError): boolean {
-  return method === 'basic.publish' && replyText?.includes(` exchange '${exchange}' in vhost `) === true;
+function looksLike({ publish, returned }: Entry, facts: ReturnFacts): boolean {
+  return (
+    returned === undefined &&
+    publish.mandatory &&
+    publish.messageId === facts.messageId &&
+    publish.routingKey === facts.routingKey &&
+    publish.exchange === facts.exchange
+  );
 }

@@ -31,8 +31,20 @@ export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Pr
   }
 }
 
+/** Resolves when `work` is done, at the latest after `ms` milliseconds. What it rejects with, it rejects with. */
+export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const done = new AbortController();
+  try {
+    await Promise.race([work, pause(ms, done.signal)]);
+  } finally {
+    done.abort();
+  }
+}
+
 /** What ends: a connection or a channel. */
 interface Mortal {
+  /** Why it ended; undefined while it is open, and when it was closed on purpose. */
+  readonly endError: AmqpError | undefined;
   readonly isOpen: boolean;
   once(event: 'close', listener: (error: AmqpError | undefined) => void): unknown;
 }
@@ -41,6 +53,6 @@ interface Mortal {
 export async function ended(mortal: Mortal): Promise<AmqpError | undefined> {
   return await new Promise((resolve) => {
     if (mortal.isOpen) mortal.once('close', resolve);
-    else resolve(undefined);
+    else resolve(mortal.endError);
   });
 }

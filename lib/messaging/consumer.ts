@@ -1,19 +1,11 @@
 /**
- * One consumer of one queue, on a channel of its own: it starts, recovers, and turns what the handler does into the answer
- * that the broker gets. Which code the handler is, is decided above.
- *
- * ```
- *   idle ──start()──► starting ──consume-ok──► running ──stop()──► stopping ──handlers done──► stopped
- *                        ▲                        │
- *                        └── recovering ◄─────────┘  channel or connection lost, cancelled by the broker
- * ```
+ * What becomes of the deliveries of one queue: decoded, handed to the handler, answered by what the handler does. Starting,
+ * recovering and stopping the consumer itself is the client's; which code the handler is, is decided above.
  */
 import type { AmqpConnection } from '../client/amqp-connection.js';
-import { Backoff } from '../client/backoff.js';
-import type { Channel } from '../client/channel.js';
+import { AmqpConsumer, type ConsumerState } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
 import type { Message } from '../client/message.js';
-import { ended, pause } from '../client/wait.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { Delivery } from './delivery.js';
@@ -43,43 +35,50 @@ export interface ConsumerOptions {
 /** Runs the user's code. Returning acknowledges, throwing rejects. */
 export type DeliveryHandler = (delivery: Delivery) => Promise<unknown>;
 
-/** Who waits for the first attempt. */
-interface FirstAttempt {
-  readonly running: () => void;
-  readonly refused: (error: unknown) => void;
-}
-
-export type ConsumerState = 'idle' | 'starting' | 'running' | 'recovering' | 'stopping' | 'stopped';
-
 export class Consumer {
-  readonly #connection: AmqpConnection;
   readonly #options: ConsumerOptions;
   readonly #handler: DeliveryHandler;
   readonly #log: Log;
-  readonly #life = new AbortController();
-  readonly #backoff = new Backoff();
+  readonly #consumer: AmqpConsumer;
   readonly #underWay = new Set<Promise<void>>();
-  #state: ConsumerState = 'idle';
-  #active: { readonly channel: Channel; readonly consumerTag: string } | undefined;
-  #loop: Promise<void> | undefined;
+  /** Delivered while `prefetch` handlers run: those of a lost channel still do when the next one delivers. */
+  #waiting: Message[] = [];
 
   constructor(connection: AmqpConnection, options: ConsumerOptions, handler: DeliveryHandler, log: Log) {
-    this.#connection = connection;
+    const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
     this.#options = options;
     this.#handler = handler;
     this.#log = log;
+    this.#consumer = new AmqpConsumer(
+      connection,
+      { queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
+      {
+        prepare: (opened) => this.#ensureQueue(opened),
+        receive: (message) => {
+          this.#receive(message);
+        },
+        running: () => {
+          log.log(`${this.#label} runs (prefetch ${prefetch})`);
+        },
+        lost: (why) => {
+          // The broker delivers again what waited here.
+          this.#waiting = [];
+          log.warn(`${this.#label} stopped: ${why} It starts again.`);
+        },
+        failed: (error) => {
+          log.error(`${this.#label} cannot start, and tries again. ${messageOf(error)}`);
+          return true;
+        },
+      },
+    );
   }
 
   get state(): ConsumerState {
-    return this.#state;
+    return this.#consumer.state;
   }
 
   get queue(): string {
     return this.#options.queue;
-  }
-
-  get #label(): string {
-    return `${this.#options.name} (queue ${quoted(this.queue)})`;
   }
 
   /** Deliveries whose handler is running. */
@@ -87,118 +86,32 @@ export class Consumer {
     return this.#underWay.size;
   }
 
-  /**
-   * Starts it and resolves when it first runs; rejects when the broker refuses the first attempt, or with `ABORTED` when it
-   * is stopped before. After that it recovers by itself.
-   */
+  get #label(): string {
+    return `${this.#options.name} (queue ${quoted(this.queue)})`;
+  }
+
+  /** See `AmqpConsumer.start`. */
   async start(): Promise<void> {
-    this.#state = 'starting';
-    await new Promise<void>((running, refused) => {
-      this.#loop = this.#run({ running, refused });
-    });
+    await this.#consumer.start();
   }
 
-  /** Starts it and returns at once; refusals are logged and tried again. */
+  /** See `AmqpConsumer.startInBackground`. */
   startInBackground(): void {
-    this.#state = 'starting';
-    this.#loop = this.#run(undefined);
+    this.#consumer.startInBackground();
   }
 
   /**
-   * Stops it: cancels, gives back what comes after that, waits up to `timeout` ms for the running handlers and their
-   * answers, closes the channel. What still runs then is delivered again by the broker, to whoever consumes next.
+   * Stops it: cancels, gives back what has not begun, waits up to `timeout` ms for the running handlers and their answers.
+   * What still runs then is delivered again by the broker, to whoever consumes next.
    */
   async stop(timeout: number): Promise<void> {
-    if (this.#state === 'idle' || this.#state === 'stopped') {
-      this.#state = 'stopped';
-      return;
-    }
-    this.#state = 'stopping';
-    const active = this.#active;
-    try {
-      await active?.channel.basicCancel(active.consumerTag);
-    } catch {
-      // The channel is gone, and with it the consumer.
-    }
-    await this.#drain(timeout);
-    await active?.channel.close();
-    this.#life.abort(
-      new AmqpError('ABORTED', `The consumer of queue ${quoted(this.queue)} was stopped before it ran.`),
-    );
-    await this.#loop;
-    this.#state = 'stopped';
-  }
-
-  /** The loop: connect, consume, wait for the end, again. With `first`, a refused first attempt is the last one. */
-  async #run(first: FirstAttempt | undefined): Promise<void> {
-    let waiting = first;
-    while (!this.#isStopping()) {
-      try {
-        const connection = await this.#connection.opened(this.#life.signal);
-        const why = await this.#consume(connection, () => {
-          waiting?.running();
-          waiting = undefined;
-        });
-        if (!this.#isStopping()) this.#log.warn(`${this.#label} stopped: ${why} It starts again.`);
-      } catch (error) {
-        if (
-          this.#isStopping() ||
-          this.#connection.status.state === 'closed' ||
-          (waiting !== undefined && isRefusal(error))
-        ) {
-          waiting?.refused(error);
-          this.#state = 'stopped';
-          return;
-        }
-        this.#log.error(`${this.#label} cannot start, and tries again. ${messageOf(error)}`);
-      }
-      if (this.#isStopping()) break;
-      this.#state = 'recovering';
-      await pause(this.#backoff.next(), this.#life.signal);
-    }
-    waiting?.refused(this.#life.signal.reason);
-  }
-
-  #isStopping(): boolean {
-    return this.#state === 'stopping' || this.#life.signal.aborted;
-  }
-
-  /** Consumes on a new channel until that ends; says why it ended. */
-  async #consume(connection: Connection, running: () => void): Promise<string> {
-    await this.#ensureQueue(connection);
-    const channel = await connection.channel();
-    const { queue, prefetch, exclusive, consumerTag, arguments: args } = this.#options;
-    try {
-      await channel.basicQos(prefetch);
-      let cancel = (): void => undefined;
-      const cancelled = new Promise<string>((resolve) => {
-        cancel = () => {
-          resolve('the broker cancelled it, as it does when the queue is deleted.');
-        };
-      });
-      const tag = await channel.basicConsume(
-        queue,
-        {
-          onMessage: (message) => {
-            this.#receive(message);
-          },
-          onCancel: () => {
-            cancel();
-          },
-        },
-        { exclusive, consumerTag, arguments: args },
+    for (const message of this.#waiting.splice(0)) message.nack();
+    await this.#consumer.stop(timeout, () => Promise.all(this.#underWay));
+    if (this.#underWay.size > 0) {
+      this.#log.warn(
+        `${this.#underWay.size} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
+          'the broker delivers their messages again.',
       );
-      if (this.#isStopping()) return 'it was stopped while it started.';
-      this.#active = { channel, consumerTag: tag };
-      this.#state = 'running';
-      this.#backoff.succeeded();
-      this.#log.log(`${this.#label} runs (prefetch ${prefetch})`);
-      running();
-      const closed = ended(channel).then((error) => error?.message ?? 'its channel was closed.');
-      return await Promise.race([closed, cancelled]);
-    } finally {
-      this.#active = undefined;
-      await channel.close();
     }
   }
 
@@ -217,12 +130,15 @@ export class Consumer {
   }
 
   #receive(message: Message): void {
-    if (this.#state === 'stopping') {
-      // It crossed our cancel: somebody else shall have it.
-      message.nack();
+    if (this.#underWay.size >= this.#options.prefetch) {
+      this.#waiting.push(message);
       return;
     }
-    const done = this.#handle(message).finally(() => this.#underWay.delete(done));
+    const done = this.#handle(message).finally(() => {
+      this.#underWay.delete(done);
+      const next = this.#waiting.shift();
+      if (next !== undefined) this.#receive(next);
+    });
     this.#underWay.add(done);
   }
 
@@ -233,32 +149,14 @@ export class Consumer {
     } catch (error) {
       const sent = message.reject();
       this.#log.error(
-        `A message from queue ${quoted(this.queue)}${idOf(message)} failed and was ${
+        `${this.#label} failed on the message with routing key ${quoted(message.routingKey)}${idOf(message)}. It was ${
           sent
-            ? 'rejected (dead-lettered where the queue has a dead-letter exchange, else dropped)'
+            ? 'rejected: dead-lettered where the queue has a dead-letter exchange, else dropped'
             : 'not answered again'
         }. ${messageOf(error)}`,
       );
     }
   }
-
-  async #drain(timeout: number): Promise<void> {
-    const drained = new AbortController();
-    const waited = pause(timeout, drained.signal);
-    await Promise.race([Promise.all(this.#underWay), waited]);
-    drained.abort();
-    if (this.#underWay.size > 0) {
-      this.#log.warn(
-        `${this.#underWay.size} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
-          'the broker delivers their messages again.',
-      );
-    }
-  }
-}
-
-/** True for an answer of the broker that the next attempt would get again, as against a connection that was lost. */
-function isRefusal(error: unknown): boolean {
-  return !(error instanceof AmqpError) || error.code !== 'CONNECTION_LOST';
 }
 
 function idOf(message: Message): string {

@@ -1,7 +1,8 @@
 /**
  * Exchanges, queues and bindings as data: checked, turned into declarations, applied. When that happens is decided above.
  */
-import type { Channel, ExchangeDeclareOptions, QueueDeclareOptions } from '../client/channel.js';
+import type { Channel } from '../client/channel.js';
+import type { ExchangeDeclareOptions, QueueDeclareOptions } from '../client/channel-options.js';
 import type { Connection } from '../client/connection.js';
 import { type Duration, milliseconds } from '../client/duration.js';
 import { AmqpError, printable, quoted } from '../errors.js';
@@ -203,7 +204,8 @@ async function explained(what: string, declared: Promise<unknown>): Promise<void
   try {
     await declared;
   } catch (error) {
-    if (!(error instanceof AmqpError) || error.closedBy !== 'server') throw error;
+    // A broker that shuts down meanwhile (320) blames no method, and nothing is wrong with the declaration.
+    if (!(error instanceof AmqpError) || error.closedBy !== 'server' || error.method === undefined) throw error;
     const facts = { replyCode: error.replyCode, replyText: error.replyText, method: error.method, cause: error };
     const [, argument, declares, has] = INEQUIVALENT.exec(error.replyText ?? '') ?? [];
     if (error.replyCode === 406 && argument !== undefined) {

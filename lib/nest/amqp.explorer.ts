@@ -29,8 +29,16 @@ export class AmqpExplorer {
 
   /** The handlers of all providers and controllers. Throws `INVALID_DEFINITION` for one that cannot be wired. */
   explore(): DiscoveredHandler[] {
-    return [...this.#discovery.getProviders(), ...this.#discovery.getControllers()]
-      .filter((wrapper) => !wrapper.isAlias)
+    const wrappers = [...this.#discovery.getProviders(), ...this.#discovery.getControllers()].filter(
+      (wrapper) => !wrapper.isAlias,
+    );
+    // A factory may provide again what a class has made. The class counts: its module has its guards and pipes.
+    const byInstance = new Map<unknown, Wrapper>();
+    for (const wrapper of wrappers) {
+      if (!byInstance.has(wrapper.instance) || !wrapper.isNotMetatype) byInstance.set(wrapper.instance, wrapper);
+    }
+    return wrappers
+      .filter((wrapper) => !isObject(wrapper.instance) || byInstance.get(wrapper.instance) === wrapper)
       .flatMap((wrapper) => this.#handlersOf(wrapper));
   }
 
@@ -58,17 +66,21 @@ export class AmqpExplorer {
 /** Where a provider's methods are: on its class, or on what a factory or value provider gave. */
 function prototypeOf(wrapper: Wrapper): object | null {
   const instance: unknown = wrapper.instance;
-  if (typeof instance === 'object' && instance !== null) return Object.getPrototypeOf(instance) as object | null;
+  if (isObject(instance)) return Object.getPrototypeOf(instance) as object | null;
   const metatype: unknown = wrapper.metatype;
   return typeof metatype === 'function' && !wrapper.inject
     ? ((metatype.prototype as object | undefined) ?? null)
     : null;
 }
 
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
+}
+
 function scoped(name: string): AmqpError {
   return new AmqpError(
     'INVALID_DEFINITION',
-    `${name} has @Consume, and is request-scoped or transient or depends on something that is, which is not supported yet. ` +
+    `${name} has @Consume, and is request-scoped or transient, or depends on something request-scoped, which is not supported yet. ` +
       'Make the class a singleton, and resolve what has to be scoped with ModuleRef inside the method.',
   );
 }

@@ -1,5 +1,6 @@
 /** Turns a method into a delivery handler that runs with Nest's guards, pipes, interceptors and filters. */
 import type { ExternalContextCreator } from '@nestjs/core';
+import { isObservable, lastValueFrom } from 'rxjs';
 import type { Delivery } from '../messaging/delivery.js';
 import type { DeliveryHandler } from '../messaging/consumer.js';
 import { PARAM, PARAMS_METADATA } from './amqp.decorators.js';
@@ -31,7 +32,7 @@ export function createHandler(
 ): DeliveryHandler {
   const method = (instance as Record<string, (...args: unknown[]) => unknown>)[methodName];
   if (method === undefined) throw new Error(`nest-amqp: ${methodName} is not a method`);
-  const run = inModule(creator, moduleKey).create(
+  const run = adapted(creator, moduleKey).create(
     instance,
     method,
     methodName,
@@ -46,9 +47,16 @@ export function createHandler(
 }
 
 /**
- * The creator, told the module. By itself it looks for the class among providers only, finds no module for a controller,
- * and then leaves out, without a word, every guard, interceptor and filter that is given as a class.
+ * The creator, with two of its ways changed. By itself it looks for the class among providers only, finds no module for a
+ * controller, and then leaves out, without a word, every guard, interceptor and filter that is given as a class. And it
+ * takes an Observable that completes without a value for a failure.
  */
-function inModule(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
-  return Object.create(creator, { getContextModuleKey: { value: () => moduleKey } }) as ExternalContextCreator;
+function adapted(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
+  return Object.create(creator, {
+    getContextModuleKey: { value: () => moduleKey },
+    transformToResult: {
+      value: async (result: unknown) =>
+        isObservable(result) ? await lastValueFrom(result, { defaultValue: undefined }) : result,
+    },
+  }) as ExternalContextCreator;
 }

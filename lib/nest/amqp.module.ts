@@ -33,13 +33,14 @@ const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
 /**
  * Holds the consumers of all connections of an application. Its place among the modules is what matters: hooks run from the
  * farthest module to the nearest on the way up and back on the way down, so that nearer than the root module means started
- * last and stopped first.
+ * last and stopped first. The connections are the other way round: farther than all global modules, which may publish too.
  */
 @Module({ imports: [DiscoveryModule], providers: [AmqpExplorer, ConsumerRegistry], exports: [ConsumerRegistry] })
 class AmqpConsumersModule {
   constructor(modules: ModulesContainer) {
     for (const module of modules.values()) {
       if (module.metatype === AmqpConsumersModule) module.distance = -1;
+      if (module.metatype === AmqpModule) module.distance = Infinity;
     }
   }
 }
@@ -137,13 +138,13 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#logStatus(name);
   }
 
-  /** Global modules come first, so that every other module finds the broker set up. */
+  /** Before every other module's, so that they find the broker set up. */
   async onModuleInit(): Promise<void> {
     if (this.#options.startup === 'background') this.#connection.openInBackground();
     else await this.#connection.open({ timeout: this.#options.startupTimeout });
   }
 
-  /** After every `onModuleDestroy`: they may still publish. */
+  /** After every other module's hooks: they may still publish. */
   async onApplicationShutdown(): Promise<void> {
     await this.#connection.close();
   }

@@ -1,5 +1,5 @@
 /** What a user says to `AmqpModule`, checked and completed once. */
-import type { AmqpConnectionOptions } from '../client/amqp-connection.js';
+import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import { type Duration, timerMilliseconds } from '../client/duration.js';
 import { AmqpError, printable } from '../errors.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
@@ -42,7 +42,7 @@ export interface AmqpModuleExtras {
   readonly isGlobal?: boolean;
 }
 
-/** `AmqpModuleOptions` with nothing missing; durations in timerMilliseconds. */
+/** `AmqpModuleOptions` with nothing missing; durations in milliseconds. */
 export interface ResolvedModuleOptions {
   readonly url: string | readonly string[];
   readonly connection: AmqpConnectionOptions;
@@ -87,7 +87,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
   }
   checkTopology(topology);
   return {
-    url: options.url ?? 'amqp://guest:guest@localhost:5672',
+    url: options.url ?? DEFAULT_URL,
     connection: options.connection ?? {},
     startup,
     startupTimeout: timerMilliseconds(options.startupTimeout ?? '15s', 'startupTimeout'),

@@ -22,12 +22,21 @@ import { WireReader } from './wire.js';
 export class Content {
   /** The bytes of the property flags and values. They are the sender's, unchecked, and decoded on demand. */
   readonly propertyBytes: Buffer;
+  /** The body; empty when it is too large. */
   readonly body: Buffer;
+  /** Octets of the body as announced. */
+  readonly size: number;
   #properties: BasicProperties | undefined;
 
-  constructor(propertyBytes: Buffer, body: Buffer) {
+  constructor(propertyBytes: Buffer, body: Buffer, size = body.length) {
     this.propertyBytes = propertyBytes;
     this.body = body;
+    this.size = size;
+  }
+
+  /** True when the body was over the limit, and was dropped as it came. One message's fault, not the connection's. */
+  get isTooLarge(): boolean {
+    return this.body.length !== this.size;
   }
 
   /**
@@ -117,12 +126,6 @@ export class CommandAssembler {
     if (classId !== METHODS[method.name].id[0]) {
       throw new ProtocolError(501, `The peer sent a content header of class ${classId} after ${method.name}.`);
     }
-    if (size > this.#maxMessageSize) {
-      throw new ProtocolError(
-        501,
-        `The peer announced a message of ${size} bytes; the limit is ${this.#maxMessageSize} (maxMessageSize).`,
-      );
-    }
     const propertyBytes = ownBytes(reader.buffer, reader.position, reader.end);
     if (size === 0) this.#finish(method, propertyBytes, EMPTY);
     else this.#state = { awaiting: 'body', method, propertyBytes, body: undefined, size, received: 0 };
@@ -139,20 +142,23 @@ export class CommandAssembler {
         `The peer sent ${state.received + length} bytes for a body that it announced with ${state.size}.`,
       );
     }
-    if (length === state.size) {
+    const isTooLarge = state.size > this.#maxMessageSize;
+    if (length === state.size && !isTooLarge) {
       this.#finish(state.method, state.propertyBytes, ownBytes(buffer, start, end));
       return;
     }
-    state.body = roomFor(state.body, state.received, state.received + length, state.size);
-    buffer.copy(state.body, state.received, start, end);
+    if (!isTooLarge) {
+      state.body = roomFor(state.body, state.received, state.received + length, state.size);
+      buffer.copy(state.body, state.received, start, end);
+    }
     state.received += length;
-    if (state.received === state.size) this.#finish(state.method, state.propertyBytes, state.body);
+    if (state.received === state.size) this.#finish(state.method, state.propertyBytes, state.body ?? EMPTY, state.size);
   }
 
-  #finish(method: Method<ContentMethodName>, propertyBytes: Buffer, body: Buffer): void {
+  #finish(method: Method<ContentMethodName>, propertyBytes: Buffer, body: Buffer, size?: number): void {
     // Back to the start first: the receiver may throw, and the next frame is a new command all the same.
     this.#state = AWAITING_METHOD;
-    this.#receive(method, new Content(propertyBytes, body));
+    this.#receive(method, new Content(propertyBytes, body, size));
   }
 
   #unexpected(what: string): ProtocolError {

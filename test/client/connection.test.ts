@@ -5,6 +5,7 @@ import { PassThrough, type Duplex } from 'node:stream';
 
 import type { Channel } from '../../lib/client/channel.js';
 import { type Connection, connect } from '../../lib/client/connection.js';
+import type { Message } from '../../lib/client/message.js';
 import type { AmqpError } from '../../lib/errors.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl, ctl, ctlAvailable } from '../support/broker.mjs';
@@ -117,10 +118,10 @@ describe('close()', () => {
   test('is the last thing that a peer hears: later calls are refused, not lost behind it', async () => {
     const { peer, connection, channel } = await scriptedChannel();
     const closing = connection.close();
+    await peer.receive('connection.close');
     expect(thrown(() => channel.basicPublish('', 'q', 'lost')).code).toBe('CHANNEL_CLOSED');
     expect((await failure(channel.queueDeclare('q'))).code).toBe('CHANNEL_CLOSED');
     expect((await failure(connection.channel())).code).toBe('CONNECTION_CLOSED');
-    await peer.receive('connection.close');
     peer.send(0, 'connection.close-ok', {});
     await closing;
     await within('the end', peer.hungUp);
@@ -340,13 +341,31 @@ describe('a peer that breaks the protocol is told so, and the connection ends:',
     expect((await asked).message).toContain('queue.bind-ok where queue.declare was asked');
     await within('the end', ended);
   });
+});
 
-  test('a message beyond maxMessageSize', async () => {
-    const { peer, connection } = await scriptedChannel({ maxMessageSize: 10 });
-    const ended = once(connection, 'close') as Promise<[AmqpError]>;
-    peer.sendContent(1, 'basic.deliver', deliver(1), {}, 'x'.repeat(11));
-    const [error] = await within('the end', ended);
-    expect(error.message).toContain('maxMessageSize');
+describe('a message beyond maxMessageSize', () => {
+  test('is rejected for good, said so, and hurts nothing else', async () => {
+    const { peer, connection, channel } = await scriptedChannel({ maxMessageSize: 10 });
+    const told = once(connection, 'callbackError') as Promise<[AmqpError]>;
+    const messages = new Inbox<Message>();
+    const consuming = channel.basicConsume('q', messages.push, { consumerTag: 'c' });
+    await peer.answer('basic.consume-ok', { consumerTag: 'c' });
+    await consuming;
+    peer.sendContent(1, 'basic.deliver', { ...deliver(1), consumerTag: 'c' }, {}, 'x'.repeat(11));
+    expect((await peer.receive('basic.reject')).args).toEqual({ deliveryTag: 1, requeue: false });
+    expect((await within('the report', told))[0]).toMatchObject({ code: 'MESSAGE_TOO_LARGE' });
+    peer.sendContent(1, 'basic.deliver', { ...deliver(2), consumerTag: 'c' }, {}, 'x'.repeat(10));
+    expect((await messages.next()).deliveryTag).toBe(2);
+  });
+
+  test('that was fetched with basicGet rejects the call', async () => {
+    const { peer, channel } = await scriptedChannel({ maxMessageSize: 10 });
+    const getting = channel.basicGet('q');
+    await peer.receive('basic.get');
+    const envelope = { deliveryTag: 1, redelivered: false, exchange: '', routingKey: 'q', messageCount: 0 };
+    peer.sendContent(1, 'basic.get-ok', envelope, {}, 'x'.repeat(11));
+    await expect(getting).rejects.toMatchObject({ code: 'MESSAGE_TOO_LARGE' });
+    expect((await peer.receive('basic.reject')).args).toEqual({ deliveryTag: 1, requeue: false });
   });
 });
 

@@ -105,7 +105,7 @@ describe('tuning', () => {
     expect((await peer.receive('connection.open')).args.virtualHost).toBe('/');
     peer.send(0, 'connection.open-ok', {});
     const connection = await connecting;
-    expect([connection.channelMax, connection.frameMax, connection.heartbeat]).toEqual(agreed);
+    expect([connection.channelMax, connection.frameMax, connection.heartbeat / 1000]).toEqual(agreed);
     await connection.close();
   });
 
@@ -251,7 +251,7 @@ describe('with a real broker', () => {
     await using connection = await connect(brokerUrl, { mechanism });
     expect(connection.isOpen).toBe(true);
     expect(connection.serverProperties['product']).toBe('RabbitMQ');
-    expect(connection.heartbeat).toBe(10);
+    expect(connection.heartbeat).toBe(10_000);
     expect(connection.frameMax).toBe(131_072);
   });
 

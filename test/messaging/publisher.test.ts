@@ -220,7 +220,7 @@ describe('a publish that fails', () => {
     await using desk = await Desk.open();
     const queue = await desk.scratch.queue();
     const failed = desk.publisher.publish('test.no-such-exchange', 'k', {});
-    await expect(failed).rejects.toMatchObject({ code: 'PUBLISH_OUTCOME_UNKNOWN', replyCode: 404 });
+    await expect(failed).rejects.toMatchObject({ code: 'PUBLISH_REFUSED', replyCode: 404 });
     await desk.publisher.sendToQueue(queue, {});
     expect(desk.connection.status.state).toBe('open');
   });

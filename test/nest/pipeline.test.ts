@@ -90,8 +90,16 @@ class ValidatesOrders implements PipeTransform {
 
 @Catch()
 class Swallows implements ExceptionFilter {
-  catch(error: unknown, host: ArgumentsHost): void {
+  catch(error: unknown, host: ArgumentsHost): string {
     events.push(`${host.getType<string>()} ${(error as Error).message}`);
+    return 'handled';
+  }
+}
+
+@Catch()
+class OnlyLooks implements ExceptionFilter {
+  catch(): void {
+    events.push('filter');
   }
 }
 
@@ -180,18 +188,19 @@ describe('a guard that denies', () => {
       },
     ],
     [
-      'on what a factory provides',
+      // Of what a factory provides, Nest does not know the class, and does not make its guards.
+      'as an instance, on what a factory provides',
       async () => {
         class Billing {
           @Consume(queue)
-          @UseGuards(Denies)
+          @UseGuards(new Denies())
           charge(): void {
             events.push('handler');
           }
         }
         return await TestApp.boot({
           imports: [amqp()],
-          providers: [Denies, { provide: 'BILLING', useFactory: () => new Billing() }],
+          providers: [{ provide: 'BILLING', useFactory: () => new Billing() }],
         });
       },
     ],
@@ -323,7 +332,7 @@ describe('a filter', () => {
   test.each([
     ['on the method', false],
     ['for the whole application', true],
-  ])('%s that handles the error has the message acknowledged', async (_where, everywhere) => {
+  ])('%s that returns something has handled the error: the message is acknowledged', async (_where, everywhere) => {
     class Plain {
       @Consume(queue)
       charge(): void {
@@ -361,6 +370,21 @@ describe('a filter', () => {
     await scratch.sendJson(queue, 1);
     await isDeadLettered();
     expect(app.log.text('error')).toContain('refused: no such item');
+  });
+
+  test('that returns nothing has not: the message is rejected, as Nest has it for all but HTTP', async () => {
+    class Billing {
+      @Consume(queue)
+      @UseFilters(OnlyLooks)
+      charge(): void {
+        throw new RangeError('over the limit');
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    expect(events.all).toEqual(['filter']);
+    expect(app.log.text('error')).toContain('over the limit');
   });
 
   test('for another kind of error leaves the outcome as it is', async () => {

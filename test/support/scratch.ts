@@ -6,7 +6,8 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { type Socket, connect as connectTcp } from 'node:net';
 
-import type { Channel, ExchangeDeclareOptions, PublishOptions, QueueDeclareOptions } from '../../lib/client/channel.js';
+import type { Channel } from '../../lib/client/channel.js';
+import type { ExchangeDeclareOptions, PublishOptions, QueueDeclareOptions } from '../../lib/client/channel-options.js';
 import { type Connection, connect } from '../../lib/client/connection.js';
 import type { BasicProperties } from '../../lib/protocol/properties.js';
 import { brokerUrl } from './broker.mjs';
@@ -138,8 +139,10 @@ export class Scratch implements AsyncDisposable {
   }
 }
 
-/** Dials the test broker so that a test can cut the line: what `ConnectionOptions.dial` takes. */
+/** Dials the test broker so that a test can cut the line, or have it down: what `ConnectionOptions.dial` takes. */
 export class CuttableLine {
+  /** While it is down, dialling fails as it does where nothing listens. */
+  isDown = false;
   readonly #sockets: Socket[] = [];
   readonly #address: { readonly host: string; readonly port: number };
 
@@ -161,6 +164,7 @@ export class CuttableLine {
   }
 
   readonly dial = async (): Promise<Socket> => {
+    if (this.isDown) throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
     const socket = connectTcp({ ...this.#address, noDelay: true });
     this.#sockets.push(socket);
     await once(socket, 'connect');

@@ -1,0 +1,208 @@
+/**
+ * A consumer that survives its channel: on a channel of its own it prepares, consumes, and when channel, connection or
+ * consumer end, starts over. What is done with the messages is its owner's.
+ *
+ * ```
+ *   idle ──start()──► starting ──consume-ok──► running ──stop()──► stopping ──settled, closed──► stopped
+ *                        ▲                        │
+ *                        └──── recovering ◄───────┘  channel or connection lost, cancelled by the broker
+ * ```
+ */
+import { AmqpError, quoted } from '../errors.js';
+import type { AmqpConnection } from './amqp-connection.js';
+import { Backoff } from './backoff.js';
+import type { Channel } from './channel.js';
+import type { ConsumeOptions } from './channel-options.js';
+import type { Connection } from './connection.js';
+import type { Message } from './message.js';
+import { ended, pause, within } from './wait.js';
+
+export interface AmqpConsumerOptions {
+  readonly queue: string;
+  /** Most unanswered messages; undefined for no bound. */
+  readonly prefetch: number | undefined;
+  readonly consume: ConsumeOptions;
+}
+
+/** What an owner is told, and asked. */
+export interface AmqpConsumerOwner {
+  /** Runs before every attempt; what it throws is a failed attempt. */
+  prepare?(connection: Connection): Promise<void>;
+  receive(message: Message): void;
+  /** It runs. */
+  running?(): void;
+  /** It ran, and stopped; it starts over. */
+  lost?(why: string): void;
+  /** An attempt after the first success failed. True to try again. */
+  failed?(error: unknown): boolean;
+}
+
+export type ConsumerState = 'idle' | 'starting' | 'running' | 'recovering' | 'stopping' | 'stopped';
+
+/** Who waits for the first attempt. */
+interface FirstAttempt {
+  readonly running: () => void;
+  readonly refused: (error: unknown) => void;
+}
+
+export class AmqpConsumer {
+  readonly #connection: AmqpConnection;
+  readonly #options: AmqpConsumerOptions;
+  readonly #owner: AmqpConsumerOwner;
+  /** Aborted by `stop()`: no new attempt after that. */
+  readonly #life = new AbortController();
+  readonly #backoff = new Backoff();
+  #state: ConsumerState = 'idle';
+  #active: { readonly channel: Channel; readonly consumerTag: string } | undefined;
+  #loop: Promise<void> = Promise.resolve();
+
+  constructor(connection: AmqpConnection, options: AmqpConsumerOptions, owner: AmqpConsumerOwner) {
+    this.#connection = connection;
+    this.#options = options;
+    this.#owner = owner;
+  }
+
+  get state(): ConsumerState {
+    return this.#state;
+  }
+
+  /**
+   * Starts it and resolves when it first runs; rejects when the broker refuses the first attempt, or with `ABORTED` when it
+   * is stopped before. After that it recovers by itself.
+   */
+  async start(): Promise<void> {
+    this.#state = 'starting';
+    await new Promise<void>((running, refused) => {
+      this.#loop = this.#run({ running, refused });
+    });
+  }
+
+  /** Starts it and returns at once; a refusal is not the end. */
+  startInBackground(): void {
+    this.#state = 'starting';
+    this.#loop = this.#run(undefined);
+  }
+
+  /**
+   * Stops it: cancels, waits for `settled`, closes the channel. After `timeout` ms it resolves whatever the broker does; what
+   * is unanswered then is delivered again when the connection ends.
+   */
+  async stop(timeout: number, settled: () => Promise<unknown> = () => Promise.resolve()): Promise<void> {
+    if (this.#state === 'stopped') return;
+    this.#state = this.#state === 'idle' ? 'stopped' : 'stopping';
+    this.#life.abort(
+      new AmqpError('ABORTED', `The consumer of queue ${quoted(this.#options.queue)} was stopped before it ran.`),
+    );
+    await within(timeout, this.#windDown(settled));
+    this.#state = 'stopped';
+  }
+
+  /** Ends the consumer and keeps its channel until what it delivered is answered. */
+  async cancel(): Promise<void> {
+    const active = this.#active;
+    this.#life.abort(new AmqpError('ABORTED', 'The consumer was cancelled.'));
+    this.#state = 'stopping';
+    try {
+      await active?.channel.basicCancel(active.consumerTag);
+    } catch {
+      // The channel is gone, and with it the consumer.
+    }
+    void active?.channel.allSettled().then(() => active.channel.close());
+  }
+
+  async #windDown(settled: () => Promise<unknown>): Promise<void> {
+    const active = this.#active;
+    try {
+      await active?.channel.basicCancel(active.consumerTag);
+    } catch {
+      // The channel is gone, and with it the consumer.
+    }
+    await settled();
+    await active?.channel.close();
+    await this.#loop;
+  }
+
+  /** The loop: connect, consume, wait for the end, again. With `first`, a refused first attempt is the last one. */
+  async #run(first: FirstAttempt | undefined): Promise<void> {
+    const { signal } = this.#life;
+    let waiting = first;
+    while (!this.#isStopped()) {
+      try {
+        const connection = await this.#connection.opened(signal);
+        const why = await this.#consume(connection, () => {
+          waiting?.running();
+          waiting = undefined;
+        });
+        if (!this.#isStopped()) this.#owner.lost?.(why);
+      } catch (error) {
+        if (!this.#isStopped() && !this.#goesOn(error, waiting !== undefined)) {
+          this.#state = 'stopped';
+          waiting?.refused(error);
+          return;
+        }
+      }
+      if (this.#isStopped()) break;
+      this.#state = 'recovering';
+      await pause(this.#backoff.next(), signal);
+    }
+    waiting?.refused(signal.reason);
+  }
+
+  #isStopped(): boolean {
+    return this.#life.signal.aborted;
+  }
+
+  #goesOn(error: unknown, isFirst: boolean): boolean {
+    if (this.#connection.status.state === 'closed') return false;
+    return isFirst ? isLoss(error) : this.#owner.failed?.(error) !== false;
+  }
+
+  /** Consumes on a new channel until that ends; says why it ended. */
+  async #consume(connection: Connection, running: () => void): Promise<string> {
+    await this.#owner.prepare?.(connection);
+    const channel = await connection.channel();
+    const { queue, prefetch, consume } = this.#options;
+    try {
+      if (prefetch !== undefined) await channel.basicQos(prefetch);
+      let cancel: () => void = () => undefined;
+      const cancelled = new Promise<string>((resolve) => {
+        cancel = () => {
+          resolve('the broker cancelled it, as it does when the queue is deleted.');
+        };
+      });
+      const consumerTag = await channel.basicConsume(
+        queue,
+        {
+          onMessage: (message) => {
+            // What crosses the cancel, somebody else shall have.
+            if (this.#life.signal.aborted) message.nack();
+            else this.#owner.receive(message);
+          },
+          onCancel: () => {
+            cancel();
+          },
+        },
+        consume,
+      );
+      if (this.#life.signal.aborted) return 'it was stopped while it started.';
+      this.#active = { channel, consumerTag };
+      this.#state = 'running';
+      this.#backoff.succeeded();
+      this.#owner.running?.();
+      running();
+      const closed = ended(channel).then((error) => error?.message ?? 'its channel was closed.');
+      return await Promise.race([closed, cancelled]);
+    } finally {
+      this.#active = undefined;
+      await channel.close();
+    }
+  }
+}
+
+/** True for the end of a connection, as against an answer that the next attempt would get again. */
+function isLoss(error: unknown): boolean {
+  return (
+    error instanceof AmqpError &&
+    (error.code === 'CONNECTION_LOST' || (error.code === 'CONNECTION_CLOSED' && error.method === undefined))
+  );
+}

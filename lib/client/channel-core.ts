@@ -1,0 +1,484 @@
+/**
+ * The life of one channel beneath its methods: requests and their answers, deliveries, confirms, and every way to end.
+ * It lives once. Frames, sockets and channel numbers are the connection's.
+ *
+ * ```
+ *   open ──close()──► closing ──close-ok──► closed (number free)
+ *    │                   └──no answer in time──► closed ──close-ok──► number free
+ *    └──── channel.close, connection ended ────► closed (number free)
+ * ```
+ */
+import { AmqpError, factsOf, printable } from '../errors.js';
+import { CommandAssembler, type Content } from '../protocol/command.js';
+import {
+  type ContentMethodName,
+  type Method,
+  type MethodArgs,
+  type MethodName,
+  type Reply,
+  type RequestName,
+  methodName,
+} from '../protocol/methods.js';
+import type { BasicProperties } from '../protocol/properties.js';
+import type { ConsumerCallbacks, PublishOptions, ReturnedMessage } from './channel-options.js';
+import { type Answer, Message, type Settler } from './message.js';
+import { PendingRequests } from './pending-requests.js';
+import { PublisherConfirms } from './publisher-confirms.js';
+import { within } from './wait.js';
+
+/** What a channel needs of its connection. */
+export interface ChannelLine {
+  readonly maxMessageSize: number;
+  /** Longest wait for close-ok, in milliseconds. */
+  readonly closeTimeout: number;
+  send<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
+  /** Sends a method with content; says whether the sender may keep writing. */
+  sendContent<N extends ContentMethodName>(
+    channel: number,
+    name: N,
+    args: MethodArgs<N>,
+    properties: BasicProperties,
+    body: Uint8Array,
+  ): boolean;
+  drained(): Promise<void>;
+  /** Both sides have said goodbye: the number is free. */
+  release(channel: number): void;
+  /** User code threw where nobody can catch it. */
+  callbackFailed(error: unknown): void;
+}
+
+/** Who is told of what nobody asked for. */
+export interface ChannelListener {
+  closed(error: AmqpError | undefined): void;
+  returned(message: ReturnedMessage): void;
+}
+
+interface ConsumerRecord {
+  readonly callbacks: ConsumerCallbacks;
+  readonly noAck: boolean;
+  /** Settles with the answer to basic.consume. */
+  started: Promise<unknown>;
+}
+
+type State =
+  | { readonly name: 'open' }
+  | { readonly name: 'closing' }
+  | {
+      readonly name: 'closed';
+      /** Why, for whoever uses it still. */
+      readonly reason: AmqpError;
+      /** Undefined when it was closed on purpose. */
+      readonly error: AmqpError | undefined;
+      /** The peer has not answered our close, and the number is not free before it does. */
+      readonly isOwedCloseOk: boolean;
+    };
+
+export class ChannelCore {
+  readonly number: number;
+  readonly #line: ChannelLine;
+  readonly #assembler: CommandAssembler;
+  readonly #pending = new PendingRequests();
+  readonly #consumers = new Map<string, ConsumerRecord>();
+  readonly #settler: Settler = { settle: (answer, deliveryTag) => this.#settle(answer, deliveryTag) };
+  #listener: ChannelListener | undefined;
+  #confirms: PublisherConfirms | undefined;
+  #confirming: Promise<void> | undefined;
+  #state: State = { name: 'open' };
+  #closing: Promise<void> | undefined;
+  /** Messages delivered and not answered through `Message`. */
+  #unsettled = 0;
+  #onSettled: (() => void)[] = [];
+
+  constructor(number: number, line: ChannelLine) {
+    this.number = number;
+    this.#line = line;
+    this.#assembler = new CommandAssembler((method, content) => {
+      this.#command(method, content);
+    }, line.maxMessageSize);
+  }
+
+  set listener(listener: ChannelListener) {
+    this.#listener = listener;
+  }
+
+  /** Where what the user's code throws goes. */
+  readonly callbackFailed = (error: unknown): void => {
+    this.#line.callbackFailed(error);
+  };
+
+  get isOpen(): boolean {
+    return this.#state.name === 'open';
+  }
+
+  get endError(): AmqpError | undefined {
+    return this.#state.name === 'closed' ? this.#state.error : undefined;
+  }
+
+  get unconfirmedCount(): number {
+    return this.#confirms?.outstanding ?? 0;
+  }
+
+  /** Resolves when every message is answered, or the channel has ended. */
+  async allSettled(): Promise<void> {
+    if (this.#unsettled === 0 || this.#state.name === 'closed') return;
+    await new Promise<void>((resolve) => {
+      this.#onSettled.push(resolve);
+    });
+  }
+
+  // ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Sends a request; resolves to the fields of its answer. */
+  async request<N extends RequestName>(name: N, args: MethodArgs<N>, consumerTag?: string): Promise<Reply<N>['args']> {
+    try {
+      return (await this.call(name, args, consumerTag)).method.args;
+    } catch (error) {
+      // The error was made where the bytes came in; the stack that helps is the caller's.
+      if (error instanceof AmqpError) Error.captureStackTrace(error);
+      throw error;
+    }
+  }
+
+  /** Sends a request; resolves to its answer, with a message where it carries one. */
+  call<N extends RequestName>(
+    name: N,
+    args: MethodArgs<N>,
+    consumerTag?: string,
+  ): Promise<{ readonly method: Reply<N>; readonly content: Content | undefined }> {
+    return new Promise((resolve, reject) => {
+      this.#assertOpen(name);
+      // Before the bytes that may be answered at once.
+      const withdraw = this.#pending.add({ name, consumerTag, resolve, reject });
+      try {
+        this.#line.send(this.number, name, args);
+      } catch (error) {
+        withdraw();
+        throw error;
+      }
+    });
+  }
+
+  /** Sends a method that nobody answers. */
+  send<N extends MethodName>(name: N, args: MethodArgs<N>): void {
+    this.#assertOpen(name);
+    this.#line.send(this.number, name, args);
+  }
+
+  async drained(): Promise<void> {
+    await this.#line.drained();
+  }
+
+  // ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async startConfirms(): Promise<void> {
+    this.#confirming ??= this.#selectConfirms();
+    await this.#confirming;
+  }
+
+  async #selectConfirms(): Promise<void> {
+    const selected = this.request('confirm.select', { noWait: false });
+    // Not only after the answer: the broker counts publishes from the request on.
+    this.#confirms = new PublisherConfirms();
+    await selected;
+  }
+
+  publish(
+    exchange: string,
+    routingKey: string,
+    body: string | Uint8Array,
+    options: PublishOptions,
+  ): boolean | Promise<void> {
+    const confirms = this.#confirms;
+    if (confirms === undefined) return this.#publish(exchange, routingKey, body, options);
+    return new Promise<void>((resolve, reject) => {
+      this.#assertOpen('basic.publish');
+      const { messageId, mandatory = false } = options;
+      confirms.add({ exchange, routingKey, messageId, mandatory, resolve, reject });
+      try {
+        this.#publish(exchange, routingKey, body, options);
+      } catch (error) {
+        confirms.removeLast();
+        throw error;
+      }
+    });
+  }
+
+  #publish(exchange: string, routingKey: string, body: string | Uint8Array, options: PublishOptions): boolean {
+    this.#assertOpen('basic.publish');
+    const bytes = typeof body === 'string' ? Buffer.from(body) : body;
+    if (!(bytes instanceof Uint8Array)) {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        'The body of a message has to be a string or a Uint8Array. Serialise it first.',
+      );
+    }
+    return this.#line.sendContent(
+      this.number,
+      'basic.publish',
+      { exchange, routingKey, mandatory: options.mandatory ?? false, immediate: false },
+      options,
+      bytes,
+    );
+  }
+
+  // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  hasConsumer(consumerTag: string): boolean {
+    return this.#consumers.has(consumerTag);
+  }
+
+  async consume(callbacks: ConsumerCallbacks, args: MethodArgs<'basic.consume'>): Promise<void> {
+    const { consumerTag, noAck } = args;
+    // Registered first: deliveries may come in the same chunk as consume-ok.
+    const record: ConsumerRecord = { callbacks, noAck, started: Promise.resolve() };
+    this.#consumers.set(consumerTag, record);
+    try {
+      const started = this.request('basic.consume', args, consumerTag);
+      record.started = started.catch(() => undefined);
+      await started;
+    } catch (error) {
+      this.#consumers.delete(consumerTag);
+      throw error;
+    }
+  }
+
+  async cancel(consumerTag: string): Promise<void> {
+    // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed.
+    await this.#consumers.get(consumerTag)?.started;
+    await this.request('basic.cancel', { consumerTag, noWait: false });
+    this.#consumers.delete(consumerTag);
+  }
+
+  async get(
+    queue: string,
+    noAck: boolean,
+  ): Promise<{ readonly message: Message; readonly messageCount: number } | undefined> {
+    const { method, content } = await this.call('basic.get', { queue, noAck });
+    if (method.name !== 'basic.get-ok' || content === undefined) return undefined;
+    if (content.isTooLarge) {
+      if (!noAck) this.#settle('discard', method.args.deliveryTag);
+      throw this.#tooLarge(content, method.args.routingKey);
+    }
+    if (!noAck) this.#unsettled += 1;
+    return {
+      message: new Message(method.args, content, this.#settler, { consumerTag: undefined, noAck }),
+      messageCount: method.args.messageCount,
+    };
+  }
+
+  #settle(answer: Answer, deliveryTag: number): boolean {
+    if (!this.isOpen) return false;
+    if (answer === 'ack') this.send('basic.ack', { deliveryTag, multiple: false });
+    else this.send('basic.reject', { deliveryTag, requeue: answer === 'requeue' });
+    this.#unsettled -= 1;
+    if (this.#unsettled === 0) this.#tellSettled();
+    return true;
+  }
+
+  #tellSettled(): void {
+    for (const resolve of this.#onSettled.splice(0)) resolve();
+  }
+
+  // ── endings ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async close(): Promise<void> {
+    if (this.#state.name === 'closed') return;
+    this.#closing ??= this.#close();
+    await this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const answered = this.request('channel.close', { replyCode: 200, replyText: 'Goodbye', classId: 0, methodId: 0 });
+    this.#state = { name: 'closing' };
+    let isOwedCloseOk = true;
+    const settled = answered.then(
+      () => (isOwedCloseOk = false),
+      // The connection has ended, and this with it.
+      () => undefined,
+    );
+    await within(this.#line.closeTimeout, settled);
+    const reason = new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' });
+    this.#end({ name: 'closed', reason, error: undefined, isOwedCloseOk });
+  }
+
+  /** The connection has said goodbye: what is sent after that nobody reads. */
+  connectionClosing(): void {
+    if (this.#state.name === 'open') this.#state = { name: 'closing' };
+  }
+
+  /** The connection has ended, with its error or in order. */
+  connectionEnded(reason: AmqpError, orderly: boolean): void {
+    this.#end({ name: 'closed', reason, error: orderly ? undefined : reason, isOwedCloseOk: false });
+  }
+
+  #closedByServer(args: MethodArgs<'channel.close'>): void {
+    this.#line.send(this.number, 'channel.close-ok', {});
+    const method = methodName(args.classId, args.methodId);
+    const error = new AmqpError(
+      'CHANNEL_CLOSED',
+      `The broker closed the channel: ${closeReason(args.replyCode, args.replyText, method)}`,
+      { replyCode: args.replyCode, replyText: args.replyText, method, closedBy: 'server' },
+    );
+    if (this.#state.name === 'closing') {
+      // Both sides close at once: the broker still answers our close, and nothing else that is pending.
+      this.#pending.fail(error, 'channel.close');
+      this.#confirms?.abandon(error);
+    } else {
+      this.#end({ name: 'closed', reason: error, error, isOwedCloseOk: false });
+    }
+  }
+
+  #end(state: Extract<State, { name: 'closed' }>): void {
+    if (this.#state.name === 'closed') return;
+    this.#state = state;
+    if (!state.isOwedCloseOk) this.#line.release(this.number);
+    this.#pending.fail(state.reason);
+    this.#confirms?.abandon(state.reason);
+    this.#consumers.clear();
+    this.#tellSettled();
+    this.#listener?.closed(state.error);
+  }
+
+  #assertOpen(method: MethodName): void {
+    switch (this.#state.name) {
+      case 'open':
+        return;
+      case 'closing':
+        throw new AmqpError('CHANNEL_CLOSED', `${method} cannot be sent: the channel is being closed.`, { method });
+      case 'closed': {
+        const { reason } = this.#state;
+        throw new AmqpError(reason.code, `${method} cannot be sent: the channel has ended. ${reason.message}`, {
+          ...factsOf(reason),
+          cause: reason,
+        });
+      }
+    }
+  }
+
+  // ── what comes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** A frame of this channel. */
+  frame(type: number, buffer: Buffer, start: number, end: number): void {
+    this.#assembler.frame(type, buffer, start, end);
+  }
+
+  #command(method: Method, content: Content | undefined): void {
+    if (this.#state.name === 'closed') {
+      this.#late(method, this.#state);
+      return;
+    }
+    switch (method.name) {
+      case 'basic.deliver':
+        this.#deliver(method.args, content as Content);
+        return;
+      case 'basic.ack':
+        this.#confirms?.settle(method.args.deliveryTag, method.args.multiple, true);
+        return;
+      case 'basic.nack':
+        this.#confirms?.settle(method.args.deliveryTag, method.args.multiple, false);
+        return;
+      case 'basic.return':
+        this.#returned(method.args, content as Content);
+        return;
+      case 'basic.cancel':
+        this.#cancelledByServer(method.args);
+        return;
+      case 'channel.flow':
+        // RabbitMQ has not sent it since 2.0, but whoever sends it is owed the answer.
+        this.#line.send(this.number, 'channel.flow-ok', { active: method.args.active });
+        return;
+      case 'channel.close':
+        this.#closedByServer(method.args);
+        return;
+      default:
+        this.#pending.answer(method, content);
+    }
+  }
+
+  /** What comes after the end: only the goodbye matters. */
+  #late(method: Method, { isOwedCloseOk }: Extract<State, { name: 'closed' }>): void {
+    if (method.name === 'channel.close') this.#line.send(this.number, 'channel.close-ok', {});
+    else if (method.name === 'channel.close-ok' && isOwedCloseOk) this.#line.release(this.number);
+  }
+
+  #deliver(args: MethodArgs<'basic.deliver'>, content: Content): void {
+    const consumer = this.#consumers.get(args.consumerTag);
+    // A delivery that crossed our cancel: the broker takes it back when the channel closes.
+    if (consumer === undefined) return;
+    const { consumerTag, deliveryTag, routingKey } = args;
+    const { callbacks, noAck } = consumer;
+    if (!noAck) this.#unsettled += 1;
+    if (content.isTooLarge) {
+      // The publisher's fault, and one message's: put back, it would come again for ever.
+      if (!noAck) this.#settle('discard', deliveryTag);
+      this.#line.callbackFailed(this.#tooLarge(content, routingKey));
+      return;
+    }
+    const message = new Message(args, content, this.#settler, { consumerTag, noAck });
+    this.#guarded(() => {
+      callbacks.onMessage(message);
+    });
+  }
+
+  #tooLarge({ size }: Content, routingKey: string): AmqpError {
+    return new AmqpError(
+      'MESSAGE_TOO_LARGE',
+      `A message of ${size} bytes with routing key '${printable(routingKey)}' was rejected: the limit is ` +
+        `${this.#line.maxMessageSize} (maxMessageSize). Raise it, or send less in one message.`,
+    );
+  }
+
+  #returned(args: MethodArgs<'basic.return'>, content: Content): void {
+    const messageId = messageIdOf(content);
+    if (this.#confirms?.returned({ ...args, messageId }) === true) return;
+    this.#listener?.returned({
+      ...args,
+      body: content.body,
+      get properties(): BasicProperties {
+        return content.properties;
+      },
+    });
+  }
+
+  #cancelledByServer({ consumerTag, noWait }: MethodArgs<'basic.cancel'>): void {
+    const consumer = this.#consumers.get(consumerTag);
+    this.#consumers.delete(consumerTag);
+    if (!noWait) this.#line.send(this.number, 'basic.cancel-ok', { consumerTag });
+    this.#guarded(() => consumer?.callbacks.onCancel?.(consumerTag));
+  }
+
+  /** Runs the user's code so that what it throws ends neither the channel nor the process. */
+  #guarded(run: () => unknown): void {
+    try {
+      run();
+    } catch (error) {
+      this.#line.callbackFailed(error);
+    }
+  }
+}
+
+/** What to do about the reply codes that a user can do something about. */
+const CLOSE_ADVICE: Readonly<Record<number, string>> = {
+  403: 'Grant the user the permission, wait for the exclusive user to end, or use another name.',
+  404: 'Declare it first, or correct the name.',
+  405: 'Another connection holds it exclusively: wait for that to end, or use another name.',
+  406: 'See the reply text: it names what does not fit.',
+};
+
+/** The broker's reply as a sentence or two: `404 'NOT_FOUND - no queue …' (queue.bind). Declare it first, …`. */
+export function closeReason(replyCode: number, replyText: string, method: MethodName | undefined): string {
+  const advice = CLOSE_ADVICE[replyCode];
+  return (
+    `${replyCode} ${printable(replyText.replace(/\.$/, ''))}${method === undefined ? '' : ` (${method})`}.` +
+    (advice === undefined ? '' : ` ${advice}`)
+  );
+}
+
+/** The message id of a returned message; a message whose properties cannot be decoded has none. */
+function messageIdOf(content: Content): string | undefined {
+  try {
+    return content.properties.messageId;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,74 @@
+/** What a channel's methods take and tell. */
+import type { AmqpError } from '../errors.js';
+import type { FieldTable } from '../protocol/field-table.js';
+import type { BasicProperties } from '../protocol/properties.js';
+import type { Message } from './message.js';
+
+/** Options of `exchangeDeclare` (specification, exchange.declare). */
+export interface ExchangeDeclareOptions {
+  /** Only check that it exists. @default false */
+  readonly passive?: boolean | undefined;
+  /** Survives a restart of the broker. @default true */
+  readonly durable?: boolean | undefined;
+  /** Deleted when its last binding goes. @default false */
+  readonly autoDelete?: boolean | undefined;
+  /** Takes messages from other exchanges only. @default false */
+  readonly internal?: boolean | undefined;
+  readonly arguments?: FieldTable | undefined;
+}
+
+/** Options of `queueDeclare` (specification, queue.declare). */
+export interface QueueDeclareOptions {
+  /** Only check that it exists. @default false */
+  readonly passive?: boolean | undefined;
+  /** Survives a restart of the broker. @default true, for an unnamed queue false */
+  readonly durable?: boolean | undefined;
+  /** For this connection alone, and deleted with it. @default false, for an unnamed queue true */
+  readonly exclusive?: boolean | undefined;
+  /** Deleted when its last consumer goes. @default false, for an unnamed queue true */
+  readonly autoDelete?: boolean | undefined;
+  readonly arguments?: FieldTable | undefined;
+}
+
+/** Options of `basicConsume` (specification, basic.consume). */
+export interface ConsumeOptions {
+  /** Name of the consumer, unique on its channel. @default a random one */
+  readonly consumerTag?: string | undefined;
+  /** The broker forgets messages as it sends them; nothing is to be acknowledged. @default false */
+  readonly noAck?: boolean | undefined;
+  /** Nobody else may consume from the queue. @default false */
+  readonly exclusive?: boolean | undefined;
+  /** Not messages published on this connection. RabbitMQ ignores it. @default false */
+  readonly noLocal?: boolean | undefined;
+  readonly arguments?: FieldTable | undefined;
+}
+
+/** What is done with a consumer's messages. Both functions are called synchronously, in order of arrival. */
+export interface ConsumerCallbacks {
+  readonly onMessage: (message: Message) => void;
+  /** The broker cancelled the consumer: its queue was deleted or failed over. Nothing more comes. */
+  readonly onCancel?: ((consumerTag: string) => void) | undefined;
+}
+
+/** Options of `basicPublish`: the message's properties, and whether it has to reach a queue. */
+export interface PublishOptions extends BasicProperties {
+  /** The broker returns the message when no queue takes it. @default false */
+  readonly mandatory?: boolean | undefined;
+}
+
+/** A message that came back with `basic.return`. */
+export interface ReturnedMessage {
+  readonly replyCode: number;
+  readonly replyText: string;
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly properties: BasicProperties;
+  readonly body: Buffer;
+}
+
+export interface ChannelEvents {
+  /** Ended; with the error, unless `close()` was called. Emitted once. */
+  close: [error: AmqpError | undefined];
+  /** A mandatory message that no queue took, published without confirms. */
+  return: [message: ReturnedMessage];
+}
