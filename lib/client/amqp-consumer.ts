@@ -85,7 +85,7 @@ export class AmqpConsumer {
 
   /**
    * Stops it: cancels, waits for `settled`, closes the channel. After `timeout` ms it resolves whatever the broker does; what
-   * is unanswered then is delivered again when the connection ends.
+   * is unanswered then goes back to the queue.
    */
   async stop(timeout: number, settled: () => Promise<unknown> = () => Promise.resolve()): Promise<void> {
     if (this.#state === 'stopped') return;
@@ -94,6 +94,8 @@ export class AmqpConsumer {
       new AmqpError('ABORTED', `The consumer of queue ${quoted(this.#options.queue)} was stopped before it ran.`),
     );
     await within(timeout, this.#windDown(settled));
+    // Out of time: what is unanswered goes back to the queue.
+    void this.#active?.channel.close();
     this.#state = 'stopped';
   }
 
@@ -184,7 +186,12 @@ export class AmqpConsumer {
         },
         consume,
       );
-      if (this.#life.signal.aborted) return 'it was stopped while it started.';
+      if (this.#isStopped()) {
+        // What came with the answer is handled to its end; `stop` has the deadline.
+        await channel.basicCancel(consumerTag);
+        await channel.allSettled();
+        return 'it was stopped while it started.';
+      }
       this.#active = { channel, consumerTag };
       this.#state = 'running';
       this.#backoff.succeeded();

@@ -50,6 +50,7 @@ export class AmqpExplorer {
       if (typeof method !== 'function') return [];
       const name = `${prototype.constructor.name}.${methodName}`;
       return consumeMetadata(method).map((options) => {
+        if (wrapper.isNotMetatype && hasClassEnhancers(prototype.constructor, method)) throw unguarded(name);
         if (wrapper.isTransient || !wrapper.isDependencyTreeStatic()) throw scoped(name);
         return {
           instance: wrapper.instance as object,
@@ -75,6 +76,27 @@ function prototypeOf(wrapper: Wrapper): object | null {
 
 function isObject(value: unknown): value is object {
   return typeof value === 'object' && value !== null;
+}
+
+/** Where Nest notes what `@UseGuards`, `@UseInterceptors`, `@UsePipes` and `@UseFilters` are given. */
+const ENHANCERS = ['__guards__', '__interceptors__', '__pipes__', '__exceptionFilters__'];
+
+/** True for enhancers that Nest would have to make; it makes them only for classes that it makes itself. */
+function hasClassEnhancers(...targets: readonly object[]): boolean {
+  return targets.some((target) =>
+    ENHANCERS.some((key) => {
+      const enhancers = (Reflect.getMetadata(key, target) ?? []) as readonly unknown[];
+      return enhancers.some((enhancer) => typeof enhancer === 'function');
+    }),
+  );
+}
+
+function unguarded(name: string): AmqpError {
+  return new AmqpError(
+    'INVALID_DEFINITION',
+    `${name} has @Consume and guards, pipes, interceptors or filters that are given as classes, and comes from a factory or as ` +
+      'a value: Nest would leave them out. Provide the class itself, or give instances: @UseGuards(new AdminGuard()).',
+  );
 }
 
 function scoped(name: string): AmqpError {

@@ -1,5 +1,14 @@
 /** @Consume and the parameter decorators: which methods become consumers, with which options, and what they are called with. */
-import { Controller, Injectable, Module, type PipeTransform, Scope, type Type } from '@nestjs/common';
+import {
+  type CanActivate,
+  Controller,
+  Injectable,
+  Module,
+  type PipeTransform,
+  Scope,
+  type Type,
+  UseGuards,
+} from '@nestjs/common';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
   AmqpConnection,
@@ -377,6 +386,25 @@ describe('@Consume is refused where it cannot work', () => {
       }
     }
     expect((await bootFailure(Dependent, PerRequest)).message).toContain('Dependent.charge');
+  });
+
+  test('a guard given as a class on what a factory provides fails the boot: Nest would leave it out', async () => {
+    class Never implements CanActivate {
+      canActivate(): boolean {
+        return false;
+      }
+    }
+    class Made {
+      @UseGuards(Never)
+      @Consume('billing')
+      charge(): void {
+        // never runs
+      }
+    }
+    const booting = TestApp.boot({ imports: [amqp()], providers: [{ provide: 'MADE', useFactory: () => new Made() }] });
+    const error = await failure(booting.then((app) => app.close()));
+    expect(error.code).toBe('INVALID_DEFINITION');
+    expect(error.message).toContain('Made.charge');
   });
 
   test('a class that depends on a transient one works: it has its own', async () => {
