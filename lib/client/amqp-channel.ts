@@ -110,7 +110,7 @@ export class AmqpChannel implements AsyncDisposable {
    */
   async basicConsume(
     queue: string,
-    consumer: ConsumerCallbacks | ((message: Message) => void),
+    consumer: ConsumerCallbacks | ((message: Message) => unknown),
     options: ConsumeOptions = {},
   ): Promise<string> {
     const callbacks = typeof consumer === 'function' ? { onMessage: consumer } : consumer;
@@ -122,9 +122,7 @@ export class AmqpChannel implements AsyncDisposable {
       this.#connection,
       { queue, prefetch: this.#prefetch, consume: { ...options, consumerTag } },
       {
-        receive: (message) => {
-          callbacks.onMessage(message);
-        },
+        receive: (message) => callbacks.onMessage(message),
         failed: (error) => {
           if (!(error instanceof AmqpError) || error.replyCode !== 404) return true;
           this.#consumers.delete(consumerTag);

@@ -28,7 +28,7 @@ export interface AmqpConsumerOptions {
 export interface AmqpConsumerOwner {
   /** Runs before every attempt; what it throws is a failed attempt. */
   prepare?(connection: Connection): Promise<void>;
-  receive(message: Message): void;
+  receive(message: Message): unknown;
   /** It runs. */
   running?(): void;
   /** It ran, and stopped; it starts over. */
@@ -177,8 +177,7 @@ export class AmqpConsumer {
         {
           onMessage: (message) => {
             // What crosses the cancel, somebody else shall have.
-            if (this.#life.signal.aborted) message.nack();
-            else this.#owner.receive(message);
+            return this.#life.signal.aborted ? message.nack() : this.#owner.receive(message);
           },
           onCancel: () => {
             cancel();

@@ -8,6 +8,7 @@
  *    └──── channel.close, connection ended ────► closed (number free)
  * ```
  */
+import { types } from 'node:util';
 import { AmqpError, factsOf, printable } from '../errors.js';
 import { CommandAssembler, type Content } from '../protocol/command.js';
 import {
@@ -415,9 +416,7 @@ export class ChannelCore {
       return;
     }
     const message = new Message(args, content, this.#settler, { consumerTag, noAck });
-    this.#guarded(() => {
-      callbacks.onMessage(message);
-    });
+    this.#guarded(() => callbacks.onMessage(message));
   }
 
   #tooLarge({ size }: Content, routingKey: string): AmqpError {
@@ -450,7 +449,9 @@ export class ChannelCore {
   /** Runs the user's code so that what it throws ends neither the channel nor the process. */
   #guarded(run: () => unknown): void {
     try {
-      run();
+      const returned = run();
+      // A consumer is often an async function: what it rejects with would end the process.
+      if (types.isPromise(returned)) returned.catch(this.callbackFailed);
     } catch (error) {
       this.#line.callbackFailed(error);
     }

@@ -45,7 +45,7 @@ export interface ConsumeOptions {
 
 /** What is done with a consumer's messages. Both functions are called synchronously, in order of arrival. */
 export interface ConsumerCallbacks {
-  readonly onMessage: (message: Message) => void;
+  readonly onMessage: (message: Message) => unknown;
   /** The broker cancelled the consumer: its queue was deleted or failed over. Nothing more comes. */
   readonly onCancel?: ((consumerTag: string) => void) | undefined;
 }

@@ -161,7 +161,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   /** Starts a consumer; resolves to its tag. Messages may arrive before that. */
   async basicConsume(
     queue: string,
-    consumer: ConsumerCallbacks | ((message: Message) => void),
+    consumer: ConsumerCallbacks | ((message: Message) => unknown),
     options: ConsumeOptions = {},
   ): Promise<string> {
     const consumerTag = options.consumerTag ?? `nest-amqp.${randomUUID()}`;

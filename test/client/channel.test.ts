@@ -503,15 +503,15 @@ describe('transactions', () => {
     void channel.basicPublish('', queue, 'a');
     expect(await count()).toBe(0);
     await channel.txCommit();
-    expect(await count()).toBe(1);
+    await ready(queue, 1);
     void channel.basicPublish('', queue, 'b');
     await channel.txRollback();
     await channel.txCommit();
-    expect(await count()).toBe(1);
+    await ready(queue, 1);
     (await get(queue, false))?.ack();
     await channel.txRollback();
     await channel.basicRecover();
-    expect(await count()).toBe(1);
+    await ready(queue, 1);
   });
 
   test('cannot be committed where there is none', async () => {

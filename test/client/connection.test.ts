@@ -413,6 +413,18 @@ describe('callbacks that throw', () => {
     await connection.close();
   });
 
+  test('may be async: what they reject with is told the same way', async () => {
+    const { peer, connection, channel } = await scriptedChannel({ closeTimeout: 0 });
+    const errors = new Inbox<unknown>();
+    connection.on('callbackError', errors.push);
+    const consuming = channel.basicConsume('q', () => Promise.reject(boom), { consumerTag: 'c' });
+    await peer.answer('basic.consume-ok', { consumerTag: 'c' });
+    await consuming;
+    peer.sendContent(1, 'basic.deliver', deliver(1), {}, 'x');
+    expect(await errors.next()).toBe(boom);
+    await connection.close();
+  });
+
   test.each<[string, unknown]>([
     ['an Error', boom],
     ['a string', 'boom'],
