@@ -15,6 +15,7 @@ export type {
   PublishOptions,
   QueueDeclareOptions,
   ReturnedMessage,
+  StreamOptions,
 } from './client/channel-options.js';
 export { Connection, connect } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
@@ -22,6 +23,8 @@ export type { Mechanism, UserCredentials } from './client/credentials.js';
 export type { TlsOptions } from './client/dial.js';
 export type { Duration } from './client/duration.js';
 export { Message } from './client/message.js';
+export type { MessageStream } from './client/message-stream.js';
+export type { Queue } from './client/queue.js';
 export {
   AmqpError,
   type AmqpErrorCode,

@@ -16,6 +16,7 @@ import {
   type Method,
   type MethodArgs,
   type MethodName,
+  type NoWaitRequestName,
   type Reply,
   type RequestName,
   methodName,
@@ -140,6 +141,18 @@ export class ChannelCore {
     }
   }
 
+  /** Like `request`, for methods that may be sent with no-wait: then it resolves to undefined, without an answer. */
+  async ask<N extends NoWaitRequestName>(
+    name: N,
+    args: MethodArgs<N>,
+    consumerTag?: string,
+  ): Promise<Reply<N>['args'] | undefined> {
+    // Every method of this kind has the bit; the compiler does not carry that through the table.
+    if (!(args as { readonly noWait: boolean }).noWait) return await this.request(name, args, consumerTag);
+    this.send(name, args);
+    return undefined;
+  }
+
   /** Sends a request; resolves to its answer, with a message where it carries one. */
   call<N extends RequestName>(
     name: N,
@@ -234,7 +247,7 @@ export class ChannelCore {
     const record: ConsumerRecord = { callbacks, noAck, started: Promise.resolve() };
     this.#consumers.set(consumerTag, record);
     try {
-      const started = this.request('basic.consume', args, consumerTag);
+      const started = this.ask('basic.consume', args, consumerTag);
       record.started = started.catch(() => undefined);
       await started;
     } catch (error) {
@@ -243,10 +256,10 @@ export class ChannelCore {
     }
   }
 
-  async cancel(consumerTag: string): Promise<void> {
+  async cancel(consumerTag: string, noWait: boolean): Promise<void> {
     // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed.
     await this.#consumers.get(consumerTag)?.started;
-    await this.request('basic.cancel', { consumerTag, noWait: false });
+    await this.ask('basic.cancel', { consumerTag, noWait });
     this.#consumers.delete(consumerTag);
   }
 

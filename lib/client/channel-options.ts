@@ -4,8 +4,17 @@ import type { FieldTable } from '../protocol/field-table.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Message } from './message.js';
 
+/** For methods that the broker may be asked not to answer. */
+export interface NoWaitOptions {
+  /**
+   * Sends the method and resolves at once; the broker answers only by closing the channel when it refuses.
+   * @default false
+   */
+  readonly noWait?: boolean | undefined;
+}
+
 /** Options of `exchangeDeclare` (specification, exchange.declare). */
-export interface ExchangeDeclareOptions {
+export interface ExchangeDeclareOptions extends NoWaitOptions {
   /** Only check that it exists. @default false */
   readonly passive?: boolean | undefined;
   /** Survives a restart of the broker. @default true */
@@ -18,7 +27,7 @@ export interface ExchangeDeclareOptions {
 }
 
 /** Options of `queueDeclare` (specification, queue.declare). */
-export interface QueueDeclareOptions {
+export interface QueueDeclareOptions extends NoWaitOptions {
   /** Only check that it exists. @default false */
   readonly passive?: boolean | undefined;
   /** Survives a restart of the broker. @default true, for an unnamed queue false */
@@ -31,7 +40,7 @@ export interface QueueDeclareOptions {
 }
 
 /** Options of `basicConsume` (specification, basic.consume). */
-export interface ConsumeOptions {
+export interface ConsumeOptions extends NoWaitOptions {
   /** Name of the consumer, unique on its channel. @default a random one */
   readonly consumerTag?: string | undefined;
   /** The broker forgets messages as it sends them; nothing is to be acknowledged. @default false */
@@ -41,6 +50,14 @@ export interface ConsumeOptions {
   /** Not messages published on this connection. RabbitMQ ignores it. @default false */
   readonly noLocal?: boolean | undefined;
   readonly arguments?: FieldTable | undefined;
+}
+
+/** Options of `Channel.consume`. */
+export interface StreamOptions extends ConsumeOptions {
+  /** Most messages that may be unanswered at a time, 1 to 65535. @default 50 */
+  readonly prefetch?: number | undefined;
+  /** Ends the loop: it rejects with `ABORTED`, and the consumer is cancelled. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** What is done with a consumer's messages. Both functions are called synchronously, in order of arrival. */

@@ -9,11 +9,15 @@ import type {
   ConsumeOptions,
   ConsumerCallbacks,
   ExchangeDeclareOptions,
+  NoWaitOptions,
   PublishOptions,
   QueueDeclareOptions,
+  StreamOptions,
 } from './channel-options.js';
 import { tell } from './listeners.js';
 import type { Message } from './message.js';
+import { type MessageSource, MessageStream } from './message-stream.js';
+import { Queue } from './queue.js';
 
 /** A channel on which `confirmSelect` was called: every publish is a promise of its confirm. */
 export interface ConfirmChannel extends Channel {
@@ -29,12 +33,23 @@ export interface ConfirmChannel extends Channel {
   ): Promise<void>;
 }
 
+/** The consumers without a callback, taken together. */
+interface PullConsumer extends ConsumerCallbacks {
+  readonly stream: MessageStream;
+  readonly onStart: (consumerTag: string) => void;
+  readonly onCancel: (consumerTag: string) => void;
+}
+
 /**
  * One channel of a connection, made by `connection.channel()`. Its methods have the specification's names. What the broker
  * refuses (403, 404, 405, 406) ends the channel, not the connection; the rejected promise says why.
  */
 export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposable {
   readonly #core: ChannelCore;
+  /** Loops that wait for messages. */
+  readonly #streams = new Set<MessageStream>();
+  /** What `basicConsume` without a callback delivers to, and `consume()` pulls from. */
+  #pulled: PullConsumer | undefined;
 
   /** @internal Made by `Connection.channel()`. */
   constructor(core: ChannelCore) {
@@ -42,6 +57,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     this.#core = core;
     core.listener = {
       closed: (error) => {
+        for (const stream of this.#streams) stream.end(error);
         tell(this, 'close', [error], core.callbackFailed);
       },
       returned: (message) => {
@@ -79,55 +95,92 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Declares an exchange, or with `passive` checks it. Rejects with 406 when it exists with other properties. */
   async exchangeDeclare(exchange: string, type: string, options: ExchangeDeclareOptions = {}): Promise<void> {
-    await this.#core.request('exchange.declare', {
+    await this.#core.ask('exchange.declare', {
       exchange,
       type,
       passive: options.passive ?? false,
       durable: options.durable ?? true,
       autoDelete: options.autoDelete ?? false,
       internal: options.internal ?? false,
-      noWait: false,
+      noWait: options.noWait ?? false,
       arguments: options.arguments ?? {},
     });
   }
 
   /** Deletes an exchange; deleting one that does not exist is no error. With `ifUnused` only one without bindings. */
-  async exchangeDelete(exchange: string, { ifUnused = false }: { ifUnused?: boolean } = {}): Promise<void> {
-    await this.#core.request('exchange.delete', { exchange, ifUnused, noWait: false });
+  async exchangeDelete(
+    exchange: string,
+    { ifUnused = false, noWait = false }: NoWaitOptions & { readonly ifUnused?: boolean } = {},
+  ): Promise<void> {
+    await this.#core.ask('exchange.delete', { exchange, ifUnused, noWait });
   }
 
   /** Has `destination` receive what `source` routes under the key (https://www.rabbitmq.com/docs/e2e). */
-  async exchangeBind(destination: string, source: string, routingKey = '', args: FieldTable = {}): Promise<void> {
-    await this.#core.request('exchange.bind', { destination, source, routingKey, noWait: false, arguments: args });
+  async exchangeBind(
+    destination: string,
+    source: string,
+    routingKey = '',
+    args: FieldTable = {},
+    { noWait = false }: NoWaitOptions = {},
+  ): Promise<void> {
+    await this.#core.ask('exchange.bind', { destination, source, routingKey, noWait, arguments: args });
   }
 
   /** Undoes `exchangeBind`, with the same key and arguments. */
-  async exchangeUnbind(destination: string, source: string, routingKey = '', args: FieldTable = {}): Promise<void> {
-    await this.#core.request('exchange.unbind', { destination, source, routingKey, noWait: false, arguments: args });
+  async exchangeUnbind(
+    destination: string,
+    source: string,
+    routingKey = '',
+    args: FieldTable = {},
+    { noWait = false }: NoWaitOptions = {},
+  ): Promise<void> {
+    await this.#core.ask('exchange.unbind', { destination, source, routingKey, noWait, arguments: args });
   }
 
   // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Declares a queue, or with `passive` checks it. Without a name the broker makes one up: it is in the result. */
+  /**
+   * Declares a queue, or with `passive` checks it. Without a name the broker makes one up: it is in the result. With `noWait`
+   * it has to have a name, and the counts are 0.
+   */
   async queueDeclare(
     queue = '',
     options: QueueDeclareOptions = {},
   ): Promise<{ readonly queue: string; readonly messageCount: number; readonly consumerCount: number }> {
     const unnamed = queue === '';
-    return await this.#core.request('queue.declare', {
+    const noWait = options.noWait ?? false;
+    if (noWait && unnamed) {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        'A queue declared with noWait needs a name: the one that the broker makes up would not be told.',
+      );
+    }
+    const declared = await this.#core.ask('queue.declare', {
       queue,
       passive: options.passive ?? false,
       durable: options.durable ?? !unnamed,
       exclusive: options.exclusive ?? unnamed,
       autoDelete: options.autoDelete ?? unnamed,
-      noWait: false,
+      noWait,
       arguments: options.arguments ?? {},
     });
+    return declared ?? { queue, messageCount: 0, consumerCount: 0 };
+  }
+
+  /** Declares a queue like `queueDeclare`, and returns a handle on it: publish, bind, consume. */
+  async queue(name?: string, options?: QueueDeclareOptions): Promise<Queue> {
+    return new Queue(this, await this.queueDeclare(name, options));
   }
 
   /** Has the queue receive what the exchange routes under the key. */
-  async queueBind(queue: string, exchange: string, routingKey = '', args: FieldTable = {}): Promise<void> {
-    await this.#core.request('queue.bind', { queue, exchange, routingKey, noWait: false, arguments: args });
+  async queueBind(
+    queue: string,
+    exchange: string,
+    routingKey = '',
+    args: FieldTable = {},
+    { noWait = false }: NoWaitOptions = {},
+  ): Promise<void> {
+    await this.#core.ask('queue.bind', { queue, exchange, routingKey, noWait, arguments: args });
   }
 
   /** Undoes `queueBind`, with the same key and arguments. */
@@ -135,17 +188,21 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     await this.#core.request('queue.unbind', { queue, exchange, routingKey, arguments: args });
   }
 
-  /** Drops the messages that wait in a queue; resolves to how many there were. */
-  async queuePurge(queue: string): Promise<number> {
-    return (await this.#core.request('queue.purge', { queue, noWait: false })).messageCount;
+  /** Drops the messages that wait in a queue; resolves to how many there were, with `noWait` to 0. */
+  async queuePurge(queue: string, { noWait = false }: NoWaitOptions = {}): Promise<number> {
+    return (await this.#core.ask('queue.purge', { queue, noWait }))?.messageCount ?? 0;
   }
 
-  /** Deletes a queue; resolves to how many messages went with it. Deleting one that does not exist is no error. */
+  /** Deletes a queue; resolves to how many messages went with it, with `noWait` to 0. Deleting one that does not exist is no error. */
   async queueDelete(
     queue: string,
-    { ifUnused = false, ifEmpty = false }: { ifUnused?: boolean; ifEmpty?: boolean } = {},
+    {
+      ifUnused = false,
+      ifEmpty = false,
+      noWait = false,
+    }: NoWaitOptions & { readonly ifUnused?: boolean; readonly ifEmpty?: boolean } = {},
   ): Promise<number> {
-    return (await this.#core.request('queue.delete', { queue, ifUnused, ifEmpty, noWait: false })).messageCount;
+    return (await this.#core.ask('queue.delete', { queue, ifUnused, ifEmpty, noWait }))?.messageCount ?? 0;
   }
 
   // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,10 +215,13 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     await this.#core.request('basic.qos', { prefetchSize: 0, prefetchCount, global });
   }
 
-  /** Starts a consumer; resolves to its tag. Messages may arrive before that. */
+  /**
+   * Starts a consumer; resolves to its tag. Messages may arrive before that. Without a callback they wait for the loop over
+   * `consume()`.
+   */
   async basicConsume(
     queue: string,
-    consumer: ConsumerCallbacks | ((message: Message) => unknown),
+    consumer?: ConsumerCallbacks | ((message: Message) => unknown),
     options: ConsumeOptions = {},
   ): Promise<string> {
     const consumerTag = options.consumerTag ?? `nest-amqp.${randomUUID()}`;
@@ -174,26 +234,102 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
           : `The channel already has a consumer tagged ${quoted(consumerTag)}. Choose another tag.`,
       );
     }
-    const callbacks = typeof consumer === 'function' ? { onMessage: consumer } : consumer;
+    const callbacks =
+      typeof consumer === 'function' ? { onMessage: consumer } : (consumer ?? this.#pulling({ anew: true }));
     // Found out at the first delivery, it would be too late.
     if (typeof (callbacks as Partial<ConsumerCallbacks> | undefined)?.onMessage !== 'function') {
       throw new AmqpError('INVALID_ARGUMENT', 'A consumer has to be a function, or an object with onMessage.');
     }
+    if (callbacks === this.#pulled) this.#pulled.onStart(consumerTag);
     await this.#core.consume(callbacks, {
       queue,
       consumerTag,
       noLocal: options.noLocal ?? false,
       noAck: options.noAck ?? false,
       exclusive: options.exclusive ?? false,
-      noWait: false,
+      noWait: options.noWait ?? false,
       arguments: options.arguments ?? {},
     });
     return consumerTag;
   }
 
-  /** Ends a consumer. Messages that are on their way still arrive until this resolves. */
-  async basicCancel(consumerTag: string): Promise<void> {
-    await this.#core.cancel(consumerTag);
+  /**
+   * Messages to loop over. With a queue it starts a consumer of its own when the loop begins; without one it is for the
+   * consumers that `basicConsume` started without a callback. The loop ends when its consumer is cancelled, rejects when the
+   * channel dies, and cancels when it is left; what was not yet handed out goes back to the queue.
+   *
+   * @example
+   * ```ts
+   * for await (const message of channel.consume('my_queue', { prefetch: 10 })) {
+   *   console.log(message.consumerTag, message.deliveryTag, message.payload.toString());
+   *   message.ack();
+   * }
+   * ```
+   */
+  consume(queue?: string, options: StreamOptions = {}): MessageStream {
+    if (queue === undefined) return this.#pulling({ anew: false }).stream;
+    const { prefetch = 50, signal, ...consume } = options;
+    let consumerTag: string | undefined;
+    const stream: MessageStream = this.#stream({
+      start: async () => {
+        // Sent together, so that no other consumer's prefetch comes between.
+        const bounded = this.basicQos(prefetch);
+        const started = this.basicConsume(queue, streamCallbacks(stream), consume);
+        await bounded;
+        consumerTag = await started;
+      },
+      stop: async () => {
+        if (consumerTag !== undefined && this.isOpen) await this.basicCancel(consumerTag);
+      },
+    });
+    stream.endOn(signal);
+    return stream;
+  }
+
+  /**
+   * The stream of the consumers without a callback, and the callbacks that fill it. It ends with the last of them, and may be
+   * looped over still; `anew` is for a consumer that starts after that.
+   */
+  #pulling({ anew }: { readonly anew: boolean }): PullConsumer {
+    if (this.#pulled !== undefined && !(anew && this.#pulled.stream.isEnded)) return this.#pulled;
+    const tags = new Set<string>();
+    const stream = this.#stream({
+      start: () => Promise.resolve(),
+      stop: async () => {
+        if (this.isOpen) await Promise.all([...tags].map((tag) => this.basicCancel(tag)));
+      },
+    });
+    const ended = (tag: string): void => {
+      tags.delete(tag);
+      if (tags.size === 0) stream.end(undefined);
+    };
+    this.#pulled = {
+      stream,
+      onMessage: (message) => {
+        stream.push(message);
+      },
+      onStart: (tag) => tags.add(tag),
+      onCancel: ended,
+    };
+    return this.#pulled;
+  }
+
+  #stream(source: MessageSource): MessageStream {
+    const stream: MessageStream = new MessageStream({
+      start: () => source.start(),
+      stop: async () => {
+        this.#streams.delete(stream);
+        await source.stop();
+      },
+    });
+    this.#streams.add(stream);
+    return stream;
+  }
+
+  /** Ends a consumer. Messages that are on their way still arrive until this resolves; with `noWait` they go back when the channel closes. */
+  async basicCancel(consumerTag: string, { noWait = false }: NoWaitOptions = {}): Promise<void> {
+    await this.#core.cancel(consumerTag, noWait);
+    this.#pulled?.onCancel(consumerTag);
   }
 
   /** Fetches one message; undefined when the queue is empty. `messageCount` is how many are left behind it. */
@@ -287,4 +423,15 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+function streamCallbacks(stream: MessageStream): ConsumerCallbacks {
+  return {
+    onMessage: (message) => {
+      stream.push(message);
+    },
+    onCancel: () => {
+      stream.end(undefined);
+    },
+  };
 }

@@ -55,6 +55,11 @@ export class Message {
     return this.#content.body;
   }
 
+  /** The same as `body`. */
+  get payload(): Buffer {
+    return this.#content.body;
+  }
+
   /** Decoded when first read. Throws `UNDECODABLE` when the publisher wrote property bytes that make no sense. */
   get properties(): BasicProperties {
     return this.#content.properties;

@@ -279,6 +279,11 @@ export type RequestName = {
   [N in MethodName]: MethodTable[N] extends { readonly reply: readonly string[] } ? N : never;
 }[MethodName];
 
+/** Methods that are answered unless their no-wait bit is set. */
+export type NoWaitRequestName = {
+  [N in RequestName]: MethodTable[N]['args'] extends { readonly noWait: 'bit' } ? N : never;
+}[RequestName];
+
 /** What answers a method: `'queue.declare-ok'` for `'queue.declare'`. */
 export type ReplyName<N extends RequestName> = MethodTable[N] extends { readonly reply: readonly (infer R)[] }
   ? Extract<R, MethodName>

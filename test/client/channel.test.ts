@@ -632,3 +632,38 @@ test('a channel that is closed gives back what it held', async () => {
   await scratch.hasMessages(queue, 1);
   expect(channel.isOpen).toBe(false);
 });
+
+describe('methods sent with noWait', () => {
+  test('take effect without an answer, in their order', async () => {
+    const [queue, exchange, fan] = [scratch.queueName(), `${scratch.queueName()}.x`, `${scratch.queueName()}.y`];
+    const noWait = { noWait: true };
+    await channel.exchangeDeclare(exchange, 'direct', noWait);
+    await channel.exchangeDeclare(fan, 'fanout', noWait);
+    expect(await channel.queueDeclare(queue, noWait)).toEqual({ queue, messageCount: 0, consumerCount: 0 });
+    await channel.exchangeBind(fan, exchange, 'k', {}, noWait);
+    await channel.queueBind(queue, fan, '', {}, noWait);
+    void channel.basicPublish(exchange, 'k', 'one');
+    const messages = new Inbox<Message>();
+    const tag = await channel.basicConsume(queue, messages.push, noWait);
+    (await messages.next()).ack();
+    await channel.basicCancel(tag, noWait);
+    expect(await channel.queuePurge(queue, noWait)).toBe(0);
+    expect(await channel.queueDeclare(queue, { passive: true })).toMatchObject({ messageCount: 0, consumerCount: 0 });
+    await channel.exchangeUnbind(fan, exchange, 'k', {}, noWait);
+    expect(await channel.queueDelete(queue, noWait)).toBe(0);
+    await channel.exchangeDelete(fan, noWait);
+    await channel.exchangeDelete(exchange, noWait);
+    await expect(channel.queueDeclare(queue, { passive: true })).rejects.toMatchObject({ replyCode: 404 });
+  });
+
+  test('end the channel when the broker refuses them', async () => {
+    const ended = once(channel, 'close') as Promise<[AmqpError]>;
+    await channel.queueBind(scratch.queueName(), 'amq.fanout', '', {}, { noWait: true });
+    expect((await within('the end', ended))[0]).toMatchObject({ replyCode: 404, method: 'queue.bind' });
+  });
+
+  test('need a name for a queue', async () => {
+    await expect(channel.queueDeclare('', { noWait: true })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(channel.isOpen).toBe(true);
+  });
+});

@@ -4,7 +4,6 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { once } from 'node:events';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { connect } from '../../lib/client/connection.js';
@@ -21,13 +20,16 @@ function hasOpenssl(): boolean {
   }
 }
 
-const missing = findRabbitMq() === undefined ? 'a RabbitMQ to start' : hasOpenssl() ? undefined : 'the program openssl';
+const install = findRabbitMq();
+const missing = install === undefined ? 'a RabbitMQ to start' : hasOpenssl() ? undefined : 'the program openssl';
 
 /** An authority, and certificates for the name localhost: of the server, and of a client. */
 class Certificates implements Disposable {
-  readonly #folder = mkdtempSync(join(tmpdir(), 'nest-amqp-tls-'));
+  readonly #folder: string;
 
-  constructor() {
+  /** @param folder - where the broker sees what is in it */
+  constructor(folder: string) {
+    this.#folder = mkdtempSync(join(folder, 'nest-amqp-tls-'));
     const { path } = this;
     openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1', '-subj', '/CN=test authority').with(
       '-keyout',
@@ -95,7 +97,7 @@ async function freePort(): Promise<number> {
   let url: string;
 
   beforeAll(async () => {
-    certificates = new Certificates();
+    certificates = new Certificates(install?.folder ?? '');
     port = await freePort();
     url = `amqps://guest:guest@localhost:${port}`;
     server = await RabbitMqServer.start({

@@ -1,0 +1,121 @@
+/**
+ * Messages to pull instead of callbacks to be called: an async iterable between a channel that pushes and a loop that
+ * pulls. How its consumers start and end is the channel's.
+ */
+import { AmqpError } from '../errors.js';
+import type { Message } from './message.js';
+
+/** What a stream asks of its channel. */
+export interface MessageSource {
+  /** Called before the first message is awaited. */
+  start(): Promise<void>;
+  /** The loop was left: end the consumers. */
+  stop(): Promise<void>;
+}
+
+type End = { readonly error: AmqpError | undefined };
+
+/**
+ * Ends when its consumer is cancelled, rejects when the channel dies, and cancels when the loop is left. What was delivered
+ * and not yet pulled goes back to the queue then. The prefetch of the consumer bounds what waits here.
+ */
+export class MessageStream implements AsyncIterableIterator<Message>, AsyncDisposable {
+  readonly #source: MessageSource;
+  readonly #waiting: Message[] = [];
+  #started: Promise<void> | undefined;
+  #stopped: Promise<void> | undefined;
+  #end: End | undefined;
+  #wake: (() => void) | undefined;
+  #unlisten: (() => void) | undefined;
+
+  /** @internal Made by `Channel.consume()` and `Queue.consume()`. */
+  constructor(source: MessageSource) {
+    this.#source = source;
+  }
+
+  /** True once no more messages come; those that came may still be pulled. */
+  get isEnded(): boolean {
+    return this.#end !== undefined;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async next(): Promise<IteratorResult<Message, undefined>> {
+    if (this.#end === undefined) {
+      this.#started ??= this.#source.start();
+      await this.#started;
+    }
+    for (;;) {
+      const message = this.#waiting.shift();
+      if (message !== undefined) return { done: false, value: message };
+      if (this.#end !== undefined) {
+        if (this.#end.error !== undefined) throw this.#end.error;
+        return { done: true, value: undefined };
+      }
+      await new Promise<void>((resolve) => {
+        const others = this.#wake;
+        this.#wake = () => {
+          others?.();
+          resolve();
+        };
+      });
+    }
+  }
+
+  /** Leaves the loop: the consumer is cancelled. */
+  async return(): Promise<IteratorResult<Message, undefined>> {
+    this.end(undefined);
+    this.#stopped ??= this.#stop();
+    await this.#stopped;
+    return { done: true, value: undefined };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.return();
+  }
+
+  /** @internal */
+  push(message: Message): void {
+    // A message that crosses the cancel: somebody else shall have it.
+    if (this.#stopped !== undefined) message.nack();
+    else this.#waiting.push(message);
+    this.#wakeUp();
+  }
+
+  /** @internal Ends with `ABORTED` when the signal fires, and cancels the consumer. */
+  endOn(signal: AbortSignal | undefined): void {
+    const onAbort = (): void => {
+      this.end(new AmqpError('ABORTED', 'The loop over messages was aborted.', { cause: signal?.reason }));
+      void this.return();
+    };
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#unlisten = () => signal?.removeEventListener('abort', onAbort);
+  }
+
+  /** @internal No more messages come: in order, or because of an error. */
+  end(error: AmqpError | undefined): void {
+    this.#end ??= { error };
+    this.#unlisten?.();
+    this.#wakeUp();
+  }
+
+  async #stop(): Promise<void> {
+    for (const message of this.#waiting.splice(0)) message.nack();
+    if (this.#started === undefined) return;
+    try {
+      await this.#started;
+      await this.#source.stop();
+    } catch {
+      // It never started, or the channel is gone and the consumer with it.
+    }
+  }
+
+  #wakeUp(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+}
