@@ -17,9 +17,9 @@ export type {
   ReturnedMessage,
   StreamOptions,
 } from './client/channel-options.js';
-export { Connection, connect } from './client/connection.js';
+export { type ConnectOptions, Connection, connect } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
-export type { Mechanism, UserCredentials } from './client/credentials.js';
+export type { CredentialsProvider, Mechanism, SaslMechanism, UserCredentials } from './client/credentials.js';
 export type { TlsOptions } from './client/dial.js';
 export type { Duration } from './client/duration.js';
 export { Message } from './client/message.js';

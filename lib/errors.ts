@@ -17,6 +17,7 @@
  * | `NOT_AMQP` | The peer answered with something that is not AMQP, or hung up before saying anything. |
  * | `VERSION_MISMATCH` | The peer speaks another version of AMQP. |
  * | `AUTHENTICATION_FAILED` | The broker refused the user name, password or mechanism. |
+ * | `CREDENTIALS_FAILED` | The provider of credentials threw, or returned none. |
  * | `VHOST_REFUSED` | The virtual host does not exist or is not open to this user. |
  * | `CONNECTION_CLOSED` | The connection was closed in an orderly way, by either side. |
  * | `CONNECTION_LOST` | The connection ended without a closing handshake: network, crash, missed heartbeats. |
@@ -46,6 +47,7 @@ export type AmqpErrorCode =
   | 'NOT_AMQP'
   | 'VERSION_MISMATCH'
   | 'AUTHENTICATION_FAILED'
+  | 'CREDENTIALS_FAILED'
   | 'VHOST_REFUSED'
   | 'CONNECTION_CLOSED'
   | 'CONNECTION_LOST'

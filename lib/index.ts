@@ -12,7 +12,7 @@ export type {
 } from './client/channel-options.js';
 export type { Connection } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
-export type { UserCredentials } from './client/credentials.js';
+export type { CredentialsProvider, UserCredentials } from './client/credentials.js';
 export type { TlsOptions } from './client/dial.js';
 export type { Duration } from './client/duration.js';
 export type { Message } from './client/message.js';

@@ -140,7 +140,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
       look(this.#status);
     });
     try {
-      return await (signal === undefined ? waited : orAborted(waited, signal));
+      return await orAborted(waited, signal);
     } finally {
       this.off('status', look);
     }

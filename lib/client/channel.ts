@@ -16,7 +16,8 @@ import type {
 } from './channel-options.js';
 import { tell } from './listeners.js';
 import type { Message } from './message.js';
-import { type MessageSource, MessageStream } from './message-stream.js';
+import type { MessageStream } from './message-stream.js';
+import { MessageStreams } from './message-streams.js';
 import { Queue } from './queue.js';
 
 /** A channel on which `confirmSelect` was called: every publish is a promise of its confirm. */
@@ -33,31 +34,22 @@ export interface ConfirmChannel extends Channel {
   ): Promise<void>;
 }
 
-/** The consumers without a callback, taken together. */
-interface PullConsumer extends ConsumerCallbacks {
-  readonly stream: MessageStream;
-  readonly onStart: (consumerTag: string) => void;
-  readonly onCancel: (consumerTag: string) => void;
-}
-
 /**
  * One channel of a connection, made by `connection.channel()`. Its methods have the specification's names. What the broker
  * refuses (403, 404, 405, 406) ends the channel, not the connection; the rejected promise says why.
  */
 export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposable {
   readonly #core: ChannelCore;
-  /** Loops that wait for messages. */
-  readonly #streams = new Set<MessageStream>();
-  /** What `basicConsume` without a callback delivers to, and `consume()` pulls from. */
-  #pulled: PullConsumer | undefined;
+  readonly #streams: MessageStreams;
 
   /** @internal Made by `Connection.channel()`. */
   constructor(core: ChannelCore) {
     super();
     this.#core = core;
+    this.#streams = new MessageStreams(this);
     core.listener = {
       closed: (error) => {
-        for (const stream of this.#streams) stream.end(error);
+        this.#streams.end(error);
         tell(this, 'close', [error], core.callbackFailed);
       },
       returned: (message) => {
@@ -234,13 +226,12 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
           : `The channel already has a consumer tagged ${quoted(consumerTag)}. Choose another tag.`,
       );
     }
-    const callbacks =
-      typeof consumer === 'function' ? { onMessage: consumer } : (consumer ?? this.#pulling({ anew: true }));
+    const wanted = consumer === undefined ? this.#streams.forConsumer(consumerTag) : consumer;
+    const callbacks = typeof wanted === 'function' ? { onMessage: wanted } : wanted;
     // Found out at the first delivery, it would be too late.
-    if (typeof (callbacks as Partial<ConsumerCallbacks> | undefined)?.onMessage !== 'function') {
+    if (typeof (callbacks as Partial<ConsumerCallbacks> | null)?.onMessage !== 'function') {
       throw new AmqpError('INVALID_ARGUMENT', 'A consumer has to be a function, or an object with onMessage.');
     }
-    if (callbacks === this.#pulled) this.#pulled.onStart(consumerTag);
     await this.#core.consume(callbacks, {
       queue,
       consumerTag,
@@ -267,69 +258,13 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
    * ```
    */
   consume(queue?: string, options: StreamOptions = {}): MessageStream {
-    if (queue === undefined) return this.#pulling({ anew: false }).stream;
-    const { prefetch = 50, signal, ...consume } = options;
-    let consumerTag: string | undefined;
-    const stream: MessageStream = this.#stream({
-      start: async () => {
-        // Sent together, so that no other consumer's prefetch comes between.
-        const bounded = this.basicQos(prefetch);
-        const started = this.basicConsume(queue, streamCallbacks(stream), consume);
-        await bounded;
-        consumerTag = await started;
-      },
-      stop: async () => {
-        if (consumerTag !== undefined && this.isOpen) await this.basicCancel(consumerTag);
-      },
-    });
-    stream.endOn(signal);
-    return stream;
-  }
-
-  /**
-   * The stream of the consumers without a callback, and the callbacks that fill it. It ends with the last of them, and may be
-   * looped over still; `anew` is for a consumer that starts after that.
-   */
-  #pulling({ anew }: { readonly anew: boolean }): PullConsumer {
-    if (this.#pulled !== undefined && !(anew && this.#pulled.stream.isEnded)) return this.#pulled;
-    const tags = new Set<string>();
-    const stream = this.#stream({
-      start: () => Promise.resolve(),
-      stop: async () => {
-        if (this.isOpen) await Promise.all([...tags].map((tag) => this.basicCancel(tag)));
-      },
-    });
-    const ended = (tag: string): void => {
-      tags.delete(tag);
-      if (tags.size === 0) stream.end(undefined);
-    };
-    this.#pulled = {
-      stream,
-      onMessage: (message) => {
-        stream.push(message);
-      },
-      onStart: (tag) => tags.add(tag),
-      onCancel: ended,
-    };
-    return this.#pulled;
-  }
-
-  #stream(source: MessageSource): MessageStream {
-    const stream: MessageStream = new MessageStream({
-      start: () => source.start(),
-      stop: async () => {
-        this.#streams.delete(stream);
-        await source.stop();
-      },
-    });
-    this.#streams.add(stream);
-    return stream;
+    return queue === undefined ? this.#streams.ofAll() : this.#streams.of(queue, options);
   }
 
   /** Ends a consumer. Messages that are on their way still arrive until this resolves; with `noWait` they go back when the channel closes. */
   async basicCancel(consumerTag: string, { noWait = false }: NoWaitOptions = {}): Promise<void> {
     await this.#core.cancel(consumerTag, noWait);
-    this.#pulled?.onCancel(consumerTag);
+    this.#streams.cancelled(consumerTag);
   }
 
   /** Fetches one message; undefined when the queue is empty. `messageCount` is how many are left behind it. */
@@ -423,15 +358,4 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-function streamCallbacks(stream: MessageStream): ConsumerCallbacks {
-  return {
-    onMessage: (message) => {
-      stream.push(message);
-    },
-    onCancel: () => {
-      stream.end(undefined);
-    },
-  };
 }

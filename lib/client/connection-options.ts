@@ -2,11 +2,18 @@
  * What a user says about a connection (URL, options), checked and completed once. Everything behind this door finds every
  * field present. Dialling and the handshake are done elsewhere.
  */
+import { readFileSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
 import { AmqpError, printable } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { FRAME_MIN_SIZE } from '../protocol/frame.js';
-import { Credentials, type Mechanism, type UserCredentials } from './credentials.js';
+import {
+  Credentials,
+  type CredentialsProvider,
+  type Mechanism,
+  type UserCredentials,
+  isMechanismName,
+} from './credentials.js';
 import type { TlsOptions } from './dial.js';
 import { type Duration, timerMilliseconds } from './duration.js';
 
@@ -18,9 +25,15 @@ export interface ConnectionOptions {
   readonly port?: number | undefined;
   /** Virtual host. @default '/' */
   readonly vhost?: string | undefined;
-  /** @default guest/guest, which RabbitMQ accepts from the same machine only */
-  readonly credentials?: UserCredentials | undefined;
-  /** SASL mechanism to insist on. @default the first of PLAIN, AMQPLAIN that the broker offers */
+  /**
+   * User name and password, or a function that is asked for them on every attempt to connect and before they expire.
+   * @default guest/guest, which RabbitMQ accepts from the same machine only
+   */
+  readonly credentials?: UserCredentials | CredentialsProvider | undefined;
+  /**
+   * SASL mechanism to insist on. `'EXTERNAL'` needs a client certificate in `tls`.
+   * @default the first of PLAIN, AMQPLAIN that the broker offers
+   */
   readonly mechanism?: Mechanism | undefined;
   /**
    * `true` or `node:tls` options to encrypt. Certificates and host names are verified unless `rejectUnauthorized: false` says
@@ -55,6 +68,8 @@ export interface ResolvedConnectionOptions {
   readonly port: number;
   readonly vhost: string;
   readonly credentials: Credentials;
+  /** Where to get credentials instead. */
+  readonly credentialsProvider: CredentialsProvider | undefined;
   readonly mechanisms: readonly Mechanism[];
   readonly tls: TlsOptions | undefined;
   /** Seconds. */
@@ -90,13 +105,13 @@ const CHECKS: Record<keyof ConnectionOptions, Check> = {
   port: integer(1, 65_535),
   vhost: text,
   credentials: (value) =>
-    typeof value === 'object' &&
-    value !== null &&
-    typeof (value as UserCredentials).username === 'string' &&
-    typeof (value as UserCredentials).password === 'string'
+    typeof value === 'function' || isCredentials(value)
       ? undefined
-      : 'an object with username and password',
-  mechanism: (value) => (value === 'PLAIN' || value === 'AMQPLAIN' ? undefined : "'PLAIN' or 'AMQPLAIN'"),
+      : 'an object with username and password, or a function that returns one',
+  mechanism: (value) =>
+    isMechanismName(value) || typeof (value as { respond?: unknown } | null)?.respond === 'function'
+      ? undefined
+      : "'PLAIN', 'AMQPLAIN', 'EXTERNAL', or an object with name and respond",
   tls: (value) => (typeof value === 'boolean' ? undefined : object(value)),
   heartbeat: duration,
   frameMax: (value) =>
@@ -139,12 +154,23 @@ export function resolveConnectionOptions(
     );
   }
 
+  const credentials = given.credentials ?? { username: 'guest', password: 'guest' };
   const tls = given.tls === true ? {} : given.tls === false ? undefined : given.tls;
+  if (given.mechanism === 'EXTERNAL' && given.dial === undefined && tls?.cert === undefined && tls?.pfx === undefined) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      'The mechanism EXTERNAL needs a client certificate: give tls.cert and tls.key, or tls.pfx.',
+    );
+  }
   return {
     hostname: given.hostname ?? 'localhost',
     port: given.port ?? (tls === undefined ? 5672 : 5671),
     vhost: given.vhost ?? '/',
-    credentials: new Credentials(given.credentials?.username ?? 'guest', given.credentials?.password ?? 'guest'),
+    credentials:
+      typeof credentials === 'function'
+        ? new Credentials('', '')
+        : new Credentials(credentials.username, credentials.password),
+    credentialsProvider: typeof credentials === 'function' ? credentials : undefined,
     mechanisms: given.mechanism === undefined ? ['PLAIN', 'AMQPLAIN'] : [given.mechanism],
     tls,
     heartbeat: wholeSeconds(given.heartbeat ?? '10s'),
@@ -165,6 +191,11 @@ export function addressOf(options: ResolvedConnectionOptions): string {
   if (options.dial !== undefined) return 'the dialled transport';
   const host = options.hostname.includes(':') ? `[${options.hostname}]` : options.hostname;
   return `${printable(host, 255)}:${options.port}`;
+}
+
+function isCredentials(value: unknown): value is UserCredentials {
+  const { username, password } = (value ?? {}) as Partial<UserCredentials>;
+  return typeof username === 'string' && typeof password === 'string';
 }
 
 /** A `URL` has no properties of its own: it would pass for options that are all left out. */
@@ -210,6 +241,16 @@ const QUERY: Readonly<Record<string, (value: string) => ConnectionOptions>> = {
   channel_max: (value) => ({ channelMax: Number(value) }),
   frame_max: (value) => ({ frameMax: Number(value) }),
   auth_mechanism: (value) => ({ mechanism: value.toUpperCase() as Mechanism }),
+  cacertfile: (value) => ({ tls: { ca: fileNamed(value, 'cacertfile') } }),
+  certfile: (value) => ({ tls: { cert: fileNamed(value, 'certfile') } }),
+  keyfile: (value) => ({ tls: { key: fileNamed(value, 'keyfile') } }),
+  server_name_indication: (value) => ({ tls: { servername: value } }),
+  verify: (value) => {
+    if (value === 'verify_peer') return {};
+    throw invalidUrl(
+      'its parameter verify has to be verify_peer. What a URL says is too easily copied to turn verification off',
+    );
+  },
 };
 const NUMERIC_QUERY = new Set(['heartbeat', 'connection_timeout', 'channel_max', 'frame_max']);
 
@@ -250,9 +291,30 @@ function parseUrl(given: string): ConnectionOptions {
       );
     }
     if (NUMERIC_QUERY.has(name) && !/^\d+$/.test(value)) throw invalidUrl(`its parameter ${name} has to be a number`);
-    options = { ...options, ...read(value) };
+    options = merged(options, read(value));
   }
   return options;
+}
+
+/** TLS options from several parameters add up; a URL without TLS has none. */
+function merged(options: ConnectionOptions, more: ConnectionOptions): ConnectionOptions {
+  if (more.tls === undefined) return { ...options, ...more };
+  if (options.tls === false) throw invalidUrl('its TLS parameters need the scheme amqps:');
+  return { ...options, tls: { ...(options.tls === true ? {} : options.tls), ...(more.tls as TlsOptions) } };
+}
+
+function fileNamed(path: string, parameter: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    throw new AmqpError(
+      'INVALID_URL',
+      `The file named by the parameter ${parameter} of the broker's URL cannot be read; see the cause.`,
+      {
+        cause,
+      },
+    );
+  }
 }
 
 function decoded(part: string, what: string): string {

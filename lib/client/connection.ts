@@ -25,7 +25,9 @@ import {
   addressOf,
   resolveConnectionOptions,
 } from './connection-options.js';
-import { dial } from './dial.js';
+import { askFor } from './credentials.js';
+import { keepFresh } from './credentials-refresh.js';
+import { aborted, dial } from './dial.js';
 import {
   type HandshakeLine,
   type HandshakeStep,
@@ -37,6 +39,8 @@ import {
 import { Heartbeat, type HeartbeatLine } from './heartbeat.js';
 import { tell, warnOf } from './listeners.js';
 import { HIGH_WATER_MARK, Outbox } from './outbox.js';
+import { PendingRequests } from './pending-requests.js';
+import { orAborted } from './wait.js';
 
 interface ConnectionEvents {
   /** Ended; with the error, unless `close()` was called. Emitted once. */
@@ -54,9 +58,15 @@ type State =
   | { readonly name: 'closing'; readonly closed: Promise<void> }
   | { readonly name: 'closed'; readonly reason: AmqpError; readonly error: AmqpError | undefined };
 
+/** Options of `connect`. */
+export interface ConnectOptions extends ConnectionOptions {
+  /** Ends the attempt to connect: it rejects with `ABORTED`. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * Opens a connection. Rejects with an `AmqpError`: `INVALID_URL`, `INVALID_OPTION`, `CONNECT_FAILED`, `CONNECT_TIMEOUT`,
- * `HANDSHAKE_TIMEOUT`, `NOT_AMQP`, `VERSION_MISMATCH`, `AUTHENTICATION_FAILED`, `VHOST_REFUSED`, `CONNECTION_CLOSED`.
+ * `HANDSHAKE_TIMEOUT`, `NOT_AMQP`, `VERSION_MISMATCH`, `AUTHENTICATION_FAILED`, `CREDENTIALS_FAILED`, `VHOST_REFUSED`, `CONNECTION_CLOSED`, `ABORTED`.
  *
  * @example
  * ```ts
@@ -64,13 +74,21 @@ type State =
  * const channel = await connection.channel();
  * ```
  */
-export async function connect(url?: string | ConnectionOptions, options?: ConnectionOptions): Promise<Connection> {
-  return await openConnection(resolveConnectionOptions(url, options));
+export async function connect(url?: string | ConnectOptions, options: ConnectOptions = {}): Promise<Connection> {
+  const { signal: first, ...alone } = typeof url === 'object' ? url : {};
+  const { signal = first, ...more } = options;
+  return await openConnection(resolveConnectionOptions(typeof url === 'object' ? alone : url, more), signal);
 }
 
 /** `connect` for options that are checked already. */
 export async function openConnection(options: ResolvedConnectionOptions, signal?: AbortSignal): Promise<Connection> {
-  return await new Connection(await dial(options, signal), options).open(signal);
+  const { credentialsProvider: provider } = options;
+  if (provider === undefined) return await new Connection(await dial(options, signal), options).open(signal);
+  // Asked before dialling: a broker gives a client ten seconds for the handshake.
+  const credentials = await orAborted(askFor(provider), signal);
+  const connection = await new Connection(await dial(options, signal), { ...options, credentials }).open(signal);
+  keepFresh(connection, provider, credentials);
+  return connection;
 }
 
 /**
@@ -87,6 +105,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   readonly #handshake: MethodQueue;
   readonly #channels = new Map<number, ChannelCore>();
   readonly #channelLine: ChannelLine;
+  /** Requests on channel 0. */
+  readonly #pending = new PendingRequests();
   #numbers = new ChannelNumbers(0);
   #negotiated: Negotiated | undefined;
   #heartbeat: Heartbeat | undefined;
@@ -204,6 +224,20 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Gives the broker a new password or token before the present one expires (https://www.rabbitmq.com/docs/oauth2). */
+  async updateSecret(newSecret: string, reason = ''): Promise<void> {
+    await new Promise((resolve, reject) => {
+      this.#assertOpen('connection.update-secret');
+      const withdraw = this.#pending.add({ name: 'connection.update-secret', consumerTag: undefined, resolve, reject });
+      try {
+        this.#outbox.method(0, 'connection.update-secret', { newSecret, reason });
+      } catch (error) {
+        withdraw();
+        throw error;
+      }
+    });
   }
 
   /** @internal */
@@ -361,6 +395,9 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
         this.#blocked = undefined;
         this.#tell('unblocked');
         return;
+      case 'connection.update-secret-ok':
+        this.#pending.answer(method, undefined);
+        return;
       default:
         throw new ProtocolError(503, `The peer sent ${method.name} on channel 0.`, { method: method.name });
     }
@@ -445,6 +482,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     this.#blocked = undefined;
     this.#handshake.fail(handshakeEnded(this.#step, this.#options, reason));
     for (const channel of [...this.#channels.values()]) channel.connectionEnded(reason, asked);
+    this.#pending.fail(reason);
     this.#outbox.end(reason);
     this.#closeAnswered?.();
     // What is written (close-ok, the reason of a close) still leaves; then both directions end. `destroySoon` of a socket.
@@ -509,10 +547,6 @@ class MethodQueue {
   rest(): readonly Method[] {
     return this.#methods.splice(0);
   }
-}
-
-function aborted(cause: unknown): AmqpError {
-  return cause instanceof AmqpError ? cause : new AmqpError('ABORTED', 'Connecting was aborted.', { cause });
 }
 
 /** What a bug or the peer threw, as this family's error. */

@@ -14,7 +14,6 @@ const KEEP_ALIVE_DELAY = 60_000;
 
 /** The open transport. Rejects with `CONNECT_FAILED` or `CONNECT_TIMEOUT`, or with the signal's reason. */
 export async function dial(options: ResolvedConnectionOptions, signal?: AbortSignal): Promise<Duplex> {
-  signal?.throwIfAborted();
   const { promise, abandon } = options.dial === undefined ? dialSocket(options) : dialCustom(options.dial);
   const deadline = new AbortController();
   const timer = setTimeout(() => {
@@ -32,10 +31,15 @@ export async function dial(options: ResolvedConnectionOptions, signal?: AbortSig
   } catch (cause) {
     if (!over.aborted) throw connectFailed(options, cause);
     abandon();
-    throw cause;
+    throw aborted(cause);
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** What a signal's reason becomes, where it is none of ours. */
+export function aborted(cause: unknown): AmqpError {
+  return cause instanceof AmqpError ? cause : new AmqpError('ABORTED', 'Connecting was aborted.', { cause });
 }
 
 /** A transport on its way; what opens after `abandon` is destroyed. */

@@ -6,6 +6,8 @@
  *   "AMQP" 0 0 9 1  ────────────►           a server of another version answers with its own header, and hangs up
  *                   ◄──────────── start
  *   start-ok        ────────────►           a wrong password: close 403, after a delay of 3 s in RabbitMQ
+ *                   ◄──────────── secure
+ *   secure-ok       ────────────►           as often as the mechanism has it; PLAIN, AMQPLAIN and EXTERNAL never do
  *                   ◄──────────── tune
  *   tune-ok, open   ────────────►           an unknown virtual host: close 530
  *                   ◄──────────── open-ok
@@ -17,7 +19,7 @@ import { PROTOCOL_HEADER, FRAME_MIN_SIZE } from '../protocol/frame.js';
 import type { Method, MethodArgs, MethodName } from '../protocol/methods.js';
 import { type ResolvedConnectionOptions, addressOf } from './connection-options.js';
 import { VERSION } from '../version.js';
-import { authenticate } from './credentials.js';
+import { type SaslMechanism, chooseMechanism } from './credentials.js';
 
 /** What the handshake needs of a connection. */
 export interface HandshakeLine {
@@ -68,16 +70,16 @@ export async function shakeHands(
     throw versionMismatch(options, `${start.versionMajor}-${start.versionMinor}`);
   }
 
-  const { mechanism, response } = authenticate(options.mechanisms, String(start.mechanisms), options.credentials);
+  const mechanism = chooseMechanism(options.mechanisms, String(start.mechanisms));
   reached('tune');
   line.send('connection.start-ok', {
     clientProperties: clientProperties(options),
-    mechanism,
-    response,
+    mechanism: mechanism.name,
+    response: await responseOf(mechanism, () => mechanism.respond(options.credentials)),
     locale: 'en_US',
   });
 
-  const tune = await expect(line, 'connection.tune');
+  const tune = await tuneAfterChallenges(line, mechanism, options);
   const negotiated: Negotiated = {
     serverProperties: start.serverProperties,
     // A channel number has 16 bits, and 0 is the connection itself.
@@ -93,8 +95,48 @@ export async function shakeHands(
   return negotiated;
 }
 
+/** What a mechanism says; one of the user's own may throw. */
+async function responseOf(
+  { name }: SaslMechanism,
+  respond: () => Uint8Array | Promise<Uint8Array> | undefined,
+): Promise<Uint8Array> {
+  try {
+    return (await respond()) ?? Buffer.alloc(0);
+  } catch (cause) {
+    throw new AmqpError(
+      'CREDENTIALS_FAILED',
+      `The mechanism ${printable(name, 40)} failed to respond; see the cause.`,
+      { cause },
+    );
+  }
+}
+
+/** Answers challenges until the server has seen enough. */
+async function tuneAfterChallenges(
+  line: HandshakeLine,
+  mechanism: SaslMechanism,
+  { credentials }: ResolvedConnectionOptions,
+): Promise<MethodArgs<'connection.tune'>> {
+  for (;;) {
+    const method = await line.receive();
+    if (method.name !== 'connection.secure') return argsOf(method, 'connection.tune');
+    if (mechanism.answer === undefined) {
+      throw new AmqpError(
+        'AUTHENTICATION_FAILED',
+        `The broker sent a challenge, and the mechanism ${printable(mechanism.name, 40)} has no answer to it. Choose another mechanism.`,
+      );
+    }
+    const { challenge } = method.args;
+    const response = await responseOf(mechanism, () => mechanism.answer?.(Buffer.from(challenge), credentials));
+    line.send('connection.secure-ok', { response });
+  }
+}
+
 async function expect<N extends MethodName>(line: HandshakeLine, name: N): Promise<MethodArgs<N>> {
-  const method = await line.receive();
+  return argsOf(await line.receive(), name);
+}
+
+function argsOf<N extends MethodName>(method: Method, name: N): MethodArgs<N> {
   if (method.name === name) return method.args as MethodArgs<N>;
   throw new ProtocolError(503, `The peer sent ${method.name} where ${name} had to come.`, { method: method.name });
 }

@@ -12,7 +12,8 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /** The result of `promise`, or a rejection with the signal's reason when it fires first. */
-export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await promise;
   if (signal.aborted) {
     promise.catch(() => undefined);
     throw signal.reason as Error;

@@ -242,7 +242,7 @@ const REFUSED: readonly (readonly [what: string, call: Call, message: RegExp])[]
   ['a binding key of 256 bytes', (c) => c.queueBind('q', 'x', LONG_UTF8), /routingKey of queue\.bind/],
   ['a consumer tag of 256 bytes', (c) => c.basicConsume('q', () => undefined, { consumerTag: LONG }), /consumerTag/],
   ['an empty consumer tag', (c) => c.basicConsume('q', () => undefined, { consumerTag: '' }), /cannot be empty/],
-  ['a consumer that is nothing', (c) => c.basicConsume('q', wrong(undefined)), /consumer has to be a function/],
+  ['a consumer that is nothing', (c) => c.basicConsume('q', wrong(null)), /consumer has to be a function/],
   ['a consumer without onMessage', (c) => c.basicConsume('q', wrong({})), /onMessage/],
   ['a message id of 256 bytes', (c) => c.basicPublish('', 'q', '', { messageId: LONG_UTF8 }), /messageId is 256 bytes/],
   ['a header name of 256 bytes', (c) => c.basicPublish('', 'q', '', { headers: { [LONG]: 1 } }), /256 bytes/],

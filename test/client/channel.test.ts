@@ -102,9 +102,16 @@ describe('exchanges', () => {
     expect(await get(queue)).toBeUndefined();
   });
 
-  test('an unknown type ends the connection, as the broker has it', async () => {
+  test('an unknown type ends what the broker has it end: the connection, from RabbitMQ 4 on the channel alone', async () => {
     const error = await failure(channel.exchangeDeclare(scratch.exchangeName(), 'no-such-type'));
-    expect(error).toMatchObject({ replyCode: 503, closedBy: 'server', method: 'exchange.declare' });
+    expect(error).toMatchObject({ closedBy: 'server', method: 'exchange.declare' });
+    // Up to RabbitMQ 3 it is COMMAND_INVALID, a hard error (AMQP 0-9-1, 1.2); RabbitMQ 4 says PRECONDITION_FAILED, a soft one.
+    const version = connection.serverProperties['version'] as string;
+    expect([error.code, error.replyCode, channel.isOpen, connection.isOpen]).toEqual(
+      Number.parseInt(version, 10) < 4
+        ? ['CONNECTION_CLOSED', 503, false, false]
+        : ['CHANNEL_CLOSED', 406, false, true],
+    );
   });
 });
 

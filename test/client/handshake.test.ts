@@ -187,10 +187,6 @@ describe('the handshake', () => {
   test.each([
     ['tune in place of start', [frameOf(0, 'connection.tune', { channelMax: 0, frameMax: 0, heartbeat: 0 })]],
     ['start twice', [frameOf(0, 'connection.start', start), frameOf(0, 'connection.start', start)]],
-    [
-      'a challenge to PLAIN',
-      [frameOf(0, 'connection.start', start), frameOf(0, 'connection.secure', { challenge: '?' })],
-    ],
     ['a method of a channel', [frameOf(1, 'channel.open-ok', {})]],
     ['a method of the basic class', [frameOf(0, 'basic.qos-ok', {})]],
   ])('ends with PROTOCOL_ERROR after %s', async (_, frames) => {
