@@ -465,10 +465,9 @@ describe('an answer', () => {
     await other.close();
     expect(kept.map((got) => got?.message.ack())).toEqual([false, false]);
     const again = [await get(queue), await get(queue)];
-    expect(again.map((message) => [text(message), message?.redelivered])).toEqual([
-      ['a', true],
-      ['b', true],
-    ]);
+    expect(again.map((message) => message?.redelivered)).toEqual([true, true]);
+    // Which of the two comes first is the broker's affair.
+    expect(again.map(text).sort()).toEqual(['a', 'b']);
   });
 
   test('for many at once is by tag: basicAck and basicNack with multiple', async () => {
