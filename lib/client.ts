@@ -25,12 +25,14 @@ export type { Duration } from './client/duration.js';
 export { Message } from './client/message.js';
 export type { MessageStream } from './client/message-stream.js';
 export type { Queue } from './client/queue.js';
+export type { RepublishOptions } from './client/republisher.js';
 export {
   AmqpError,
   type AmqpErrorCode,
   type AmqpErrorFacts,
   ProtocolError,
   PublishNackedError,
+  PublisherBufferFullError,
   PublishOutcomeUnknownError,
   PublishRefusedError,
   UnroutableError,

@@ -28,6 +28,7 @@
  * | `UNROUTABLE` | A mandatory message reached no queue. |
  * | `PUBLISH_NACKED` | The broker refused to take charge of a message. |
  * | `PUBLISH_REFUSED` | The broker refused the exchange that a message was published to: it does not exist, or is not open to this user. |
+ * | `PUBLISHER_BUFFER_FULL` | There is no connection, and as many publishes wait for one as may. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
  * | `INVALID_DEFINITION` | An exchange, queue, binding or consumer is declared in a way that cannot work. |
  * | `TOPOLOGY_CONFLICT` | The broker has an exchange or queue of that name with other properties. |
@@ -58,6 +59,7 @@ export type AmqpErrorCode =
   | 'UNROUTABLE'
   | 'PUBLISH_NACKED'
   | 'PUBLISH_REFUSED'
+  | 'PUBLISHER_BUFFER_FULL'
   | 'PUBLISH_OUTCOME_UNKNOWN'
   | 'INVALID_DEFINITION'
   | 'TOPOLOGY_CONFLICT'
@@ -167,6 +169,19 @@ export class PublishRefusedError extends AmqpError {
       'PUBLISH_REFUSED',
       `The broker refused the message to ${destination(exchange, routingKey)}; it is not stored. ${cause.message}`,
       { ...factsOf(cause), cause },
+    );
+  }
+}
+
+/** There is no connection, and as many publishes wait for one as may. The message was not sent. */
+export class PublisherBufferFullError extends AmqpError {
+  override readonly name = 'PublisherBufferFullError';
+
+  constructor(count: number, bytes: number) {
+    super(
+      'PUBLISHER_BUFFER_FULL',
+      `The message was not sent: there is no connection, and ${count} messages of ${bytes} bytes wait for one already. ` +
+        'Publish it again later, or let more of them wait (maxBuffered, maxBufferedBytes).',
     );
   }
 }

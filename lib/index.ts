@@ -15,11 +15,13 @@ export type { ConnectionOptions } from './client/connection-options.js';
 export type { CredentialsProvider, UserCredentials } from './client/credentials.js';
 export type { TlsOptions } from './client/dial.js';
 export type { Duration } from './client/duration.js';
+export type { RepublishOptions } from './client/republisher.js';
 export type { Message } from './client/message.js';
 export {
   AmqpError,
   type AmqpErrorCode,
   PublishNackedError,
+  PublisherBufferFullError,
   PublishOutcomeUnknownError,
   PublishRefusedError,
   UnroutableError,

@@ -16,6 +16,7 @@ import type {
   QueueDeclareOptions,
 } from './channel-options.js';
 import type { Message } from './message.js';
+import { type RepublishOptions, Republisher } from './republisher.js';
 import { ended } from './wait.js';
 
 /** Longest wait for the broker to end a consumer, in milliseconds. */
@@ -38,9 +39,12 @@ export class AmqpChannel implements AsyncDisposable {
   /** Each on a channel of its own: what ends one, such as a queue that is gone, ends neither the others nor this handle. */
   readonly #consumers = new Map<string, AmqpConsumer>();
   readonly #life = new AbortController();
+  readonly #publishes: Republisher;
 
-  constructor(connection: AmqpConnection) {
+  /** Throws `INVALID_OPTION`. */
+  constructor(connection: AmqpConnection, options?: RepublishOptions) {
     this.#connection = connection;
+    this.#publishes = new Republisher(this, options);
   }
 
   /** The present channel, opened when there is none. It lives once: ask again after a loss. */
@@ -153,14 +157,18 @@ export class AmqpChannel implements AsyncDisposable {
     return await (await this.opened()).basicGet(queue, options);
   }
 
-  /** Publishes with a confirm; see `ConfirmChannel.basicPublish`. */
+  /**
+   * Publishes with a confirm; see `ConfirmChannel.basicPublish`. While there is no connection it waits, within the bounds of
+   * `RepublishOptions`; what a loss leaves unconfirmed is sent again, in order. The body must not change before it is
+   * confirmed. When the signal fires before the message has left, it is not sent.
+   */
   async basicPublish(
     exchange: string,
     routingKey: string,
     body: string | Uint8Array,
-    options?: PublishOptions,
+    { signal, ...options }: PublishOptions & { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
-    await (await this.opened()).basicPublish(exchange, routingKey, body, options);
+    await this.#publishes.publish(exchange, routingKey, body, options, signal);
   }
 
   /** Closes for good, consumers and all; what they have not answered goes back to the queue. The connection stays. */

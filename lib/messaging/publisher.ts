@@ -1,10 +1,8 @@
 /** Publishing with a known outcome: serialised, persistent, mandatory and confirmed. */
 import { randomUUID } from 'node:crypto';
 import type { AmqpChannel } from '../client/amqp-channel.js';
-import type { ConfirmChannel } from '../client/channel.js';
 import { type Duration, milliseconds, timerMilliseconds } from '../client/duration.js';
-import { orAborted } from '../client/wait.js';
-import { AmqpError, quoted } from '../errors.js';
+import { AmqpError } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { serialize } from './serializer.js';
 
@@ -33,7 +31,8 @@ export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMo
  * - `UnroutableError`: no queue took it (and `mandatory` is on),
  * - `PublishNackedError`: the broker refused it, for a full queue for one,
  * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
- * - `PublishOutcomeUnknownError`: the channel was lost before the confirm,
+ * - `PublishOutcomeUnknownError`: the channel was lost before the confirm, and the message may not be sent again,
+ * - `PublisherBufferFullError`: there is no connection, and too many publishes wait for one,
  * - `UNSERIALIZABLE`, `INVALID_ARGUMENT`: nothing was sent,
  * - `ABORTED`: the deadline passed or the signal fired.
  *
@@ -66,8 +65,8 @@ export class AmqpPublisher {
     const { body, contentType } = serialize(payload);
     const { expiration, persistent, timeout, signal, appId, ...rest } = options;
     const deadline = timeout === undefined ? this.#timeout : timerMilliseconds(timeout, 'timeout');
-    await this.#inTime(deadline, signal, `${quoted(exchange)} with routing key ${quoted(routingKey)}`, (channel) =>
-      channel.basicPublish(exchange, routingKey, body, {
+    await this.#inTime(deadline, signal, (ended) =>
+      this.#channel.basicPublish(exchange, routingKey, body, {
         ...rest,
         // Given as undefined is not given.
         contentType: rest.contentType ?? contentType,
@@ -78,6 +77,7 @@ export class AmqpPublisher {
         // The broker reads whole milliseconds only.
         expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
         deliveryMode: (persistent ?? this.#defaults.persistent ?? true) ? 2 : 1,
+        signal: ended,
       }),
     );
   }
@@ -87,45 +87,24 @@ export class AmqpPublisher {
     await this.publish('', queue, payload, options);
   }
 
+  /** Publishes with a signal that fires at the deadline, or with the caller's. */
   async #inTime(
     deadline: number,
     signal: AbortSignal | undefined,
-    target: string,
-    publish: (channel: ConfirmChannel) => Promise<void>,
+    publish: (ended: AbortSignal) => Promise<void>,
   ): Promise<void> {
-    const ended = new AbortController();
-    let sent = false;
-    const end = (why: string, cause?: unknown): void => {
-      ended.abort(
-        new AmqpError(
-          'ABORTED',
-          `The publish to ${target} ${why} before the broker confirmed it; ` +
-            (sent ? 'whether the broker has the message is unknown.' : 'the message was not sent.'),
-          { cause },
-        ),
-      );
-    };
-    const onAbort = (): void => {
-      end('was aborted', signal?.reason);
-    };
-    if (signal?.aborted === true) onAbort();
-    signal?.addEventListener('abort', onAbort, { once: true });
+    const timeout = new AbortController();
     const timer = setTimeout(() => {
-      end(`took longer than its timeout of ${deadline} ms`);
+      timeout.abort(new AmqpError('ABORTED', `it took longer than its timeout of ${deadline} ms`));
     }, deadline);
     try {
-      ended.signal.throwIfAborted();
-      // Two waits: what is given up while there is no channel is not sent when there is one.
-      const channel = await orAborted(this.#channel.opened(), ended.signal);
-      sent = true;
-      await orAborted(publish(channel), ended.signal);
+      await publish(signal === undefined ? timeout.signal : AbortSignal.any([signal, timeout.signal]));
     } catch (error) {
       // The error was made where the bytes came in; the stack that helps is the caller's.
       if (error instanceof AmqpError) Error.captureStackTrace(error);
       throw error;
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
     }
   }
 }

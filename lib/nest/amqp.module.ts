@@ -93,8 +93,9 @@ function providersFor(name: string): Provider[] {
     // A channel of its own: what a user's channel suffers does not touch publishes under way.
     {
       provide: PUBLISHER_CHANNEL,
-      inject: [CONNECTION],
-      useFactory: (connection: AmqpConnection): AmqpChannel => new AmqpChannel(connection),
+      inject: [CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (connection: AmqpConnection, { publisher }: ResolvedModuleOptions): AmqpChannel =>
+        new AmqpChannel(connection, publisher),
     },
     {
       provide: getPublisherToken(name),

@@ -2,6 +2,7 @@
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import { type Duration, timerMilliseconds } from '../client/duration.js';
 import { AmqpError, printable } from '../errors.js';
+import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
 import { type Topology, checkTopology } from '../messaging/topology.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
@@ -23,8 +24,8 @@ export interface AmqpModuleOptions {
   readonly topology?: Topology;
   /** Defaults for every `@Consume`; `false` starts none, for a process that only publishes. */
   readonly consumers?: ConsumerDefaults | false;
-  /** Defaults for every publish. */
-  readonly publisher?: PublisherOptions;
+  /** Defaults for every publish, and what may wait while there is no connection. */
+  readonly publisher?: PublisherOptions & RepublishOptions;
   /** How long running handlers may take to finish when the application shuts down. @default '10s' */
   readonly shutdownTimeout?: Duration;
 }
@@ -50,7 +51,7 @@ export interface ResolvedModuleOptions {
   readonly startupTimeout: number;
   readonly topology: Topology;
   readonly consumers: ConsumerDefaults | false;
-  readonly publisher: PublisherOptions;
+  readonly publisher: PublisherOptions & RepublishOptions;
   readonly shutdownTimeout: number;
 }
 
@@ -70,7 +71,11 @@ const PUBLISHER_OPTIONS = [
   'mandatory',
   'timeout',
   'appId',
-] as const satisfies readonly (keyof PublisherOptions)[];
+  'republish',
+  'maxBuffered',
+  'maxBufferedBytes',
+  'maxAge',
+] as const satisfies readonly (keyof (PublisherOptions & RepublishOptions))[];
 
 /** Throws `INVALID_OPTION` or `INVALID_DEFINITION`. */
 export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModuleOptions {

@@ -202,23 +202,6 @@ describe('a handle, as the peer sees it,', () => {
     await amqp.close();
   });
 
-  test('rejects what was in flight when the connection is lost, and never sends it twice by itself', async () => {
-    const { amqp, channel, nextPeer } = onPeers();
-    const first = await nextPeer();
-    const publishing = failure(channel.basicPublish('', 'q', 'once'));
-    await openConfirmChannel(first);
-    await first.receive('basic.publish');
-    first.hangUp();
-    expect(await publishing).toMatchObject({ code: 'PUBLISH_OUTCOME_UNKNOWN', closedBy: 'network' });
-    const second = await nextPeer();
-    const again = channel.basicPublish('', 'q', 'twice');
-    const number = await openConfirmChannel(second);
-    expect((await second.receive('basic.publish')).body.toString()).toBe('twice');
-    second.send(number, 'basic.ack', { deliveryTag: 1, multiple: false });
-    await again;
-    await amqp.close();
-  });
-
   test('starts a consumer again whose channel ended together with its consume-ok', async () => {
     const { amqp, channel, nextPeer } = onPeers();
     const peer = await nextPeer();

@@ -249,11 +249,14 @@ describe('what the broker refuses', () => {
     expect(error.message).toContain('ACCESS_REFUSED');
   });
 
-  test('an exchange type that the broker does not have, which ends the whole connection, still names the exchange', async () => {
+  test('an exchange type that the broker does not have, which may end the whole connection, still names the exchange', async () => {
     await using scratch = await Scratch.open();
     const name = scratch.exchangeName();
     const error = await refusalOf({ exchanges: [{ name, type: 'x-no-such-type' }] });
-    expect(error).toMatchObject({ code: 'TOPOLOGY_FAILED', replyCode: 503 });
+    expect(error.code).toBe('TOPOLOGY_FAILED');
+    // Up to RabbitMQ 3 it is 503, which ends the connection; RabbitMQ 4 ends the channel alone.
+    const ends = { 503: 'CONNECTION_CLOSED', 406: 'CHANNEL_CLOSED' }[error.replyCode ?? 0];
+    expect((error.cause as AmqpError).code).toBe(ends);
     expect(error.message).toContain(`exchange '${name}'`);
   });
 

@@ -1,0 +1,205 @@
+/** Publishes of a handle across lost connections: sent again in order, bounded, or rejected with what is known. */
+import { describe, expect, test } from '@jest/globals';
+
+import { AmqpChannel } from '../../lib/client/amqp-channel.js';
+import { AmqpConnection } from '../../lib/client/amqp-connection.js';
+import { connect } from '../../lib/client/connection.js';
+import type { RepublishOptions } from '../../lib/client/republisher.js';
+import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
+import { brokerUrl } from '../support/broker.mjs';
+import { failure, thrown } from '../support/client.js';
+import { CuttableLine, Scratch } from '../support/scratch.js';
+import { Inbox, within } from '../support/waits.js';
+
+/** A handle whose connections are scripted one by one. */
+function onPeers(options?: RepublishOptions) {
+  const peers = new Inbox<ScriptedPeer>();
+  const amqp = new AmqpConnection('amqp://broker', {
+    recovery: { initialDelay: 1 },
+    dial: () => {
+      const peer = new ScriptedPeer();
+      peers.push(peer);
+      return peer.transport;
+    },
+  });
+  amqp.openInBackground();
+  const nextPeer = async (): Promise<ScriptedPeer> => {
+    const peer = await peers.next();
+    await peer.handshake();
+    return peer;
+  };
+  return { amqp, channel: new AmqpChannel(amqp, options), nextPeer };
+}
+
+async function openConfirmChannel(peer: ScriptedPeer): Promise<number> {
+  const number = await peer.openChannel();
+  await peer.answer('confirm.select-ok', {});
+  return number;
+}
+
+/** The bodies of the next publishes. */
+async function bodies(peer: ScriptedPeer, count: number): Promise<string[]> {
+  const received: string[] = [];
+  while (received.length < count) received.push((await peer.receive('basic.publish')).body.toString());
+  return received;
+}
+
+const UNBLAMED = {
+  replyCode: 404,
+  replyText: "NOT_FOUND - no exchange 'gone' in vhost '/'",
+  classId: 60,
+  methodId: 40,
+};
+
+describe('what a lost connection leaves unconfirmed', () => {
+  test('is sent again on the next one, in order and before what is new', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const first = await nextPeer();
+    const published = ['a', 'b', 'c'].map((body) => channel.basicPublish('', 'q', body));
+    const number = await openConfirmChannel(first);
+    expect(await bodies(first, 3)).toEqual(['a', 'b', 'c']);
+    first.send(number, 'basic.ack', { deliveryTag: 2, multiple: false });
+    await published[1];
+    first.hangUp();
+    const second = await nextPeer();
+    published.push(channel.basicPublish('', 'q', 'd'));
+    const again = await openConfirmChannel(second);
+    expect(await bodies(second, 3)).toEqual(['a', 'c', 'd']);
+    second.send(again, 'basic.ack', { deliveryTag: 3, multiple: true });
+    await within('the confirms', Promise.all(published));
+    await amqp.close();
+  });
+
+  test('is rejected instead where republish is off', async () => {
+    const { amqp, channel, nextPeer } = onPeers({ republish: false });
+    const first = await nextPeer();
+    const publishing = failure(channel.basicPublish('', 'q', 'once'));
+    await openConfirmChannel(first);
+    await bodies(first, 1);
+    first.hangUp();
+    expect(await publishing).toMatchObject({ code: 'PUBLISH_OUTCOME_UNKNOWN', closedBy: 'network' });
+    await amqp.close();
+  });
+
+  test('is rejected when it is too old by then', async () => {
+    const { amqp, channel, nextPeer } = onPeers({ maxAge: 0 });
+    const first = await nextPeer();
+    const publishing = failure(channel.basicPublish('', 'q', 'old'));
+    await openConfirmChannel(first);
+    await bodies(first, 1);
+    first.hangUp();
+    await openConfirmChannel(await nextPeer());
+    expect(await publishing).toMatchObject({ code: 'PUBLISH_OUTCOME_UNKNOWN' });
+    await amqp.close();
+  });
+
+  test('is rejected when the connection is closed for good', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const publishing = failure(channel.basicPublish('', 'q', 'x'));
+    await openConfirmChannel(peer);
+    await bodies(peer, 1);
+    const closing = amqp.close();
+    await peer.answer('connection.close-ok', {});
+    await closing;
+    expect(await publishing).toMatchObject({ code: 'PUBLISH_OUTCOME_UNKNOWN', closedBy: 'client' });
+  });
+});
+
+describe('a channel that the broker closes over one exchange', () => {
+  test('costs only the publish to that exchange; the others are sent again', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const [good, bad, other] = [
+      channel.basicPublish('', 'q', 'good'),
+      failure(channel.basicPublish('gone', 'k', 'bad')),
+      channel.basicPublish('', 'q', 'other'),
+    ];
+    const number = await openConfirmChannel(peer);
+    expect(await bodies(peer, 3)).toEqual(['good', 'bad', 'other']);
+    peer.send(number, 'channel.close', UNBLAMED);
+    await peer.receive('channel.close-ok');
+    expect(await bad).toMatchObject({ code: 'PUBLISH_REFUSED' });
+    const again = await openConfirmChannel(peer);
+    expect(await bodies(peer, 2)).toEqual(['good', 'other']);
+    peer.send(again, 'basic.ack', { deliveryTag: 2, multiple: true });
+    await within('the confirms', Promise.all([good, other]));
+    await amqp.close();
+  });
+
+  test('for a reason that names no exchange sends nothing again: the message that did it would do it for ever', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const fates = Promise.all(['a', 'b'].map((body) => failure(channel.basicPublish('', 'q', body))));
+    const number = await openConfirmChannel(peer);
+    await bodies(peer, 2);
+    const close = { replyCode: 406, replyText: 'PRECONDITION_FAILED - invalid expiration', classId: 60, methodId: 40 };
+    peer.send(number, 'channel.close', close);
+    expect((await within('the fates', fates)).map(({ code }) => code)).toEqual([
+      'PUBLISH_OUTCOME_UNKNOWN',
+      'PUBLISH_OUTCOME_UNKNOWN',
+    ]);
+    await amqp.close();
+  });
+});
+
+describe('while there is no connection', () => {
+  test('as many wait as may, and one more is rejected at once', async () => {
+    const { amqp, channel, nextPeer } = onPeers({ maxBuffered: 2 });
+    const waiting = [channel.basicPublish('', 'q', 'a'), channel.basicPublish('', 'q', 'b')];
+    const error = await failure(channel.basicPublish('', 'q', 'c'));
+    expect(error).toMatchObject({ name: 'PublisherBufferFullError', code: 'PUBLISHER_BUFFER_FULL' });
+    const peer = await nextPeer();
+    const number = await openConfirmChannel(peer);
+    expect(await bodies(peer, 2)).toEqual(['a', 'b']);
+    peer.send(number, 'basic.ack', { deliveryTag: 2, multiple: true });
+    await within('the confirms', Promise.all(waiting));
+    await amqp.close();
+  });
+
+  test('as many bytes wait as may', async () => {
+    const { amqp, channel } = onPeers({ maxBufferedBytes: 5 });
+    const waiting = failure(channel.basicPublish('', 'q', 'four'));
+    expect((await failure(channel.basicPublish('', 'q', 'two'))).code).toBe('PUBLISHER_BUFFER_FULL');
+    await amqp.close();
+    expect((await within('the end of the wait', waiting)).code).toBe('CONNECTION_CLOSED');
+  });
+
+  test('bounds that are none are refused', () => {
+    const amqp = new AmqpConnection();
+    expect(thrown(() => new AmqpChannel(amqp, { maxBuffered: -1 })).code).toBe('INVALID_OPTION');
+    expect(thrown(() => new AmqpChannel(amqp, { maxAge: Number.NaN })).code).toBe('INVALID_OPTION');
+  });
+});
+
+test('no confirmed message is lost and none is out of order over many lost connections', async () => {
+  await using scratch = await Scratch.open();
+  const queue = await scratch.queue();
+  const line = new CuttableLine();
+  const amqp = new AmqpConnection(brokerUrl, { dial: line.dial, recovery: { initialDelay: 1, maxDelay: 20 } });
+  await amqp.open();
+  const channel = new AmqpChannel(amqp);
+  const total = 2_000;
+  const confirms: Promise<void>[] = [];
+  for (let number = 0; number < total; number += 1) {
+    confirms.push(channel.basicPublish('', queue, String(number), { mandatory: true }));
+    if (number % 100 === 50) {
+      // Somewhere in the middle of the confirms of the last hundred.
+      await confirms[number - 25];
+      line.cut();
+    }
+  }
+  await within('the confirms', Promise.all(confirms), 30_000);
+
+  // Sent again means that some come twice; the first of each must be in order, with none left out.
+  await using connection = await connect(brokerUrl);
+  const reader = await connection.channel();
+  const seen = new Set<number>();
+  for await (const message of reader.consume(queue, { noAck: true })) {
+    const number = Number(message.body.toString());
+    if (!seen.has(number)) expect(number).toBe(seen.size);
+    seen.add(number);
+    if (seen.size === total) break;
+  }
+  await amqp.close();
+});
