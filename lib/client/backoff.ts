@@ -2,8 +2,9 @@
  * How long to wait between attempts: full jitter over a doubling range, so that a thousand clients that lost one broker do
  * not come back in step. Waiting itself is the caller's.
  */
-import { AmqpError, printable } from '../errors.js';
+import { AmqpError } from '../errors.js';
 import { type Duration, timerMilliseconds } from './duration.js';
+import { refuseUnknown } from './option-names.js';
 
 /** How long to wait between attempts: a random time from 0 to an upper end that doubles with every failure. */
 export interface BackoffOptions {
@@ -24,13 +25,7 @@ export class Backoff {
 
   /** Throws `INVALID_OPTION`. */
   constructor(options: BackoffOptions = {}) {
-    const unknown = Object.keys(options).find((name) => !['initialDelay', 'maxDelay', 'stableAfter'].includes(name));
-    if (unknown !== undefined) {
-      throw new AmqpError(
-        'INVALID_OPTION',
-        `recovery has no option ${printable(unknown, 60)}. Known are initialDelay, maxDelay, stableAfter.`,
-      );
-    }
+    refuseUnknown(options, ['initialDelay', 'maxDelay', 'stableAfter'], 'recovery has no option');
     this.#initialDelay = delay(options.initialDelay ?? '100ms', 'recovery.initialDelay');
     this.#maxDelay = delay(options.maxDelay ?? '30s', 'recovery.maxDelay');
     this.#stableAfter = timerMilliseconds(options.stableAfter ?? '10s', 'recovery.stableAfter');

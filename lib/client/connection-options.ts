@@ -15,6 +15,7 @@ import {
   isMechanismName,
 } from './credentials.js';
 import type { TlsOptions } from './dial.js';
+import { refuseUnknown } from './option-names.js';
 import { type Duration, timerMilliseconds } from './duration.js';
 
 /** How to reach a broker and how to speak to it. Everything has a default. */
@@ -208,15 +209,9 @@ function definedOnly<T extends object>(options: T): T {
 }
 
 function checkOptions(given: ConnectionOptions): void {
+  refuseUnknown(given, Object.keys(CHECKS), 'There is no connection option');
   for (const [name, value] of Object.entries(given)) {
-    const check = Object.hasOwn(CHECKS, name) ? CHECKS[name as keyof ConnectionOptions] : undefined;
-    if (check === undefined) {
-      throw new AmqpError(
-        'INVALID_OPTION',
-        `There is no connection option ${printable(name, 60)}. The options are ${Object.keys(CHECKS).join(', ')}.`,
-      );
-    }
-    const wanted = check(value);
+    const wanted = CHECKS[name as keyof ConnectionOptions](value);
     // The value stays out of the message: it may be a password in the wrong place.
     if (wanted !== undefined)
       throw new AmqpError('INVALID_OPTION', `The connection option ${name} has to be ${wanted}.`);

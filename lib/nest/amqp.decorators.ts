@@ -2,7 +2,7 @@
 import type { PipeTransform, Type } from '@nestjs/common';
 import { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
-import { refuseUnknown } from './amqp.options.js';
+import { refuseUnknown } from '../client/option-names.js';
 
 /** Defaults that `AmqpModule` gives to every `@Consume`. */
 export interface ConsumerDefaults {

@@ -1,7 +1,8 @@
 /** What a user says to `AmqpModule`, checked and completed once. */
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
+import { refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../client/duration.js';
-import { AmqpError, printable } from '../errors.js';
+import { AmqpError } from '../errors.js';
 import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
 import { type Topology, checkTopology } from '../messaging/topology.js';
@@ -101,12 +102,4 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     publisher: options.publisher ?? {},
     shutdownTimeout: timerMilliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
   };
-}
-
-/** Throws `INVALID_OPTION` for a field that is not known: a misspelt option is not silently ignored. */
-export function refuseUnknown(options: object, known: readonly string[], what: string): void {
-  const unknown = Object.keys(options).find((name) => !known.includes(name));
-  if (unknown !== undefined) {
-    throw new AmqpError('INVALID_OPTION', `${what} ${printable(unknown, 60)}. Known are ${known.join(', ')}.`);
-  }
 }
