@@ -129,11 +129,11 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
 
   /** The present connection, or the next one as soon as it is open. Rejects when this is closed, or with the signal's reason. */
   async opened(signal?: AbortSignal): Promise<Connection> {
-    if (this.#status.state === 'open') return this.#status.connection;
+    if (isUsable(this.#status)) return this.#status.connection;
     let look: (status: ConnectionStatus) => void = () => undefined;
     const waited = new Promise<Connection>((resolve, reject) => {
       look = (status) => {
-        if (status.state === 'open') resolve(status.connection);
+        if (isUsable(status)) resolve(status.connection);
         else if (status.state === 'closed') reject(status.error);
       };
       this.on('status', look);
@@ -237,6 +237,11 @@ class FirstFaults {
     this.#permanent = isPermanent(error) ? this.#permanent + 1 : 0;
     return this.#permanent >= this.#hosts || isSetupFault(error);
   }
+}
+
+/** A connection may have ended in this very turn, before its end is told. */
+function isUsable(status: ConnectionStatus): status is Extract<ConnectionStatus, { state: 'open' }> {
+  return status.state === 'open' && status.connection.isOpen;
 }
 
 /** Hanging up is no answer: so does a proxy in front of a broker that is still starting. */

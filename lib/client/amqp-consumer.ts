@@ -129,8 +129,9 @@ export class AmqpConsumer {
     const { signal } = this.#life;
     let waiting = first;
     while (!this.#isStopped()) {
+      let connection: Connection | undefined;
       try {
-        const connection = await this.#connection.opened(signal);
+        connection = await this.#connection.opened(signal);
         const why = await this.#consume(connection, () => {
           waiting?.running();
           waiting = undefined;
@@ -145,7 +146,8 @@ export class AmqpConsumer {
       }
       if (this.#isStopped()) break;
       this.#state = 'recovering';
-      await pause(this.#backoff.next(), signal);
+      // A connection that is lost has waits of its own; on one that stays, what failed may fail again.
+      if (connection?.isOpen === true) await pause(this.#backoff.next(), signal);
     }
     waiting?.refused(signal.reason);
   }
