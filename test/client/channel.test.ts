@@ -464,6 +464,8 @@ describe('an answer', () => {
     const kept = [await other.basicGet(queue), await other.basicGet(queue)];
     await other.close();
     expect(kept.map((got) => got?.message.ack())).toEqual([false, false]);
+    // close-ok comes before the queue has them back.
+    await ready(queue, 2);
     const again = [await get(queue), await get(queue)];
     expect(again.map((message) => message?.redelivered)).toEqual([true, true]);
     // Which of the two comes first is the broker's affair.

@@ -1,17 +1,17 @@
 /**
- * Chooses the broker for all tests before they run: the one AMQP_URL names, else a private node of the installed
- * RabbitMQ, which it installs where it may. Test files read the choice through `broker.mjs`; `global-teardown.mjs` ends
- * the node.
+ * Chooses the broker for all tests before they run: RabbitMQ 4 where NEST_AMQP_TEST_RABBITMQ is 4, else the one AMQP_URL
+ * names, else a private node of the installed RabbitMQ, which it installs where it may. Test files read the choice through
+ * `broker.mjs`; `global-teardown.mjs` ends the node.
  */
-import { spawnSync } from 'node:child_process';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 
 import { brokerVersion } from './amqp-probe.mjs';
+import { aptGet, mayInstall } from './apt.mjs';
 import { findRabbitMq } from './rabbitmq-install.mjs';
 import { RabbitMqServer } from './rabbitmq-server.mjs';
+import { trixieRabbitMq } from './rabbitmq-trixie.mjs';
 
 const PROBE_DEADLINE = 10_000;
-const INSTALL_DEADLINE = 10 * 60_000;
 const POLICY_FILE = '/usr/sbin/policy-rc.d';
 
 const ADVICE = `The tests need a real RabbitMQ, and rabbitmq-server was not found. Do one of these:
@@ -24,12 +24,19 @@ const ADVICE = `The tests need a real RabbitMQ, and rabbitmq-server was not foun
 export let privateServer;
 
 export default async function globalSetup() {
-  const url = process.env['AMQP_URL'];
-  if (url !== undefined && url !== '') {
+  const wanted = process.env['NEST_AMQP_TEST_RABBITMQ'] ?? '';
+  const url = process.env['AMQP_URL'] ?? '';
+  if (wanted === '4') {
+    // For the nodes that test files start, too.
+    process.env['NEST_AMQP_TEST_INSTALL'] = JSON.stringify(trixieRabbitMq());
+  } else if (wanted !== '') {
+    throw new Error(`NEST_AMQP_TEST_RABBITMQ is ${wanted}; it can be 4, or unset for the installed RabbitMQ`);
+  } else if (url !== '') {
     await useExternal(url);
     return;
+  } else if (findRabbitMq() === undefined) {
+    installRabbitMq();
   }
-  if (findRabbitMq() === undefined) installRabbitMq();
   const started = performance.now();
   const server = await RabbitMqServer.start();
   privateServer = server;
@@ -46,6 +53,7 @@ export async function stopPrivateServer() {
   privateServer = undefined;
   // In watch mode the next run chooses again.
   delete process.env['AMQP_URL'];
+  delete process.env['NEST_AMQP_TEST_INSTALL'];
   // Its data goes away with it, so there is nothing an orderly end would save.
   await server.kill();
   await server.stop();
@@ -75,31 +83,19 @@ async function useExternal(url) {
 }
 
 function installRabbitMq() {
-  if (!existsSync('/etc/debian_version') || process.getuid?.() !== 0) throw new Error(ADVICE);
+  if (!mayInstall()) throw new Error(ADVICE);
   // Debian starts a service as it installs it, unless this file forbids it; the tests need the programs only.
   const forbids = !existsSync(POLICY_FILE);
   if (forbids) writeFileSync(POLICY_FILE, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
   try {
     aptGet('update');
     aptGet('install', '-y', '--no-install-recommends', 'rabbitmq-server');
+  } catch (error) {
+    throw new Error(`${String(error)}\n${ADVICE}`, { cause: error });
   } finally {
     if (forbids) rmSync(POLICY_FILE, { force: true });
   }
   if (findRabbitMq() === undefined) throw new Error(ADVICE);
-}
-
-/** @param {string[]} args */
-function aptGet(...args) {
-  const result = spawnSync('apt-get', ['-q', ...args], {
-    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
-    stdio: ['ignore', 'pipe', 'pipe'],
-    encoding: 'utf8',
-    timeout: INSTALL_DEADLINE,
-    maxBuffer: 64 * 1024 * 1024,
-  });
-  if (result.status === 0) return;
-  const reason = result.error === undefined ? result.stderr.trim() : String(result.error);
-  throw new Error(`apt-get ${args.join(' ')} failed: ${reason}\n${ADVICE}`);
 }
 
 /** @param {string} line */

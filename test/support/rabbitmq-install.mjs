@@ -1,9 +1,10 @@
 /**
  * Where the programs of an installed RabbitMQ are, and the environment in which they touch nothing but one private
- * folder. Starting them is left to `rabbitmq-server.mjs`, installing them to `global-setup.mjs`.
+ * folder. Starting them is left to `rabbitmq-server.mjs`, installing them to `global-setup.mjs` and `rabbitmq-trixie.mjs`.
  */
 import { execFile } from 'node:child_process';
 import { accessSync, constants, existsSync, realpathSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { basename, delimiter, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -14,6 +15,8 @@ const CTL_DEADLINE = 60_000;
  * @property {string} server The script `rabbitmq-server`.
  * @property {string} ctl The script `rabbitmqctl`.
  * @property {string} epmd Erlang's port mapper, which knows on which port a node listens for `rabbitmqctl`.
+ * @property {string} folder Where files have to be that a node is to see.
+ * @property {string} config What each of its nodes needs in rabbitmq.conf.
  */
 
 /**
@@ -68,15 +71,22 @@ function installAround(server) {
   const epmd = [...pathFolders(), ...erlFolders, '/usr/bin', '/usr/local/bin', '/opt/homebrew/bin']
     .map((folder) => join(folder, 'epmd'))
     .find(isProgram);
-  return ctl === undefined || epmd === undefined ? undefined : { server, ctl, epmd };
+  return ctl === undefined || epmd === undefined ? undefined : { server, ctl, epmd, folder: tmpdir(), config: '' };
 }
 
 /**
- * The installed RabbitMQ: the script named by RABBITMQ_SERVER, else the first one found in the usual places.
+ * The RabbitMQ of the tests: what `global-setup.mjs` chose instead of the installed one, else the script named by
+ * RABBITMQ_SERVER, else the first one found in the usual places.
  *
  * @returns {RabbitMqInstall | undefined}
  */
 export function findRabbitMq() {
+  const chosen = process.env['NEST_AMQP_TEST_INSTALL'] ?? '';
+  if (chosen !== '') {
+    /** @type {unknown} */
+    const install = JSON.parse(chosen);
+    return /** @type {RabbitMqInstall} */ (install);
+  }
   const named = process.env['RABBITMQ_SERVER'];
   if (named !== undefined && named !== '') {
     const install = installAround(named);

@@ -8,7 +8,6 @@ import { randomBytes, randomInt } from 'node:crypto';
 import { closeSync, openSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -34,6 +33,7 @@ const GUARD = fileURLToPath(new URL('./rabbitmq-guard.mjs', import.meta.url));
 
 /**
  * @typedef {object} RabbitMqServerOptions
+ * @property {import('./rabbitmq-install.mjs').RabbitMqInstall} [install] By default the one that the suite runs on.
  * @property {string} [config] More lines for rabbitmq.conf.
  * @property {readonly string[]} [plugins] The plugins to enable; none by default.
  */
@@ -115,10 +115,10 @@ export class RabbitMqServer {
    * @returns {Promise<RabbitMqServer>}
    */
   static async start(options = {}) {
-    const install = findRabbitMq();
+    const install = options.install ?? findRabbitMq();
     if (install === undefined) throw new Error('RabbitMQ is not installed');
     for (let attempt = 1; ; attempt += 1) {
-      const folder = await mkdtemp(join(tmpdir(), 'nest-amqp-'));
+      const folder = await mkdtemp(join(install.folder, 'nest-amqp-'));
       const ports = { amqp: await freePort(), distribution: await freePort(), epmd: await freePort() };
       const server = new RabbitMqServer(install, folder, ports);
       try {
@@ -229,7 +229,7 @@ export class RabbitMqServer {
     const home = this.#folder;
     /** @type {Record<string, string>} */
     const files = {
-      'rabbitmq.conf': `log.console.level = info\n${options.config ?? ''}\n`,
+      'rabbitmq.conf': `log.console.level = info\n${this.#install.config}\n${options.config ?? ''}\n`,
       'advanced.config': '[].\n',
       'rabbitmq-env.conf': '',
       'enabled-plugins': `[${(options.plugins ?? []).join(',')}].\n`,
@@ -265,6 +265,7 @@ export class RabbitMqServer {
 
   /** Starts the node on the folder as it is, and leaves nothing running when that fails. */
   async #launch() {
+    const logged = (await this.log()).length;
     const log = openSync(join(this.#folder, 'node.log'), 'a');
     const child = spawn(process.execPath, [GUARD, this.#install.epmd, this.#install.server, this.#folder], {
       cwd: this.#folder,
@@ -275,7 +276,7 @@ export class RabbitMqServer {
     closeSync(log);
     this.#guard = new GuardProcess(child);
     try {
-      await this.#answer(this.#guard);
+      await this.#answer(this.#guard, logged);
     } catch (error) {
       await this.#guard.kill();
       const tail = (await this.log()).trimEnd().split('\n').slice(-LOG_TAIL_LINES).join('\n');
@@ -284,14 +285,19 @@ export class RabbitMqServer {
     this.#guard.unref();
   }
 
-  /** @param {GuardProcess} guard */
-  async #answer(guard) {
+  /**
+   * @param {GuardProcess} guard
+   * @param {number} logged How long the log was before this start.
+   */
+  async #answer(guard, logged) {
     const deadline = Date.now() + START_DEADLINE;
     for (;;) {
       if (guard.ended) throw new Error('its process ended');
       try {
         this.#version = await brokerVersion('127.0.0.1', this.port, PROBE_DEADLINE);
-        return;
+        // It listens for TLS later than for plain AMQP.
+        if ((await this.log()).includes('Server startup complete', logged)) return;
+        if (Date.now() > deadline) throw new Error('its start was not completed');
       } catch (error) {
         if (Date.now() > deadline) throw error;
       }
