@@ -43,6 +43,9 @@ export type ConnectionStatus =
   | { readonly state: 'open'; readonly connection: Connection }
   | { readonly state: 'closed'; readonly error: AmqpError };
 
+/** How long after the time for opening the error of the attempt under way is waited for, in milliseconds. */
+const GRACE = 500;
+
 /** Work to do on every new connection before it is announced as open, such as declaring topology. */
 export type ConnectionSetup = (connection: Connection) => Promise<void>;
 
@@ -104,16 +107,21 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   }
 
   /**
-   * Connects and resolves when the connection is set up. Within `timeout` (default 15 s) failures that time may mend are
+   * Connects and resolves when the connection is set up. Within `timeout` (default 10 s) failures that time may mend are
    * retried; others, and the last one, reject, and then the connection is closed. From then on it recovers by itself.
    */
-  async open({ timeout = '15s' }: { readonly timeout?: Duration } = {}): Promise<void> {
+  async open({ timeout = '10s' }: { readonly timeout?: Duration } = {}): Promise<void> {
     const limit = timerMilliseconds(timeout, 'timeout');
     const opened = this.opened();
     this.#start('require');
-    const timer = setTimeout(() => {
+    const giveUp = (): void => {
       const { status } = this;
       if (status.state === 'connecting') this.#giveUp(status.lastError ?? notInTime(limit));
+    };
+    let timer = setTimeout(() => {
+      // An attempt that is about to end by a timeout of its own has the better explanation.
+      const isFirst = this.#status.state === 'connecting' && this.#status.lastError === undefined;
+      timer = setTimeout(giveUp, isFirst ? GRACE : 0);
     }, limit);
     try {
       await opened;

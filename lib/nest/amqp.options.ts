@@ -19,7 +19,7 @@ export interface AmqpModuleOptions {
    * declares and consumes when it comes. @default 'require'
    */
   readonly startup?: 'require' | 'background';
-  /** With `'require'`: how long to try. @default '15s' */
+  /** With `'require'`: how long to try. @default '10s' */
   readonly startupTimeout?: Duration;
   /** Exchanges, queues and bindings to declare, in this order, on every connection. */
   readonly topology?: Topology;
@@ -96,7 +96,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     url: options.url ?? DEFAULT_URL,
     connection: options.connection ?? {},
     startup,
-    startupTimeout: timerMilliseconds(options.startupTimeout ?? '15s', 'startupTimeout'),
+    startupTimeout: timerMilliseconds(options.startupTimeout ?? '10s', 'startupTimeout'),
     topology,
     consumers: options.consumers ?? {},
     publisher: options.publisher ?? {},

@@ -104,6 +104,14 @@ describe('open()', () => {
     expect(error.message).toContain('Start the broker');
   });
 
+  test('tells of the handshake that a silent peer did not finish, not only that the time is over', async () => {
+    const amqp = new AmqpConnection('amqp://broker', {
+      dial: () => new ScriptedPeer().transport,
+      handshakeTimeout: 60,
+    });
+    expect((await failure(amqp.open({ timeout: 50 }))).code).toBe('HANDSHAKE_TIMEOUT');
+  });
+
   test.each<[string, Partial<AmqpConnectionOptions>]>([
     ['VHOST_REFUSED', { vhost: unique('vhost') }],
     ['AUTHENTICATION_FAILED', { credentials: { username: 'guest', password: 'wrong-secret' } }],
