@@ -179,7 +179,7 @@ export class AmqpConsumer {
         {
           onMessage: (message) => {
             // What crosses the cancel, somebody else shall have.
-            return this.#life.signal.aborted ? message.nack() : this.#owner.receive(message);
+            return this.#isStopped() ? message.nack() : this.#owner.receive(message);
           },
           onCancel: () => {
             cancel();

@@ -33,7 +33,7 @@ export class MessageStreams {
       start: async () => {
         // Sent together, so that no other consumer's prefetch comes between.
         const bounded = this.#channel.basicQos(prefetch);
-        const started = this.#channel.basicConsume(queue, callbacksOf(stream), options);
+        const started = this.#channel.basicConsume(queue, this.#callbacksOf(stream), options);
         [, consumerTag] = await Promise.all([bounded, started]);
       },
       stop: async () => {
@@ -56,7 +56,7 @@ export class MessageStreams {
     const { stream, consumerTags } = this.#pull();
     consumerTags.add(consumerTag);
     return {
-      ...callbacksOf(stream),
+      ...this.#callbacksOf(stream),
       onCancel: () => {
         this.cancelled(consumerTag);
       },
@@ -66,7 +66,7 @@ export class MessageStreams {
   /** A consumer has ended. */
   cancelled(consumerTag: string): void {
     if (this.#pulled?.consumerTags.delete(consumerTag) === true && this.#pulled.consumerTags.size === 0) {
-      this.#pulled.stream.end(undefined);
+      this.#ended(this.#pulled.stream);
     }
   }
 
@@ -99,15 +99,21 @@ export class MessageStreams {
     this.#live.add(stream);
     return stream;
   }
-}
 
-function callbacksOf(stream: MessageStream): ConsumerCallbacks {
-  return {
-    onMessage: (message) => {
-      stream.push(message);
-    },
-    onCancel: () => {
-      stream.end(undefined);
-    },
-  };
+  #callbacksOf(stream: MessageStream): ConsumerCallbacks {
+    return {
+      onMessage: (message) => {
+        stream.push(message);
+      },
+      onCancel: () => {
+        this.#ended(stream);
+      },
+    };
+  }
+
+  /** Its last consumer was cancelled; a loop that is never left must not keep it listed. */
+  #ended(stream: MessageStream): void {
+    this.#live.delete(stream);
+    stream.end(undefined);
+  }
 }
