@@ -22,6 +22,7 @@
  * | `CONNECTION_CLOSED` | The connection was closed in an orderly way, by either side. |
  * | `CONNECTION_LOST` | The connection ended without a closing handshake: network, crash, missed heartbeats. |
  * | `CHANNEL_CLOSED` | The channel was closed, by either side. |
+ * | `REQUEST_TIMEOUT` | The broker did not answer a request in time. It may have carried it out. |
  * | `CHANNEL_LIMIT` | Every channel number that was negotiated is in use. |
  * | `PROTOCOL_ERROR` | The peer sent bytes that break AMQP 0-9-1. |
  * | `MESSAGE_TOO_LARGE` | A message is larger than the limit in force. |
@@ -53,6 +54,7 @@ export type AmqpErrorCode =
   | 'CONNECTION_CLOSED'
   | 'CONNECTION_LOST'
   | 'CHANNEL_CLOSED'
+  | 'REQUEST_TIMEOUT'
   | 'CHANNEL_LIMIT'
   | 'PROTOCOL_ERROR'
   | 'MESSAGE_TOO_LARGE'

@@ -1,30 +1,43 @@
 /**
- * A channel that survives reconnects: a handle on a confirm channel of whatever connection is open. Its consumers are
- * started again on every new channel; deliveries of an old one settle as harmless no-ops.
+ * A channel that survives reconnects: a handle on a confirm channel of whatever connection is open. What it declared is
+ * declared again, its consumers are started again on every new channel; deliveries of an old one settle as harmless no-ops.
  */
 import { randomUUID } from 'node:crypto';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import type { MethodName } from '../protocol/methods.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { AmqpConsumer } from './amqp-consumer.js';
+import { AmqpConsumer, type AmqpConsumerOptions } from './amqp-consumer.js';
 import type { ConfirmChannel } from './channel.js';
+import { notAnswered } from './channel-core.js';
 import type {
   ConsumeOptions,
   ConsumerCallbacks,
   ExchangeDeclareOptions,
+  ExchangeDeleteOptions,
+  GetOptions,
+  NoWaitOptions,
   PublishOptions,
   QueueDeclareOptions,
+  QueueDeleteOptions,
+  RequestOptions,
+  StreamOptions,
 } from './channel-options.js';
+import { timerMilliseconds } from './duration.js';
 import type { Message } from './message.js';
+import { MessageStream } from './message-stream.js';
+import { Queue } from './queue.js';
 import { type RepublishOptions, Republisher } from './republisher.js';
-import { ended } from './wait.js';
+import { ended, inTime, orAborted } from './wait.js';
 
 /** Longest wait for the broker to end a consumer, in milliseconds. */
 const CLOSE_TIMEOUT = 2_000;
 
 /**
  * Everything that a channel can do, on whatever connection is open: while there is none, its methods wait for the next.
- * Publishes are confirmed. Declarations are not repeated after a reconnect; consumers and the prefetch are.
+ * Publishes are confirmed. After a loss come back, in this order: the exchanges, queues and bindings that were declared
+ * through it and not deleted since (see `recordTopology`), its consumers with their tags and prefetch, and what was published
+ * and not confirmed. A queue that the broker named has another name then; the name that it had goes on working here.
  *
  * @example
  * ```ts
@@ -38,6 +51,8 @@ export class AmqpChannel implements AsyncDisposable {
   #prefetch: number | undefined;
   /** Each on a channel of its own: what ends one, such as a queue that is gone, ends neither the others nor this handle. */
   readonly #consumers = new Map<string, AmqpConsumer>();
+  /** The loops that are under way. */
+  readonly #streams = new Set<MessageStream>();
   readonly #life = new AbortController();
   readonly #publishes: Republisher;
 
@@ -47,70 +62,130 @@ export class AmqpChannel implements AsyncDisposable {
     this.#publishes = new Republisher(this, options);
   }
 
-  /** The present channel, opened when there is none. It lives once: ask again after a loss. */
-  async opened(): Promise<ConfirmChannel> {
+  /** The present channel, opened when there is none. It lives once: ask again after a loss. Rejects with the signal's reason. */
+  async opened(signal?: AbortSignal): Promise<ConfirmChannel> {
     this.#life.signal.throwIfAborted();
     this.#current ??= this.#open().catch((error: unknown) => {
       this.#current = undefined;
       throw error;
     });
-    return await this.#current;
+    return await orAborted(this.#current, signal);
   }
+
+  // ── declaring ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** See `Channel.exchangeDeclare`. */
   async exchangeDeclare(exchange: string, type: string, options?: ExchangeDeclareOptions): Promise<void> {
-    await (await this.opened()).exchangeDeclare(exchange, type, options);
+    await this.#ask('exchange.declare', options, (channel, more) => channel.exchangeDeclare(exchange, type, more));
+    this.#connection.topology.exchangeDeclared(exchange, type, options);
   }
 
   /** See `Channel.exchangeDelete`. */
-  async exchangeDelete(exchange: string, options?: { ifUnused?: boolean }): Promise<void> {
-    await (await this.opened()).exchangeDelete(exchange, options);
+  async exchangeDelete(exchange: string, options?: ExchangeDeleteOptions): Promise<void> {
+    await this.#ask('exchange.delete', options, (channel, more) => channel.exchangeDelete(exchange, more));
+    this.#connection.topology.exchangeDeleted(exchange);
   }
 
   /** See `Channel.exchangeBind`. */
-  async exchangeBind(destination: string, source: string, routingKey?: string, args?: FieldTable): Promise<void> {
-    await (await this.opened()).exchangeBind(destination, source, routingKey, args);
+  async exchangeBind(
+    destination: string,
+    source: string,
+    routingKey = '',
+    args: FieldTable = {},
+    options?: NoWaitOptions,
+  ): Promise<void> {
+    await this.#ask('exchange.bind', options, (channel, more) =>
+      channel.exchangeBind(destination, source, routingKey, args, more),
+    );
+    this.#connection.topology.bound({ kind: 'exchange', destination, source, routingKey, arguments: args });
   }
 
   /** See `Channel.exchangeUnbind`. */
-  async exchangeUnbind(destination: string, source: string, routingKey?: string, args?: FieldTable): Promise<void> {
-    await (await this.opened()).exchangeUnbind(destination, source, routingKey, args);
+  async exchangeUnbind(
+    destination: string,
+    source: string,
+    routingKey = '',
+    args: FieldTable = {},
+    options?: NoWaitOptions,
+  ): Promise<void> {
+    await this.#ask('exchange.unbind', options, (channel, more) =>
+      channel.exchangeUnbind(destination, source, routingKey, args, more),
+    );
+    this.#connection.topology.unbound({ kind: 'exchange', destination, source, routingKey, arguments: args });
   }
 
-  /** See `Channel.queueDeclare`. */
-  async queueDeclare(queue?: string, options?: QueueDeclareOptions): ReturnType<ConfirmChannel['queueDeclare']> {
-    return await (await this.opened()).queueDeclare(queue, options);
+  /** See `Channel.queueDeclare`. The name of a queue that the broker named goes on working here when it changes. */
+  async queueDeclare(queue = '', options?: QueueDeclareOptions): ReturnType<ConfirmChannel['queueDeclare']> {
+    const named = this.#named(queue);
+    const declared = await this.#ask('queue.declare', options, (channel, more) => channel.queueDeclare(named, more));
+    // A queue of ours that is declared again by its name stays the one that the broker named.
+    if (named === '' || !this.#connection.topology.hasQueue(named)) {
+      this.#connection.topology.queueDeclared(named, declared.queue, options);
+    }
+    return declared;
+  }
+
+  /** Declares a queue like `queueDeclare`, and returns a handle on it that survives reconnects too. */
+  async queue(name?: string, options?: QueueDeclareOptions): Promise<Queue> {
+    return new Queue(this, await this.queueDeclare(name, options));
   }
 
   /** See `Channel.queueBind`. */
-  async queueBind(queue: string, exchange: string, routingKey?: string, args?: FieldTable): Promise<void> {
-    await (await this.opened()).queueBind(queue, exchange, routingKey, args);
+  async queueBind(
+    queue: string,
+    exchange: string,
+    routingKey = '',
+    args: FieldTable = {},
+    options?: NoWaitOptions,
+  ): Promise<void> {
+    await this.#ask('queue.bind', options, (channel, more) =>
+      channel.queueBind(this.#named(queue), exchange, routingKey, args, more),
+    );
+    const binding = { kind: 'queue', destination: queue, source: exchange, routingKey, arguments: args } as const;
+    this.#connection.topology.bound(binding);
   }
 
   /** See `Channel.queueUnbind`. */
-  async queueUnbind(queue: string, exchange: string, routingKey?: string, args?: FieldTable): Promise<void> {
-    await (await this.opened()).queueUnbind(queue, exchange, routingKey, args);
+  async queueUnbind(
+    queue: string,
+    exchange: string,
+    routingKey = '',
+    args: FieldTable = {},
+    options?: RequestOptions,
+  ): Promise<void> {
+    await this.#ask('queue.unbind', options, (channel, more) =>
+      channel.queueUnbind(this.#named(queue), exchange, routingKey, args, more),
+    );
+    const binding = { kind: 'queue', destination: queue, source: exchange, routingKey, arguments: args } as const;
+    this.#connection.topology.unbound(binding);
   }
 
   /** See `Channel.queuePurge`. */
-  async queuePurge(queue: string): Promise<number> {
-    return await (await this.opened()).queuePurge(queue);
+  async queuePurge(queue: string, options?: NoWaitOptions): Promise<number> {
+    return await this.#ask('queue.purge', options, (channel, more) => channel.queuePurge(this.#named(queue), more));
   }
 
   /** See `Channel.queueDelete`. */
-  async queueDelete(queue: string, options?: { ifUnused?: boolean; ifEmpty?: boolean }): Promise<number> {
-    return await (await this.opened()).queueDelete(queue, options);
+  async queueDelete(queue: string, options?: QueueDeleteOptions): Promise<number> {
+    const count = await this.#ask('queue.delete', options, (channel, more) =>
+      channel.queueDelete(this.#named(queue), more),
+    );
+    this.#connection.topology.queueDeleted(queue);
+    return count;
   }
 
+  // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
   /** See `Channel.basicQos`; it is for the consumers started after it. */
-  async basicQos(prefetchCount: number): Promise<void> {
-    await (await this.opened()).basicQos(prefetchCount);
+  async basicQos(prefetchCount: number, options?: RequestOptions): Promise<void> {
+    await this.#ask('basic.qos', options, (channel, more) => channel.basicQos(prefetchCount, more));
     this.#prefetch = prefetchCount;
   }
 
   /**
-   * See `Channel.basicConsume`. After a loss the consumer starts again, under the same tag; when its queue is gone by then,
-   * `onCancel` is called and that is its end.
+   * See `Channel.basicConsume`. After a loss the consumer starts again, under the same tag, and so it does when the broker
+   * cancels it. When its queue is gone by then it is declared again if it was declared here, else `onCancel` is called and
+   * that is its end.
    */
   async basicConsume(
     queue: string,
@@ -118,44 +193,113 @@ export class AmqpChannel implements AsyncDisposable {
     options: ConsumeOptions = {},
   ): Promise<string> {
     const callbacks = typeof consumer === 'function' ? { onMessage: consumer } : consumer;
-    const consumerTag = options.consumerTag ?? `nest-amqp.${randomUUID()}`;
-    if (this.#consumers.has(consumerTag)) {
-      throw new AmqpError('INVALID_ARGUMENT', `The channel already has a consumer tagged ${quoted(consumerTag)}.`);
-    }
-    const started = new AmqpConsumer(
-      this.#connection,
-      { queue, prefetch: this.#prefetch, consume: { ...options, consumerTag } },
-      {
-        receive: (message) => callbacks.onMessage(message),
-        failed: (error) => {
-          if (!(error instanceof AmqpError) || error.replyCode !== 404) return true;
-          this.#consumers.delete(consumerTag);
-          callbacks.onCancel?.(consumerTag);
-          return false;
-        },
+    return await this.#consume({ queue, prefetch: this.#prefetch, consume: options }, callbacks);
+  }
+
+  /**
+   * Messages to loop over, see `Channel.consume`. The loop outlives its channels: what an old one delivered and the loop had
+   * not reached is dropped, because the broker delivers it again. It ends when the queue is gone for good.
+   */
+  consume(queue: string, { prefetch = 50, signal, ...consume }: StreamOptions = {}): MessageStream {
+    let consumerTag: string | undefined;
+    const stream: MessageStream = new MessageStream({
+      start: async () => {
+        const onMessage = (message: Message): void => {
+          stream.push(message);
+        };
+        consumerTag = await this.#consume({ queue, prefetch, consume }, { onMessage }, stream);
+        this.#streams.add(stream);
       },
-    );
-    this.#consumers.set(consumerTag, started);
-    try {
-      await started.start();
-    } catch (error) {
-      this.#consumers.delete(consumerTag);
-      throw error;
-    }
-    return consumerTag;
+      stop: async () => {
+        this.#streams.delete(stream);
+        if (consumerTag !== undefined) await this.basicCancel(consumerTag);
+      },
+    });
+    stream.endOn(signal);
+    return stream;
   }
 
   /** See `Channel.basicCancel`. */
   async basicCancel(consumerTag: string): Promise<void> {
     const consumer = this.#consumers.get(consumerTag);
-    this.#consumers.delete(consumerTag);
+    this.#ended(consumerTag);
     await consumer?.cancel();
   }
 
-  /** See `Channel.basicGet`. */
-  async basicGet(queue: string, options?: { noAck?: boolean }): ReturnType<ConfirmChannel['basicGet']> {
-    return await (await this.opened()).basicGet(queue, options);
+  async #consume(
+    { consume, ...more }: AmqpConsumerOptions,
+    callbacks: ConsumerCallbacks,
+    stream?: MessageStream,
+  ): Promise<string> {
+    const { topology } = this.#connection;
+    const { queue } = more;
+    const { signal, consumerTag = `nest-amqp.${randomUUID()}` } = consume;
+    this.#life.signal.throwIfAborted();
+    if (this.#consumers.has(consumerTag)) {
+      throw new AmqpError('INVALID_ARGUMENT', `The channel already has a consumer tagged ${quoted(consumerTag)}.`);
+    }
+    let isQueueGone = false;
+    const consumer = new AmqpConsumer(
+      this.#connection,
+      { ...more, consume: { ...consume, consumerTag } },
+      {
+        prepare: async (connection) => {
+          if (isQueueGone) await topology.declareQueue(connection, queue, this.#life.signal);
+          isQueueGone = false;
+        },
+        receive: (message) => callbacks.onMessage(message),
+        lost: () => stream?.drop(),
+        failed: (error) => {
+          if (!isQueueMissing(error)) {
+            if (error instanceof AmqpError && error.closedBy === 'server') this.#connection.tellRecoveryError(error);
+            return true;
+          }
+          isQueueGone = topology.hasQueue(queue);
+          return isQueueGone;
+        },
+        ended: (error) => {
+          this.#consumers.delete(consumerTag);
+          if (isQueueMissing(error)) callbacks.onCancel?.(consumerTag);
+          if (stream !== undefined) this.#endStream(stream, isQueueMissing(error) ? undefined : error);
+        },
+      },
+    );
+    this.#consumers.set(consumerTag, consumer);
+    const giveUp = (): void => void consumer.stop(0);
+    signal?.addEventListener('abort', giveUp, { once: true });
+    try {
+      signal?.throwIfAborted();
+      await consumer.start();
+      topology.consumerStarted(queue);
+    } catch (error) {
+      this.#consumers.delete(consumerTag);
+      if (signal?.aborted === true) throw consumeAborted(queue, signal.reason);
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', giveUp);
+    }
+    return consumerTag;
   }
+
+  #endStream(stream: MessageStream, error: unknown): void {
+    this.#streams.delete(stream);
+    stream.end(error instanceof AmqpError && error.closedBy !== 'client' ? error : undefined);
+  }
+
+  /** A consumer is over because the user said so. */
+  #ended(consumerTag: string): void {
+    const consumer = this.#consumers.get(consumerTag);
+    if (consumer === undefined) return;
+    this.#consumers.delete(consumerTag);
+    this.#connection.topology.consumerEnded(consumer.queue);
+  }
+
+  /** See `Channel.basicGet`. */
+  async basicGet(queue: string, options?: GetOptions): ReturnType<ConfirmChannel['basicGet']> {
+    return await this.#ask('basic.get', options, (channel, more) => channel.basicGet(this.#named(queue), more));
+  }
+
+  // ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
    * Publishes with a confirm; see `ConfirmChannel.basicPublish`. While there is no connection it waits, within the bounds of
@@ -171,12 +315,20 @@ export class AmqpChannel implements AsyncDisposable {
     await this.#publishes.publish(exchange, routingKey, body, options, signal);
   }
 
+  /** @internal The present name of a queue that messages are sent to by name. */
+  queueNamed(queue: string): string {
+    return this.#named(queue);
+  }
+
+  // ── life ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
   /** Closes for good, consumers and all; what they have not answered goes back to the queue. The connection stays. */
   async close(): Promise<void> {
     if (this.#life.signal.aborted) return;
     this.#life.abort(new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' }));
     const consumers = [...this.#consumers.values()];
-    this.#consumers.clear();
+    for (const consumerTag of this.#consumers.keys()) this.#ended(consumerTag);
+    for (const stream of this.#streams) this.#endStream(stream, undefined);
     await Promise.all([
       this.#current?.then((channel) => channel.close()).catch(() => undefined),
       ...consumers.map((consumer) => consumer.stop(CLOSE_TIMEOUT)),
@@ -185,6 +337,26 @@ export class AmqpChannel implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /**
+   * Asks the present channel, or the next one when there is none. A `timeout` bounds the wait for the connection and for the
+   * answer together.
+   */
+  async #ask<T, O extends RequestOptions>(
+    name: MethodName,
+    options: O | undefined,
+    ask: (channel: ConfirmChannel, options: O | undefined) => Promise<T>,
+  ): Promise<T> {
+    if (options?.timeout === undefined) return await ask(await this.opened(options?.signal), options);
+    const limit = timerMilliseconds(options.timeout, 'timeout');
+    const since = performance.now();
+    const channel = await inTime(this.opened(options.signal), limit, () => notAnswered(name, limit), undefined);
+    return await ask(channel, { ...options, timeout: Math.max(1, limit - (performance.now() - since)) });
+  }
+
+  #named(queue: string): string {
+    return this.#connection.topology.current(queue);
   }
 
   /** A channel on the present connection, or on the next: a connection that is lost meanwhile is no reason to give up. */
@@ -205,4 +377,12 @@ export class AmqpChannel implements AsyncDisposable {
       }
     }
   }
+}
+
+function isQueueMissing(error: unknown): boolean {
+  return error instanceof AmqpError && error.replyCode === 404;
+}
+
+function consumeAborted(queue: string, cause: unknown): AmqpError {
+  return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
 }

@@ -19,12 +19,20 @@ import {
 } from './connection-options.js';
 import { type Duration, timerMilliseconds } from './duration.js';
 import { tell, warnOf } from './listeners.js';
+import { type ConnectionMetrics, Metrics } from './metrics.js';
+import { type TopologyFilter, TopologyRecord } from './topology-record.js';
 import { ended, orAborted, pause } from './wait.js';
 
 /** `ConnectionOptions`, and how to come back. */
 export interface AmqpConnectionOptions extends ConnectionOptions {
   /** Waits between attempts to connect. */
   readonly recovery?: BackoffOptions | undefined;
+  /**
+   * Whether what is declared through `AmqpChannel` is declared again on every new connection, or a function that says so of
+   * each exchange, queue and binding as it is declared.
+   * @default true
+   */
+  readonly recordTopology?: boolean | TopologyFilter | undefined;
 }
 
 /** Where RabbitMQ listens on the same machine, with the user that it comes with. */
@@ -52,6 +60,13 @@ export type ConnectionSetup = (connection: Connection) => Promise<void>;
 interface AmqpConnectionEvents {
   /** Every change of the status. */
   status: [status: ConnectionStatus];
+  /** A queue that the broker named has another name on the new connection. The handles go on taking the old one. */
+  queueRenamed: [from: string, to: string];
+  /**
+   * Something that was declared through an `AmqpChannel` could not be declared again, and is forgotten, or a consumer could
+   * not start again, and goes on trying. Without a listener it becomes a process warning.
+   */
+  recoveryError: [error: AmqpError];
 }
 
 /** Errors of a host that time will not mend. */
@@ -79,6 +94,9 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   readonly #hosts: readonly ResolvedConnectionOptions[];
   readonly #backoff: Backoff;
   readonly #setups: ConnectionSetup[] = [];
+  readonly #metrics = new Metrics();
+  /** @internal What the handles have declared. */
+  readonly topology: TopologyRecord;
   readonly #life = new AbortController();
   #status: ConnectionStatus = { state: 'idle' };
   #loop: Promise<void> | undefined;
@@ -89,7 +107,8 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     super();
     // As many wait for the next status as there are channels and consumers.
     this.setMaxListeners(0);
-    const { recovery, ...connectionOptions } = options;
+    const { recovery, recordTopology = true, ...connectionOptions } = options;
+    this.topology = this.#recordFor(recordTopology);
     const list = typeof urls === 'string' ? [urls] : urls;
     if (list.length === 0) throw new AmqpError('INVALID_URL', 'The list of broker URLs is empty. Give at least one.');
     this.#hosts = list.map((url) => resolveConnectionOptions(url, connectionOptions));
@@ -99,6 +118,11 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   /** Where it stands now; the event `status` tells of every change. */
   get status(): ConnectionStatus {
     return this.#status;
+  }
+
+  /** What went over this connection in all its lives. The object is live: its numbers go on counting. */
+  get metrics(): ConnectionMetrics {
+    return this.#metrics;
   }
 
   /** Registers work for every new connection. Set-ups run one after the other, in the order in which they were registered. */
@@ -162,6 +186,12 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     await this.#loop;
   }
 
+  /** @internal The broker refuses, on a new connection or channel, what it once took. */
+  tellRecoveryError(error: AmqpError): void {
+    if (this.listenerCount('recoveryError') === 0) warnOf(error);
+    else tell(this, 'recoveryError', [error], warnOf);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
@@ -214,14 +244,27 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   async #connect(): Promise<Connection> {
     const host = this.#hosts[this.#nextHost % this.#hosts.length] as ResolvedConnectionOptions;
     this.#nextHost += 1;
-    const connection = await openConnection(host, this.#life.signal);
+    const { signal } = this.#life;
+    const connection = await openConnection(host, signal, this.#metrics);
     try {
-      for (const setup of this.#setups) await orAborted(setup(connection), this.#life.signal);
+      for (const setup of this.#setups) await orAborted(setup(connection), signal);
+      await orAborted(this.topology.declareAll(connection, signal), signal);
     } catch (error) {
       await connection.close();
       throw error;
     }
     return connection;
+  }
+
+  #recordFor(recordTopology: boolean | TopologyFilter): TopologyRecord {
+    return new TopologyRecord(typeof recordTopology === 'function' ? recordTopology : () => recordTopology, {
+      renamed: (from, to) => {
+        tell(this, 'queueRenamed', [from, to], warnOf);
+      },
+      refused: (error) => {
+        this.tellRecoveryError(error);
+      },
+    });
   }
 
   #setStatus(status: ConnectionStatus): void {

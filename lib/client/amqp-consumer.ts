@@ -35,6 +35,8 @@ export interface AmqpConsumerOwner {
   lost?(why: string): void;
   /** An attempt after the first success failed. True to try again. */
   failed?(error: unknown): boolean;
+  /** It ran, and does not start over: `failed` said so, or the connection was closed for good. Not told after `stop` or `cancel`. */
+  ended?(error: unknown): void;
 }
 
 export type ConsumerState = 'idle' | 'starting' | 'running' | 'recovering' | 'stopping' | 'stopped';
@@ -60,6 +62,11 @@ export class AmqpConsumer {
     this.#connection = connection;
     this.#options = options;
     this.#owner = owner;
+  }
+
+  /** The queue, by the name that it was given by. */
+  get queue(): string {
+    return this.#options.queue;
   }
 
   get state(): ConsumerState {
@@ -140,7 +147,8 @@ export class AmqpConsumer {
       } catch (error) {
         if (!this.#isStopped() && !this.#goesOn(error, waiting !== undefined)) {
           this.#state = 'stopped';
-          waiting?.refused(error);
+          if (waiting === undefined) this.#owner.ended?.(error);
+          else waiting.refused(error);
           return;
         }
       }
@@ -165,7 +173,8 @@ export class AmqpConsumer {
   async #consume(connection: Connection, running: () => void): Promise<string> {
     await this.#owner.prepare?.(connection);
     const channel = await connection.channel();
-    const { queue, prefetch, consume } = this.#options;
+    const { prefetch, consume } = this.#options;
+    const queue = this.#connection.topology.current(this.queue);
     try {
       if (prefetch !== undefined) await channel.basicQos(prefetch);
       let cancel: () => void = () => undefined;

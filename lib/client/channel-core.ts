@@ -22,17 +22,29 @@ import {
   methodName,
 } from '../protocol/methods.js';
 import type { BasicProperties } from '../protocol/properties.js';
-import type { ConsumerCallbacks, PublishOptions, ReturnedMessage } from './channel-options.js';
+import type {
+  CloseOptions,
+  ConsumerCallbacks,
+  NoWaitOptions,
+  PublishOptions,
+  RequestOptions,
+  ReturnedMessage,
+} from './channel-options.js';
+import { timerMilliseconds } from './duration.js';
+import type { Metrics } from './metrics.js';
 import { type Answer, Message, type Settler } from './message.js';
 import { PendingRequests } from './pending-requests.js';
 import { PublisherConfirms } from './publisher-confirms.js';
-import { within } from './wait.js';
+import { inTime, within } from './wait.js';
 
 /** What a channel needs of its connection. */
 export interface ChannelLine {
+  readonly metrics: Metrics;
   readonly maxMessageSize: number;
   /** Longest wait for close-ok, in milliseconds. */
   readonly closeTimeout: number;
+  /** Longest wait for other answers, in milliseconds. */
+  readonly requestTimeout: number;
   send<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
   /** Sends a method with content; says whether the sender may keep writing. */
   sendContent<N extends ContentMethodName>(
@@ -56,10 +68,22 @@ export interface ChannelListener {
 }
 
 interface ConsumerRecord {
-  readonly callbacks: ConsumerCallbacks;
+  callbacks: ConsumerCallbacks;
   readonly noAck: boolean;
   /** Settles with the answer to basic.consume. */
-  started: Promise<unknown>;
+  started: Promise<unknown> | undefined;
+}
+
+/** An answer, with its message where it carries one. */
+interface Answered<N extends RequestName> {
+  readonly method: Reply<N>;
+  readonly content: Content | undefined;
+}
+
+/** What `basicGet` resolves to. */
+interface Gotten {
+  readonly message: Message;
+  readonly messageCount: number;
 }
 
 type State =
@@ -130,35 +154,49 @@ export class ChannelCore {
 
   // ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Sends a request; resolves to the fields of its answer. */
-  async request<N extends RequestName>(name: N, args: MethodArgs<N>, consumerTag?: string): Promise<Reply<N>['args']> {
-    try {
-      return (await this.call(name, args, consumerTag)).method.args;
-    } catch (error) {
-      // The error was made where the bytes came in; the stack that helps is the caller's.
-      if (error instanceof AmqpError) Error.captureStackTrace(error);
-      throw error;
-    }
+  /** Sends a request; resolves to the fields of its answer. Rejects with `REQUEST_TIMEOUT`, `ABORTED`, or why the channel ended. */
+  async request<N extends RequestName>(
+    name: N,
+    args: MethodArgs<N>,
+    options?: RequestOptions,
+  ): Promise<Reply<N>['args']> {
+    return (await this.#within(name, options, () => this.call(name, args))).method.args;
   }
 
   /** Like `request`, for methods that may be sent with no-wait: then it resolves to undefined, without an answer. */
   async ask<N extends NoWaitRequestName>(
     name: N,
     args: MethodArgs<N>,
-    consumerTag?: string,
+    options?: RequestOptions,
   ): Promise<Reply<N>['args'] | undefined> {
     // Every method of this kind has the bit; the compiler does not carry that through the table.
-    if (!(args as { readonly noWait: boolean }).noWait) return await this.request(name, args, consumerTag);
+    if (!(args as { readonly noWait: boolean }).noWait) return await this.request(name, args, options);
     this.send(name, args);
     return undefined;
   }
 
+  /**
+   * An answer within its bounds. Answers come in order, so a request whose wait was ended keeps its place in the line: its
+   * late answer finds it there, and not the request behind it.
+   */
+  async #within<T>(name: MethodName, options: RequestOptions | undefined, ask: () => Promise<T>): Promise<T> {
+    const { timeout, signal } = options ?? {};
+    const limit = timeout === undefined ? this.#line.requestTimeout : timerMilliseconds(timeout, 'timeout');
+    if (hasFired(signal)) throw requestAborted(name, 'It was not sent.', signal?.reason);
+    try {
+      return await inTime(ask(), limit, () => notAnswered(name, limit), signal);
+    } catch (error) {
+      if (hasFired(signal) && error === signal?.reason) {
+        throw requestAborted(name, 'The broker may carry it out all the same.', error);
+      }
+      // The error was made where the bytes came in; the stack that helps is the caller's.
+      if (error instanceof AmqpError) Error.captureStackTrace(error);
+      throw error;
+    }
+  }
+
   /** Sends a request; resolves to its answer, with a message where it carries one. */
-  call<N extends RequestName>(
-    name: N,
-    args: MethodArgs<N>,
-    consumerTag?: string,
-  ): Promise<{ readonly method: Reply<N>; readonly content: Content | undefined }> {
+  call<N extends RequestName>(name: N, args: MethodArgs<N>, consumerTag?: string): Promise<Answered<N>> {
     return new Promise((resolve, reject) => {
       this.#assertOpen(name);
       // Before the bytes that may be answered at once.
@@ -184,16 +222,23 @@ export class ChannelCore {
 
   // ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  async startConfirms(): Promise<void> {
-    this.#confirming ??= this.#selectConfirms();
-    await this.#confirming;
+  async startConfirms(options?: RequestOptions): Promise<void> {
+    await this.#within('confirm.select', options, () => (this.#confirming ??= this.#selectConfirms()));
   }
 
   async #selectConfirms(): Promise<void> {
-    const selected = this.request('confirm.select', { noWait: false });
+    const selected = this.call('confirm.select', { noWait: false });
     // Not only after the answer: the broker counts publishes from the request on.
-    this.#confirms = new PublisherConfirms();
+    this.#confirms = new PublisherConfirms(this.#line.metrics);
     await selected;
+  }
+
+  async waitForConfirms(options?: RequestOptions): Promise<void> {
+    const confirms = this.#confirms;
+    if (confirms === undefined) {
+      throw new AmqpError('INVALID_ARGUMENT', 'The channel has no confirms to wait for. Call confirmSelect() first.');
+    }
+    await this.#within('basic.publish', options, () => confirms.settled());
   }
 
   publish(
@@ -207,7 +252,7 @@ export class ChannelCore {
     return new Promise<void>((resolve, reject) => {
       this.#assertOpen('basic.publish');
       const { messageId, mandatory = false } = options;
-      confirms.add({ exchange, routingKey, messageId, mandatory, resolve, reject });
+      confirms.add({ exchange, routingKey, messageId, mandatory, resolve, reject, returned: undefined });
       try {
         this.#publish(exchange, routingKey, body, options);
       } catch (error) {
@@ -226,13 +271,21 @@ export class ChannelCore {
         'The body of a message has to be a string or a Uint8Array. Serialise it first.',
       );
     }
-    return this.#line.sendContent(
+    if (options.immediate === true) {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        'RabbitMQ does not know immediate, and closes the connection over it. Give the message an expiration of 0 instead.',
+      );
+    }
+    const goOn = this.#line.sendContent(
       this.number,
       'basic.publish',
       { exchange, routingKey, mandatory: options.mandatory ?? false, immediate: false },
       options,
       bytes,
     );
+    this.#line.metrics.published += 1;
+    return goOn;
   }
 
   // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,39 +294,75 @@ export class ChannelCore {
     return this.#consumers.has(consumerTag);
   }
 
-  async consume(callbacks: ConsumerCallbacks, args: MethodArgs<'basic.consume'>): Promise<void> {
-    const { consumerTag, noAck } = args;
-    // Registered first: deliveries may come in the same chunk as consume-ok.
-    const record: ConsumerRecord = { callbacks, noAck, started: Promise.resolve() };
-    this.#consumers.set(consumerTag, record);
-    try {
-      const started = this.ask('basic.consume', args, consumerTag);
+  async consume(
+    callbacks: ConsumerCallbacks,
+    args: MethodArgs<'basic.consume'>,
+    options?: RequestOptions,
+  ): Promise<void> {
+    const { consumerTag, noAck, noWait } = args;
+    let started: Promise<unknown> | undefined;
+    const start = (): Promise<unknown> => {
+      // Registered first: deliveries may come in the same chunk as consume-ok.
+      const record: ConsumerRecord = { callbacks, noAck, started: undefined };
+      this.#consumers.set(consumerTag, record);
+      started = noWait ? this.#sent('basic.consume', args) : this.call('basic.consume', args, consumerTag);
       record.started = started.catch(() => undefined);
-      await started;
+      return started;
+    };
+    try {
+      await this.#within('basic.consume', options, start);
     } catch (error) {
-      this.#consumers.delete(consumerTag);
+      if (started !== undefined && isEndedWait(error)) this.#endWhenStarted(consumerTag, started);
+      else this.#consumers.delete(consumerTag);
       throw error;
     }
   }
 
-  async cancel(consumerTag: string, noWait: boolean): Promise<void> {
+  /** Nobody waits for this consumer any more: what it gets goes back, and it is cancelled as soon as it has started. */
+  #endWhenStarted(consumerTag: string, started: Promise<unknown>): void {
+    const record = this.#consumers.get(consumerTag);
+    if (record !== undefined) record.callbacks = { onMessage: (message) => message.nack() };
+    started.then(
+      () => {
+        this.cancel(consumerTag, { noWait: true }).catch(this.callbackFailed);
+      },
+      () => this.#consumers.delete(consumerTag),
+    );
+  }
+
+  async #sent<N extends MethodName>(name: N, args: MethodArgs<N>): Promise<void> {
+    this.send(name, args);
+    return Promise.resolve();
+  }
+
+  async cancel(consumerTag: string, { noWait = false, ...options }: NoWaitOptions): Promise<void> {
     // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed.
     await this.#consumers.get(consumerTag)?.started;
-    await this.ask('basic.cancel', { consumerTag, noWait });
+    await this.ask('basic.cancel', { consumerTag, noWait }, options);
     this.#consumers.delete(consumerTag);
   }
 
-  async get(
-    queue: string,
-    noAck: boolean,
-  ): Promise<{ readonly message: Message; readonly messageCount: number } | undefined> {
-    const { method, content } = await this.call('basic.get', { queue, noAck });
+  async get(queue: string, noAck: boolean, options?: RequestOptions): Promise<Gotten | undefined> {
+    let got: Promise<Gotten | undefined> | undefined;
+    const get = async (): Promise<Gotten | undefined> =>
+      await (got = this.call('basic.get', { queue, noAck }).then((answer) => this.#gotten(answer, noAck)));
+    try {
+      return await this.#within('basic.get', options, get);
+    } catch (error) {
+      // A message that comes when nobody waits for it any more goes back.
+      if (isEndedWait(error)) got?.then((late) => late?.message.nack()).catch(this.callbackFailed);
+      throw error;
+    }
+  }
+
+  #gotten({ method, content }: Answered<'basic.get'>, noAck: boolean): Gotten | undefined {
     if (method.name !== 'basic.get-ok' || content === undefined) return undefined;
+    this.#line.metrics.delivered += 1;
+    if (!noAck) this.#unsettled += 1;
     if (content.isTooLarge) {
       if (!noAck) this.#settle('discard', method.args.deliveryTag);
       throw this.#tooLarge(content, method.args.routingKey);
     }
-    if (!noAck) this.#unsettled += 1;
     return {
       message: new Message(method.args, content, this.#settler, { consumerTag: undefined, noAck }),
       messageCount: method.args.messageCount,
@@ -282,8 +371,13 @@ export class ChannelCore {
 
   #settle(answer: Answer, deliveryTag: number): boolean {
     if (!this.isOpen) return false;
-    if (answer === 'ack') this.send('basic.ack', { deliveryTag, multiple: false });
-    else this.send('basic.reject', { deliveryTag, requeue: answer === 'requeue' });
+    if (answer === 'ack') {
+      this.send('basic.ack', { deliveryTag, multiple: false });
+      this.#line.metrics.acknowledged += 1;
+    } else {
+      this.send('basic.reject', { deliveryTag, requeue: answer === 'requeue' });
+      this.#line.metrics[answer === 'requeue' ? 'requeued' : 'rejected'] += 1;
+    }
     this.#unsettled -= 1;
     if (this.#unsettled === 0) this.#tellSettled();
     return true;
@@ -295,14 +389,15 @@ export class ChannelCore {
 
   // ── endings ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  async close(): Promise<void> {
+  async close(options: CloseOptions = {}): Promise<void> {
     if (this.#state.name === 'closed') return;
-    this.#closing ??= this.#close();
+    this.#closing ??= this.#close(options);
     await this.#closing;
   }
 
-  async #close(): Promise<void> {
-    const answered = this.request('channel.close', { replyCode: 200, replyText: 'Goodbye', classId: 0, methodId: 0 });
+  async #close({ replyCode = 200, replyText = 'Goodbye' }: CloseOptions): Promise<void> {
+    const goodbye = { replyCode, replyText: shortText(replyText), classId: 0, methodId: 0 };
+    const answered = this.call('channel.close', goodbye);
     this.#state = { name: 'closing' };
     let isOwedCloseOk = true;
     const settled = answered.then(
@@ -421,6 +516,7 @@ export class ChannelCore {
     if (consumer === undefined) return;
     const { consumerTag, deliveryTag, routingKey } = args;
     const { callbacks, noAck } = consumer;
+    this.#line.metrics.delivered += 1;
     if (!noAck) this.#unsettled += 1;
     if (content.isTooLarge) {
       // The publisher's fault, and one message's: put back, it would come again for ever.
@@ -441,6 +537,7 @@ export class ChannelCore {
   }
 
   #returned(args: MethodArgs<'basic.return'>, content: Content): void {
+    this.#line.metrics.returned += 1;
     const messageId = messageIdOf(content);
     if (this.#confirms?.returned({ ...args, messageId }) === true) return;
     this.#listener?.returned({
@@ -486,6 +583,39 @@ export function closeReason(replyCode: number, replyText: string, method: Method
     `${replyCode} ${printable(replyText.replace(/\.$/, ''))}${method === undefined ? '' : ` (${method})`}.` +
     (advice === undefined ? '' : ` ${advice}`)
   );
+}
+
+/** A reply text that fits a short string: control characters escaped, cut at a character to at most 255 bytes of UTF-8. */
+export function shortText(text: string): string {
+  const bytes = Buffer.from(printable(text, 255));
+  if (bytes.length <= 255) return bytes.toString();
+  let end = 255;
+  // The bytes of a character after its first are 10xxxxxx.
+  while (((bytes[end] as number) & 0xc0) === 0x80) end -= 1;
+  return bytes.toString('utf8', 0, end);
+}
+
+export function notAnswered(name: MethodName, limit: number): AmqpError {
+  return new AmqpError(
+    'REQUEST_TIMEOUT',
+    `The broker did not answer ${name} within ${limit} ms. It may carry it out still; a blocked or overloaded broker takes ` +
+      'long. Wait longer (timeout, or requestTimeout of the connection), or close the channel.',
+    { method: name },
+  );
+}
+
+function requestAborted(name: MethodName, fate: string, cause: unknown): AmqpError {
+  return new AmqpError('ABORTED', `The wait for the answer to ${name} was aborted. ${fate}`, { method: name, cause });
+}
+
+/** Looked at anew every time: the compiler takes `aborted` for what it was. */
+function hasFired(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true;
+}
+
+/** True when the wait for an answer was given up, and the answer may still come. */
+function isEndedWait(error: unknown): boolean {
+  return error instanceof AmqpError && (error.code === 'REQUEST_TIMEOUT' || error.code === 'ABORTED');
 }
 
 /** The message id of a returned message; a message whose properties cannot be decoded has none. */

@@ -2,10 +2,22 @@
 import type { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { BasicProperties } from '../protocol/properties.js';
+import type { Duration } from './duration.js';
 import type { Message } from './message.js';
 
+/**
+ * How long to wait for the broker's answer. What ends the wait does not undo the request: the broker may still carry it out,
+ * and its late answer is dropped.
+ */
+export interface RequestOptions {
+  /** Longest wait; then the promise rejects with `REQUEST_TIMEOUT`. @default the connection's `requestTimeout` */
+  readonly timeout?: Duration | undefined;
+  /** Ends the wait: the promise rejects with `ABORTED`. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** For methods that the broker may be asked not to answer. */
-export interface NoWaitOptions {
+export interface NoWaitOptions extends RequestOptions {
   /**
    * Sends the method and resolves at once; the broker answers only by closing the channel when it refuses.
    * @default false
@@ -52,8 +64,36 @@ export interface ConsumeOptions extends NoWaitOptions {
   readonly arguments?: FieldTable | undefined;
 }
 
+/** Options of `exchangeDelete` (specification, exchange.delete). */
+export interface ExchangeDeleteOptions extends NoWaitOptions {
+  /** Only when it has no bindings. @default false */
+  readonly ifUnused?: boolean | undefined;
+}
+
+/** Options of `queueDelete` (specification, queue.delete). */
+export interface QueueDeleteOptions extends NoWaitOptions {
+  /** Only when it has no consumers. @default false */
+  readonly ifUnused?: boolean | undefined;
+  /** Only when no messages wait in it. @default false */
+  readonly ifEmpty?: boolean | undefined;
+}
+
+/** Options of `basicGet` (specification, basic.get). */
+export interface GetOptions extends RequestOptions {
+  /** The broker forgets the message as it sends it; a wait that is ended then may lose it. @default false */
+  readonly noAck?: boolean | undefined;
+}
+
+/** What a close says to the broker, for its log. */
+export interface CloseOptions {
+  /** 200, or why it is none in order (specification, section 1.2). @default 200 */
+  readonly replyCode?: number | undefined;
+  /** Cut to the 255 bytes that AMQP allows. @default 'Goodbye' */
+  readonly replyText?: string | undefined;
+}
+
 /** Options of `Channel.consume`. */
-export interface StreamOptions extends ConsumeOptions {
+export interface StreamOptions extends Omit<ConsumeOptions, 'timeout'> {
   /** Most messages that may be unanswered at a time, 1 to 65535. @default 50 */
   readonly prefetch?: number | undefined;
   /** Ends the loop: it rejects with `ABORTED`, and the consumer is cancelled. */
@@ -71,6 +111,8 @@ export interface ConsumerCallbacks {
 export interface PublishOptions extends BasicProperties {
   /** The broker returns the message when no queue takes it. @default false */
   readonly mandatory?: boolean | undefined;
+  /** Not with RabbitMQ, which closes the connection over it (540): `true` is refused with `INVALID_ARGUMENT`. */
+  readonly immediate?: boolean | undefined;
 }
 
 /** A message that came back with `basic.return`. */

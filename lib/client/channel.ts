@@ -6,12 +6,17 @@ import type { FieldTable } from '../protocol/field-table.js';
 import type { ChannelCore } from './channel-core.js';
 import type {
   ChannelEvents,
+  CloseOptions,
   ConsumeOptions,
   ConsumerCallbacks,
   ExchangeDeclareOptions,
+  ExchangeDeleteOptions,
+  GetOptions,
   NoWaitOptions,
   PublishOptions,
   QueueDeclareOptions,
+  QueueDeleteOptions,
+  RequestOptions,
   StreamOptions,
 } from './channel-options.js';
 import { tell } from './listeners.js';
@@ -87,7 +92,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Declares an exchange, or with `passive` checks it. Rejects with 406 when it exists with other properties. */
   async exchangeDeclare(exchange: string, type: string, options: ExchangeDeclareOptions = {}): Promise<void> {
-    await this.#core.ask('exchange.declare', {
+    const args = {
       exchange,
       type,
       passive: options.passive ?? false,
@@ -96,15 +101,14 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
       internal: options.internal ?? false,
       noWait: options.noWait ?? false,
       arguments: options.arguments ?? {},
-    });
+    };
+    await this.#core.ask('exchange.declare', args, options);
   }
 
   /** Deletes an exchange; deleting one that does not exist is no error. With `ifUnused` only one without bindings. */
-  async exchangeDelete(
-    exchange: string,
-    { ifUnused = false, noWait = false }: NoWaitOptions & { readonly ifUnused?: boolean } = {},
-  ): Promise<void> {
-    await this.#core.ask('exchange.delete', { exchange, ifUnused, noWait });
+  async exchangeDelete(exchange: string, options: ExchangeDeleteOptions = {}): Promise<void> {
+    const { ifUnused = false, noWait = false } = options;
+    await this.#core.ask('exchange.delete', { exchange, ifUnused, noWait }, options);
   }
 
   /** Has `destination` receive what `source` routes under the key (https://www.rabbitmq.com/docs/e2e). */
@@ -113,9 +117,10 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     source: string,
     routingKey = '',
     args: FieldTable = {},
-    { noWait = false }: NoWaitOptions = {},
+    options: NoWaitOptions = {},
   ): Promise<void> {
-    await this.#core.ask('exchange.bind', { destination, source, routingKey, noWait, arguments: args });
+    const noWait = options.noWait ?? false;
+    await this.#core.ask('exchange.bind', { destination, source, routingKey, noWait, arguments: args }, options);
   }
 
   /** Undoes `exchangeBind`, with the same key and arguments. */
@@ -124,9 +129,10 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     source: string,
     routingKey = '',
     args: FieldTable = {},
-    { noWait = false }: NoWaitOptions = {},
+    options: NoWaitOptions = {},
   ): Promise<void> {
-    await this.#core.ask('exchange.unbind', { destination, source, routingKey, noWait, arguments: args });
+    const noWait = options.noWait ?? false;
+    await this.#core.ask('exchange.unbind', { destination, source, routingKey, noWait, arguments: args }, options);
   }
 
   // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -147,7 +153,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
         'A queue declared with noWait needs a name: the one that the broker makes up would not be told.',
       );
     }
-    const declared = await this.#core.ask('queue.declare', {
+    const args = {
       queue,
       passive: options.passive ?? false,
       durable: options.durable ?? !unnamed,
@@ -155,7 +161,8 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
       autoDelete: options.autoDelete ?? unnamed,
       noWait,
       arguments: options.arguments ?? {},
-    });
+    };
+    const declared = await this.#core.ask('queue.declare', args, options);
     return declared ?? { queue, messageCount: 0, consumerCount: 0 };
   }
 
@@ -170,31 +177,33 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     exchange: string,
     routingKey = '',
     args: FieldTable = {},
-    { noWait = false }: NoWaitOptions = {},
+    options: NoWaitOptions = {},
   ): Promise<void> {
-    await this.#core.ask('queue.bind', { queue, exchange, routingKey, noWait, arguments: args });
+    const noWait = options.noWait ?? false;
+    await this.#core.ask('queue.bind', { queue, exchange, routingKey, noWait, arguments: args }, options);
   }
 
   /** Undoes `queueBind`, with the same key and arguments. */
-  async queueUnbind(queue: string, exchange: string, routingKey = '', args: FieldTable = {}): Promise<void> {
-    await this.#core.request('queue.unbind', { queue, exchange, routingKey, arguments: args });
+  async queueUnbind(
+    queue: string,
+    exchange: string,
+    routingKey = '',
+    args: FieldTable = {},
+    options?: RequestOptions,
+  ): Promise<void> {
+    await this.#core.request('queue.unbind', { queue, exchange, routingKey, arguments: args }, options);
   }
 
   /** Drops the messages that wait in a queue; resolves to how many there were, with `noWait` to 0. */
-  async queuePurge(queue: string, { noWait = false }: NoWaitOptions = {}): Promise<number> {
-    return (await this.#core.ask('queue.purge', { queue, noWait }))?.messageCount ?? 0;
+  async queuePurge(queue: string, options: NoWaitOptions = {}): Promise<number> {
+    const noWait = options.noWait ?? false;
+    return (await this.#core.ask('queue.purge', { queue, noWait }, options))?.messageCount ?? 0;
   }
 
   /** Deletes a queue; resolves to how many messages went with it, with `noWait` to 0. Deleting one that does not exist is no error. */
-  async queueDelete(
-    queue: string,
-    {
-      ifUnused = false,
-      ifEmpty = false,
-      noWait = false,
-    }: NoWaitOptions & { readonly ifUnused?: boolean; readonly ifEmpty?: boolean } = {},
-  ): Promise<number> {
-    return (await this.#core.ask('queue.delete', { queue, ifUnused, ifEmpty, noWait }))?.messageCount ?? 0;
+  async queueDelete(queue: string, options: QueueDeleteOptions = {}): Promise<number> {
+    const { ifUnused = false, ifEmpty = false, noWait = false } = options;
+    return (await this.#core.ask('queue.delete', { queue, ifUnused, ifEmpty, noWait }, options))?.messageCount ?? 0;
   }
 
   // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -203,8 +212,11 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
    * How many unacknowledged messages each consumer started after this may hold, 0 for any number; with `global` all
    * consumers of the channel together, which RabbitMQ 4.3 no longer offers.
    */
-  async basicQos(prefetchCount: number, { global = false }: { global?: boolean } = {}): Promise<void> {
-    await this.#core.request('basic.qos', { prefetchSize: 0, prefetchCount, global });
+  async basicQos(
+    prefetchCount: number,
+    { global = false, ...options }: RequestOptions & { readonly global?: boolean | undefined } = {},
+  ): Promise<void> {
+    await this.#core.request('basic.qos', { prefetchSize: 0, prefetchCount, global }, options);
   }
 
   /**
@@ -232,7 +244,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     if (typeof (callbacks as Partial<ConsumerCallbacks> | null)?.onMessage !== 'function') {
       throw new AmqpError('INVALID_ARGUMENT', 'A consumer has to be a function, or an object with onMessage.');
     }
-    await this.#core.consume(callbacks, {
+    const args = {
       queue,
       consumerTag,
       noLocal: options.noLocal ?? false,
@@ -240,7 +252,8 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
       exclusive: options.exclusive ?? false,
       noWait: options.noWait ?? false,
       arguments: options.arguments ?? {},
-    });
+    };
+    await this.#core.consume(callbacks, args, options);
     return consumerTag;
   }
 
@@ -262,17 +275,17 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   }
 
   /** Ends a consumer. Messages that are on their way still arrive until this resolves; with `noWait` they go back when the channel closes. */
-  async basicCancel(consumerTag: string, { noWait = false }: NoWaitOptions = {}): Promise<void> {
-    await this.#core.cancel(consumerTag, noWait);
+  async basicCancel(consumerTag: string, options: NoWaitOptions = {}): Promise<void> {
+    await this.#core.cancel(consumerTag, options);
     this.#streams.cancelled(consumerTag);
   }
 
   /** Fetches one message; undefined when the queue is empty. `messageCount` is how many are left behind it. */
   async basicGet(
     queue: string,
-    { noAck = false }: { noAck?: boolean } = {},
+    options: GetOptions = {},
   ): Promise<{ readonly message: Message; readonly messageCount: number } | undefined> {
-    return await this.#core.get(queue, noAck);
+    return await this.#core.get(queue, options.noAck ?? false, options);
   }
 
   /** Acknowledges a delivery, or with `multiple` all up to it. A tag that is not outstanding closes the channel (406). */
@@ -297,17 +310,30 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   }
 
   /** Has the broker deliver again everything that is unacknowledged on this channel. */
-  async basicRecover(): Promise<void> {
+  async basicRecover(options?: RequestOptions): Promise<void> {
     // Without requeue RabbitMQ closes the connection (540).
-    await this.#core.request('basic.recover', { requeue: true });
+    await this.#core.request('basic.recover', { requeue: true }, options);
+  }
+
+  /** The same without an answer. The specification has deprecated it (basic.recover-async). */
+  basicRecoverAsync(): void {
+    this.#core.send('basic.recover-async', { requeue: true });
   }
 
   // ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Turns publisher confirms on, for good. The same channel comes back, typed so that publishing is a promise. */
-  async confirmSelect(): Promise<ConfirmChannel> {
-    await this.#core.startConfirms();
+  async confirmSelect(options?: RequestOptions): Promise<ConfirmChannel> {
+    await this.#core.startConfirms(options);
     return this as ConfirmChannel;
+  }
+
+  /**
+   * Resolves when everything that was published on this channel so far is confirmed. Rejects with the first of those
+   * publishes' errors once all of them are settled, with `INVALID_ARGUMENT` on a channel without confirms.
+   */
+  async waitForConfirms(options?: RequestOptions): Promise<void> {
+    await this.#core.waitForConfirms(options);
   }
 
   /**
@@ -331,18 +357,34 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   // ── transactions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Starts transactions on this channel; it cannot have confirms as well. */
-  async txSelect(): Promise<void> {
-    await this.#core.request('tx.select', {});
+  async txSelect(options?: RequestOptions): Promise<void> {
+    await this.#core.request('tx.select', {}, options);
   }
 
   /** Makes what was published and acknowledged since the last commit count. */
-  async txCommit(): Promise<void> {
-    await this.#core.request('tx.commit', {});
+  async txCommit(options?: RequestOptions): Promise<void> {
+    await this.#core.request('tx.commit', {}, options);
   }
 
   /** Forgets what was published and acknowledged since the last commit. */
-  async txRollback(): Promise<void> {
-    await this.#core.request('tx.rollback', {});
+  async txRollback(options?: RequestOptions): Promise<void> {
+    await this.#core.request('tx.rollback', {}, options);
+  }
+
+  // ── flow ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * Asks the broker to send deliveries (specification, channel.flow). It is there for completeness: RabbitMQ takes `true`,
+   * which changes nothing, and closes the connection over `false` (540), which is therefore refused here.
+   */
+  async flow(active: boolean, options?: RequestOptions): Promise<void> {
+    if (!active) {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        'RabbitMQ does not stop deliveries with channel.flow. Bound them with basicQos, or cancel the consumer.',
+      );
+    }
+    await this.#core.request('channel.flow', { active }, options);
   }
 
   // ── life ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -351,8 +393,8 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
    * Closes the channel; what is unacknowledged goes back to its queue. Resolves at the latest after the connection's
    * `closeTimeout`. Closing twice, or after an error, is no error.
    */
-  async close(): Promise<void> {
-    await this.#core.close();
+  async close(options?: CloseOptions): Promise<void> {
+    await this.#core.close(options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -57,6 +57,8 @@ export interface ConnectionOptions {
   readonly handshakeTimeout?: Duration | undefined;
   /** Longest wait for the broker's answer when closing. @default '2s' */
   readonly closeTimeout?: Duration | undefined;
+  /** Longest wait for the broker's answer to a request on a channel, such as queue.declare. @default '1m' */
+  readonly requestTimeout?: Duration | undefined;
   /** Largest message to accept, in bytes. @default 67108864 (64 MiB) */
   readonly maxMessageSize?: number | undefined;
   /** Opens the transport instead of `node:net` or `node:tls`: a tunnel, an in-memory pair in tests. */
@@ -82,6 +84,7 @@ export interface ResolvedConnectionOptions {
   readonly connectTimeout: number;
   readonly handshakeTimeout: number;
   readonly closeTimeout: number;
+  readonly requestTimeout: number;
   readonly maxMessageSize: number;
   readonly dial: (() => Duplex | Promise<Duplex>) | undefined;
 }
@@ -125,6 +128,7 @@ const CHECKS: Record<keyof ConnectionOptions, Check> = {
   connectTimeout: duration,
   handshakeTimeout: duration,
   closeTimeout: duration,
+  requestTimeout: duration,
   maxMessageSize: integer(1, Number.MAX_SAFE_INTEGER),
   dial: (value) => (typeof value === 'function' ? undefined : 'a function that returns a Duplex'),
 };
@@ -182,6 +186,7 @@ export function resolveConnectionOptions(
     connectTimeout: timerMilliseconds(given.connectTimeout ?? '10s', 'connectTimeout'),
     handshakeTimeout: timerMilliseconds(given.handshakeTimeout ?? '10s', 'handshakeTimeout'),
     closeTimeout: timerMilliseconds(given.closeTimeout ?? '2s', 'closeTimeout'),
+    requestTimeout: timerMilliseconds(given.requestTimeout ?? '1m', 'requestTimeout'),
     maxMessageSize: given.maxMessageSize ?? 64 * 1024 * 1024,
     dial: given.dial,
   };

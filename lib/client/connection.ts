@@ -17,8 +17,9 @@ import { FRAME_HEARTBEAT } from '../protocol/frame.js';
 import { FrameDecoder } from '../protocol/frame-decoder.js';
 import { type Method, type MethodArgs, methodName } from '../protocol/methods.js';
 import { Channel, type ConfirmChannel } from './channel.js';
-import { ChannelCore, type ChannelLine, closeReason } from './channel-core.js';
+import { ChannelCore, type ChannelLine, closeReason, notAnswered, shortText } from './channel-core.js';
 import { ChannelNumbers } from './channel-numbers.js';
+import type { CloseOptions, RequestOptions } from './channel-options.js';
 import {
   type ConnectionOptions,
   type ResolvedConnectionOptions,
@@ -38,9 +39,10 @@ import {
 } from './handshake.js';
 import { Heartbeat, type HeartbeatLine } from './heartbeat.js';
 import { tell, warnOf } from './listeners.js';
+import { type ConnectionMetrics, Metrics } from './metrics.js';
 import { HIGH_WATER_MARK, Outbox } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
-import { orAborted } from './wait.js';
+import { inTime, orAborted } from './wait.js';
 
 interface ConnectionEvents {
   /** Ended; with the error, unless `close()` was called. Emitted once. */
@@ -81,12 +83,18 @@ export async function connect(url?: string | ConnectOptions, options: ConnectOpt
 }
 
 /** `connect` for options that are checked already. */
-export async function openConnection(options: ResolvedConnectionOptions, signal?: AbortSignal): Promise<Connection> {
+export async function openConnection(
+  options: ResolvedConnectionOptions,
+  signal?: AbortSignal,
+  metrics = new Metrics(),
+): Promise<Connection> {
   const { credentialsProvider: provider } = options;
-  if (provider === undefined) return await new Connection(await dial(options, signal), options).open(signal);
+  if (provider === undefined) return await new Connection(await dial(options, signal), options, metrics).open(signal);
   // Asked before dialling: a broker gives a client ten seconds for the handshake.
   const credentials = await orAborted(askFor(provider), signal);
-  const connection = await new Connection(await dial(options, signal), { ...options, credentials }).open(signal);
+  const connection = await new Connection(await dial(options, signal), { ...options, credentials }, metrics).open(
+    signal,
+  );
   keepFresh(connection, provider, credentials);
   return connection;
 }
@@ -98,6 +106,7 @@ export async function openConnection(options: ResolvedConnectionOptions, signal?
 export class Connection extends EventEmitter<ConnectionEvents> implements AsyncDisposable {
   readonly #socket: Duplex;
   readonly #options: ResolvedConnectionOptions;
+  readonly #metrics: Metrics;
   readonly #outbox: Outbox;
   readonly #decoder: FrameDecoder;
   /** Channel 0 carries the connection's own methods. */
@@ -119,11 +128,12 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   #closeAnswered: (() => void) | undefined;
 
   /** @internal Made by `connect`. */
-  constructor(socket: Duplex, options: ResolvedConnectionOptions) {
+  constructor(socket: Duplex, options: ResolvedConnectionOptions, metrics: Metrics) {
     super();
     this.#socket = socket;
     this.#options = options;
-    this.#outbox = new Outbox(socket);
+    this.#metrics = metrics;
+    this.#outbox = new Outbox(socket, metrics);
     this.#handshake = new MethodQueue();
     this.#control = new CommandAssembler((method) => {
       this.#controlMethod(method);
@@ -181,24 +191,43 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     return this.#blocked;
   }
 
+  /** What went over it. The object is live: its numbers go on counting. */
+  get metrics(): ConnectionMetrics {
+    return this.#metrics;
+  }
+
+  /** Bytes that were said and that the operating system has not taken yet. */
+  get bufferedBytes(): number {
+    return this.#outbox.backlog;
+  }
+
   /** Opens a channel, with `confirm` one that confirms publishes. Rejects with `CHANNEL_LIMIT` when all are in use. */
-  channel(options: { readonly confirm: true }): Promise<ConfirmChannel>;
-  channel(options?: { readonly confirm?: false }): Promise<Channel>;
-  async channel({ confirm = false }: { readonly confirm?: boolean } = {}): Promise<Channel> {
+  channel(options: RequestOptions & { readonly confirm: true }): Promise<ConfirmChannel>;
+  channel(options?: RequestOptions & { readonly confirm?: false }): Promise<Channel>;
+  async channel({
+    confirm = false,
+    ...options
+  }: RequestOptions & { readonly confirm?: boolean } = {}): Promise<Channel> {
     this.#assertOpen('channel.open');
     const number = this.#numbers.take();
     const core = new ChannelCore(number, this.#channelLine);
     this.#channels.set(number, core);
     const channel = new Channel(core);
-    await core.request('channel.open', {});
-    return confirm ? await channel.confirmSelect() : channel;
+    try {
+      await core.request('channel.open', {}, options);
+      return confirm ? await channel.confirmSelect(options) : channel;
+    } catch (error) {
+      // Of a channel that nobody waits for any more nobody has the handle.
+      void core.close();
+      throw error;
+    }
   }
 
   /**
    * Closes the connection and all its channels; what was published before leaves first. Resolves when it is closed, at the
    * latest after `closeTimeout`, also while the broker blocks it. Closing twice, or after an error, is no error.
    */
-  async close(): Promise<void> {
+  async close(options: CloseOptions = {}): Promise<void> {
     switch (this.#state.name) {
       case 'closed':
         return;
@@ -211,7 +240,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
         let started: () => void = () => undefined;
         const closed = new Promise<void>((resolve) => {
           started = resolve;
-        }).then(() => this.#close());
+        }).then(() => this.#close(options));
         this.#state = { name: 'closing', closed };
         started();
         await closed;
@@ -228,7 +257,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
 
   /** Gives the broker a new password or token before the present one expires (https://www.rabbitmq.com/docs/oauth2). */
   async updateSecret(newSecret: string, reason = ''): Promise<void> {
-    await new Promise((resolve, reject) => {
+    const { requestTimeout } = this.#options;
+    const answered = new Promise((resolve, reject) => {
       this.#assertOpen('connection.update-secret');
       const withdraw = this.#pending.add({ name: 'connection.update-secret', consumerTag: undefined, resolve, reject });
       try {
@@ -238,6 +268,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
         throw error;
       }
     });
+    await inTime(answered, requestTimeout, () => notAnswered('connection.update-secret', requestTimeout), undefined);
   }
 
   /** @internal */
@@ -268,6 +299,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     this.#decoder.limit(this.#agreed.frameMax, this.#agreed.proposedFrameMax);
     this.#heartbeat = new Heartbeat(this.#heartbeatLine(), this.#agreed.heartbeat);
     this.#state = { name: 'open' };
+    this.#metrics.connections += 1;
     // connection.blocked may have come in the same chunk as open-ok.
     for (const method of this.#handshake.rest()) this.#controlMethod(method);
     return this;
@@ -283,8 +315,10 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   #lineForChannels(): ChannelLine {
     const outbox = this.#outbox;
     return {
+      metrics: this.#metrics,
       maxMessageSize: this.#options.maxMessageSize,
       closeTimeout: this.#options.closeTimeout,
+      requestTimeout: this.#options.requestTimeout,
       send: (channel, name, args) => {
         outbox.method(channel, name, args);
       },
@@ -340,6 +374,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   #data(chunk: Buffer): void {
     if (this.#state.name === 'closed') return;
     this.#readAt = performance.now();
+    this.#metrics.bytesReceived += chunk.length;
     try {
       const bytes = this.#greeting === undefined ? chunk : this.#greet(Buffer.concat([this.#greeting, chunk]));
       if (bytes !== undefined) this.#decoder.push(bytes);
@@ -405,7 +440,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
 
   // ── endings ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  async #close(): Promise<void> {
+  async #close({ replyCode = 200, replyText = 'Goodbye' }: CloseOptions): Promise<void> {
     const answered = new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, this.#options.closeTimeout);
       this.#closeAnswered = () => {
@@ -413,7 +448,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
         resolve();
       };
     });
-    this.#sendClose(200, 'Goodbye');
+    this.#sendClose(replyCode, replyText);
     for (const channel of this.#channels.values()) channel.connectionClosing();
     await answered;
     this.#end(
@@ -462,12 +497,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   }
 
   #sendClose(replyCode: number, text: string): void {
-    // A reply text is a short string: 255 octets at most, and none of them worth failing for.
-    const replyText = Buffer.from(text)
-      .subarray(0, 250)
-      .toString('latin1')
-      .replace(/[^\x20-\x7e]/g, '?');
-    this.#outbox.method(0, 'connection.close', { replyCode, replyText, classId: 0, methodId: 0 });
+    this.#outbox.method(0, 'connection.close', { replyCode, replyText: shortText(text), classId: 0, methodId: 0 });
     this.#outbox.flush();
   }
 

@@ -1,5 +1,5 @@
 /** Telling an emitter's listeners something, so that one that throws keeps neither the others nor the caller from going on. */
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 
 interface Listeners<E extends string> {
   rawListeners(event: E): unknown[];
@@ -22,7 +22,9 @@ export function tell<E extends string>(
   }
 }
 
-/** Makes a process warning of what the user's code threw where nobody listens for it. */
+/** Makes a process warning of what went wrong where nobody listens for it. */
 export function warnOf(thrown: unknown): void {
-  process.emitWarning(thrown instanceof Error ? thrown : inspect(thrown), { code: 'NEST_AMQP_CALLBACK' });
+  // As text: an Error of another realm, as test runners make them, is none to `emitWarning`.
+  const { message, stack } = types.isNativeError(thrown) ? thrown : { message: inspect(thrown), stack: undefined };
+  process.emitWarning(message, { code: 'NEST_AMQP_CALLBACK', ...(stack === undefined ? {} : { detail: stack }) });
 }

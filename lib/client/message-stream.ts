@@ -84,6 +84,11 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
     this.#wakeUp();
   }
 
+  /** @internal Forgets what waits: its channel is gone, and the broker delivers it again. */
+  drop(): void {
+    this.#waiting.length = 0;
+  }
+
   /** @internal Ends with `ABORTED` when the signal fires, and cancels the consumer. */
   endOn(signal: AbortSignal | undefined): void {
     const onAbort = (): void => {

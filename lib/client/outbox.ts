@@ -17,6 +17,7 @@ import {
 import type { ContentMethodName, MethodArgs, MethodName } from '../protocol/methods.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { WireWriter } from '../protocol/wire.js';
+import type { Metrics } from './metrics.js';
 
 /** Bodies from this size on are not copied into the batch: past it a write of its own costs less than the copy. */
 const COPY_LIMIT = 16 * 1024;
@@ -27,6 +28,7 @@ export const HIGH_WATER_MARK = 1024 * 1024;
 
 export class Outbox {
   readonly #socket: Writable;
+  readonly #metrics: Metrics;
   readonly #writer = new WireWriter();
   /** Finished pieces of the batch, before the writer's own. */
   #pieces: Uint8Array[] = [];
@@ -38,8 +40,9 @@ export class Outbox {
   #drainWaiters: { resolve: () => void; reject: (error: unknown) => void }[] = [];
   #ended: unknown;
 
-  constructor(socket: Writable) {
+  constructor(socket: Writable, metrics: Metrics) {
     this.#socket = socket;
+    this.#metrics = metrics;
     socket.on('drain', () => {
       this.#announceDrained();
     });
@@ -107,6 +110,7 @@ export class Outbox {
     const pieces = this.#pieces;
     if (pieces.length === 0 || this.#ended !== undefined) return;
     this.#pieces = [];
+    this.#metrics.bytesSent += this.#pieceBytes;
     this.#pieceBytes = 0;
     this.#wroteAt = performance.now();
     if (pieces.length === 1) {

@@ -4,6 +4,7 @@
  */
 import type { AmqpError } from '../errors.js';
 import { PublishNackedError, PublishOutcomeUnknownError, PublishRefusedError, UnroutableError } from '../errors.js';
+import type { Metrics } from './metrics.js';
 
 /** A publish that awaits its confirm. */
 export interface UnconfirmedPublish {
@@ -13,6 +14,8 @@ export interface UnconfirmedPublish {
   readonly mandatory: boolean;
   readonly resolve: () => void;
   readonly reject: (error: AmqpError) => void;
+  /** That the broker sent it back, once it has; the confirm follows. */
+  returned: UnroutableError | undefined;
 }
 
 /** What `basic.return` says, as far as it tells one publish from another. */
@@ -24,18 +27,29 @@ export interface ReturnFacts {
   readonly messageId: string | undefined;
 }
 
-interface Entry {
-  readonly publish: UnconfirmedPublish;
-  returned: UnroutableError | undefined;
+/** Somebody who waits until everything up to a publish is settled. */
+interface Waiter {
+  /** The tag of that publish. */
+  readonly last: number;
+  /** The first error among the publishes waited for. */
+  failure: AmqpError | undefined;
+  readonly resolve: () => void;
+  readonly reject: (error: AmqpError) => void;
 }
 
 export class PublisherConfirms {
   /** In publishing order; the first has the tag `#lowest`. A settled entry is `undefined` until all before it are settled. */
-  #entries: (Entry | undefined)[] = [];
+  #entries: (UnconfirmedPublish | undefined)[] = [];
   /** Entries before this index are settled; they are cut off when they are half of the array. */
   #head = 0;
   #lowest = 1;
   #outstanding = 0;
+  #waiters: Waiter[] = [];
+  readonly #metrics: Metrics;
+
+  constructor(metrics: Metrics) {
+    this.#metrics = metrics;
+  }
 
   /** How many publishes await their confirm. */
   get outstanding(): number {
@@ -44,7 +58,7 @@ export class PublisherConfirms {
 
   /** Notes a publish under the next delivery tag: the broker counts publishes from 1, in the order in which they arrive. */
   add(publish: UnconfirmedPublish): void {
-    this.#entries.push({ publish, returned: undefined });
+    this.#entries.push(publish);
     this.#outstanding += 1;
   }
 
@@ -52,6 +66,15 @@ export class PublisherConfirms {
   removeLast(): void {
     this.#entries.pop();
     this.#outstanding -= 1;
+  }
+
+  /** Resolves when every publish so far is settled; rejects then with the first of their errors. */
+  async settled(): Promise<void> {
+    if (this.#outstanding === 0) return;
+    await new Promise<void>((resolve, reject) => {
+      const last = this.#lowest + this.#entries.length - this.#head - 1;
+      this.#waiters.push({ last, failure: undefined, resolve, reject });
+    });
   }
 
   /** `basic.ack`, or with `acked` false `basic.nack`: for one tag, or for all up to it; tag 0 with `multiple` is for all. */
@@ -65,6 +88,7 @@ export class PublisherConfirms {
       this.#lowest += 1;
     }
     this.#cutOff();
+    if (this.#waiters.length > 0) this.#tellWaiters();
   }
 
   /**
@@ -72,7 +96,7 @@ export class PublisherConfirms {
    * oldest mandatory publish that looks the same and has not been returned. Says whether there was one.
    */
   returned(facts: ReturnFacts): boolean {
-    let entry: Entry | undefined;
+    let entry: UnconfirmedPublish | undefined;
     for (let index = this.#head; index < this.#entries.length && entry === undefined; index += 1) {
       const candidate = this.#entries[index];
       if (candidate !== undefined && looksLike(candidate, facts)) entry = candidate;
@@ -88,13 +112,14 @@ export class PublisherConfirms {
     const refused = this.#refusedBy(reason);
     this.#entries = [];
     this.#head = 0;
+    this.#metrics.outcomeUnknown += this.#outstanding;
     this.#outstanding = 0;
-    for (const entry of entries) {
-      if (entry === undefined) continue;
-      const { publish, returned } = entry;
+    for (const publish of entries) {
+      if (publish === undefined) continue;
       const Fate = publish === refused ? PublishRefusedError : PublishOutcomeUnknownError;
-      publish.reject(returned ?? new Fate(publish.exchange, publish.routingKey, reason));
+      this.#fail(publish, this.#lowest, publish.returned ?? new Fate(publish.exchange, publish.routingKey, reason));
     }
+    this.#tellWaiters();
   }
 
   /**
@@ -105,21 +130,41 @@ export class PublisherConfirms {
   #refusedBy({ method, replyText }: AmqpError): UnconfirmedPublish | undefined {
     if (method !== 'basic.publish') return undefined;
     const candidates = this.#entries.filter(
-      (entry) => entry !== undefined && replyText?.includes(` exchange '${entry.publish.exchange}' in vhost `) === true,
+      (entry) => entry !== undefined && replyText?.includes(` exchange '${entry.exchange}' in vhost `) === true,
     );
-    return candidates.length === 1 ? candidates[0]?.publish : undefined;
+    return candidates.length === 1 ? candidates[0] : undefined;
   }
 
   #settleEntry(index: number, acked: boolean): void {
-    const entry = this.#entries[index];
+    const publish = this.#entries[index];
     // A confirm for a tag that is not outstanding is the broker repeating itself; there is nothing to settle.
-    if (entry === undefined) return;
+    if (publish === undefined) return;
     this.#entries[index] = undefined;
     this.#outstanding -= 1;
-    const { publish, returned } = entry;
-    if (returned !== undefined) publish.reject(returned);
-    else if (acked) publish.resolve();
-    else publish.reject(new PublishNackedError(publish.exchange, publish.routingKey));
+    this.#metrics[acked ? 'confirmed' : 'nacked'] += 1;
+    if (publish.returned === undefined && acked) {
+      publish.resolve();
+    } else {
+      const tag = this.#lowest + index - this.#head;
+      this.#fail(publish, tag, publish.returned ?? new PublishNackedError(publish.exchange, publish.routingKey));
+    }
+  }
+
+  #fail(publish: UnconfirmedPublish, tag: number, error: AmqpError): void {
+    for (const waiter of this.#waiters) if (tag <= waiter.last) waiter.failure ??= error;
+    publish.reject(error);
+  }
+
+  /** Everything before `#lowest` is settled; when the channel is gone, everything is. */
+  #tellWaiters(): void {
+    const isDone = ({ last }: Waiter): boolean => last < this.#lowest || this.#outstanding === 0;
+    const done = this.#waiters.filter(isDone);
+    if (done.length === 0) return;
+    this.#waiters = this.#waiters.filter((waiter) => !isDone(waiter));
+    for (const { failure, resolve, reject } of done) {
+      if (failure === undefined) resolve();
+      else reject(failure);
+    }
   }
 
   /** Amortised: half of the array is moved only after as many entries were settled. */
@@ -131,9 +176,9 @@ export class PublisherConfirms {
   }
 }
 
-function looksLike({ publish, returned }: Entry, facts: ReturnFacts): boolean {
+function looksLike(publish: UnconfirmedPublish, facts: ReturnFacts): boolean {
   return (
-    returned === undefined &&
+    publish.returned === undefined &&
     publish.mandatory &&
     publish.messageId === facts.messageId &&
     publish.routingKey === facts.routingKey &&

@@ -1,9 +1,44 @@
 /** A handle on a declared queue: its channel's methods with the queue's name filled in. */
 import type { FieldTable } from '../protocol/field-table.js';
-import type { Channel } from './channel.js';
-import type { ConsumeOptions, ConsumerCallbacks, PublishOptions, StreamOptions } from './channel-options.js';
+import type {
+  ConsumeOptions,
+  ConsumerCallbacks,
+  GetOptions,
+  NoWaitOptions,
+  PublishOptions,
+  QueueDeleteOptions,
+  RequestOptions,
+  StreamOptions,
+} from './channel-options.js';
 import type { Message } from './message.js';
 import type { MessageStream } from './message-stream.js';
+
+/** What a handle needs of a channel, of one that lives once or of one that survives. */
+interface QueueChannel {
+  queueBind(queue: string, exchange: string, key?: string, args?: FieldTable, options?: NoWaitOptions): Promise<void>;
+  queueUnbind(
+    queue: string,
+    exchange: string,
+    key?: string,
+    args?: FieldTable,
+    options?: RequestOptions,
+  ): Promise<void>;
+  queuePurge(queue: string, options?: NoWaitOptions): Promise<number>;
+  queueDelete(queue: string, options?: QueueDeleteOptions): Promise<number>;
+  consume(queue: string, options?: StreamOptions): MessageStream;
+  basicConsume(queue: string, consumer: Consumer | undefined, options?: ConsumeOptions): Promise<string>;
+  basicGet(queue: string, options?: GetOptions): Promise<{ message: Message; messageCount: number } | undefined>;
+  basicPublish(
+    exchange: string,
+    routingKey: string,
+    body: string | Uint8Array,
+    options?: PublishOptions,
+  ): boolean | Promise<void>;
+  /** Only a channel without confirms has somebody to wait for. */
+  drained?(): Promise<void>;
+}
+
+type Consumer = ConsumerCallbacks | ((message: Message) => unknown);
 
 /**
  * Made by `channel.queue('my_queue')`.
@@ -22,11 +57,11 @@ export class Queue {
   readonly messageCount: number;
   /** Consumers that it had when it was declared. */
   readonly consumerCount: number;
-  readonly #channel: Channel;
+  readonly #channel: QueueChannel;
 
-  /** @internal Made by `Channel.queue()`. */
+  /** @internal Made by `Channel.queue()` and `AmqpChannel.queue()`. */
   constructor(
-    channel: Channel,
+    channel: QueueChannel,
     declared: { readonly queue: string; readonly messageCount: number; readonly consumerCount: number },
   ) {
     this.#channel = channel;
@@ -46,15 +81,17 @@ export class Queue {
     options?: PublishOptions,
   ): Promise<void> {
     if ((await this.#channel.basicPublish(exchange, routingKey, body, options)) === false)
-      await this.#channel.drained();
+      await this.#channel.drained?.();
   }
 
-  async bind(exchange: string, routingKey?: string, args?: FieldTable): Promise<void> {
-    await this.#channel.queueBind(this.name, exchange, routingKey, args);
+  /** See `Channel.queueBind`. */
+  async bind(exchange: string, routingKey?: string, args?: FieldTable, options?: NoWaitOptions): Promise<void> {
+    await this.#channel.queueBind(this.name, exchange, routingKey, args, options);
   }
 
-  async unbind(exchange: string, routingKey?: string, args?: FieldTable): Promise<void> {
-    await this.#channel.queueUnbind(this.name, exchange, routingKey, args);
+  /** See `Channel.queueUnbind`. */
+  async unbind(exchange: string, routingKey?: string, args?: FieldTable, options?: RequestOptions): Promise<void> {
+    await this.#channel.queueUnbind(this.name, exchange, routingKey, args, options);
   }
 
   /** Messages to loop over; see `Channel.consume`. */
@@ -63,25 +100,22 @@ export class Queue {
   }
 
   /** See `Channel.basicConsume`. */
-  async basicConsume(
-    consumer?: ConsumerCallbacks | ((message: Message) => unknown),
-    options?: ConsumeOptions,
-  ): Promise<string> {
+  async basicConsume(consumer?: Consumer, options?: ConsumeOptions): Promise<string> {
     return await this.#channel.basicConsume(this.name, consumer, options);
   }
 
   /** See `Channel.basicGet`. */
-  async get(options?: { noAck?: boolean }): ReturnType<Channel['basicGet']> {
+  async get(options?: GetOptions): ReturnType<QueueChannel['basicGet']> {
     return await this.#channel.basicGet(this.name, options);
   }
 
   /** See `Channel.queuePurge`. */
-  async purge(): Promise<number> {
-    return await this.#channel.queuePurge(this.name);
+  async purge(options?: NoWaitOptions): Promise<number> {
+    return await this.#channel.queuePurge(this.name, options);
   }
 
   /** See `Channel.queueDelete`. */
-  async delete(options?: { ifUnused?: boolean; ifEmpty?: boolean }): Promise<number> {
+  async delete(options?: QueueDeleteOptions): Promise<number> {
     return await this.#channel.queueDelete(this.name, options);
   }
 }

@@ -24,6 +24,8 @@ export interface RepublishOptions {
 interface ChannelSource {
   /** Opens a channel if there is none; rejects when there never will be one. */
   opened(): Promise<ConfirmChannel>;
+  /** The present name of a queue. */
+  queueNamed(queue: string): string;
 }
 
 interface Entry {
@@ -132,7 +134,9 @@ export class Republisher {
 
   #send(entry: Entry, channel: ConfirmChannel): void {
     entry.sentOn = channel;
-    channel.basicPublish(entry.exchange, entry.routingKey, entry.body, entry.options).then(
+    // The default exchange routes by the queue's name, and that may have changed.
+    const routingKey = entry.exchange === '' ? this.#source.queueNamed(entry.routingKey) : entry.routingKey;
+    channel.basicPublish(entry.exchange, routingKey, entry.body, entry.options).then(
       () => {
         this.#forget(entry);
         entry.resolve();

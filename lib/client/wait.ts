@@ -32,6 +32,26 @@ export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | un
   }
 }
 
+/** The result of `promise`; a rejection with `late()` after `ms` milliseconds, or with the signal's reason when it fires first. */
+export async function inTime<T>(
+  promise: Promise<T>,
+  ms: number,
+  late: () => AmqpError,
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const deadline = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(late());
+    }, ms);
+  });
+  try {
+    return await orAborted(Promise.race([promise, deadline]), signal);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Resolves when `work` is done, at the latest after `ms` milliseconds. What it rejects with, it rejects with. */
 export async function within(ms: number, work: Promise<unknown>): Promise<void> {
   const done = new AbortController();

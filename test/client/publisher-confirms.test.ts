@@ -4,6 +4,7 @@ import { once } from 'node:events';
 
 import type { ConfirmChannel } from '../../lib/client/channel.js';
 import { type Connection, connect } from '../../lib/client/connection.js';
+import { Metrics } from '../../lib/client/metrics.js';
 import { PublisherConfirms } from '../../lib/client/publisher-confirms.js';
 import { AmqpError } from '../../lib/errors.js';
 import { brokerUrl } from '../support/broker.mjs';
@@ -13,7 +14,7 @@ import { within } from '../support/waits.js';
 
 /** A ledger with so many publishes, and what has become of each: `undefined`, 'acked', or the error's code. */
 function ledger(count: number): { confirms: PublisherConfirms; fates: (string | undefined)[] } {
-  const confirms = new PublisherConfirms();
+  const confirms = new PublisherConfirms(new Metrics());
   const fates = Array.from<string | undefined>({ length: count });
   for (let index = 0; index < count; index += 1) publish(confirms, fates, index);
   return { confirms, fates };
@@ -34,6 +35,7 @@ function publish(
     routingKey: 'key',
     messageId,
     mandatory,
+    returned: undefined,
     resolve: () => {
       settle('acked');
     },
