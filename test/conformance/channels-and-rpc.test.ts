@@ -94,6 +94,27 @@ test('50. requests of different kinds run at the same time on one channel', asyn
   expect(queues.map(({ queue }) => tags.get(queue))).toEqual(queues.map((_, index) => `c${index}`));
 });
 
+test('51. a request without an answer ends by its timeout or signal, and its late answer is not given to the next one', async () => {
+  const { peer, connection, channel } = await scriptedChannel({ closeTimeout: 0 });
+  const late = failure(channel.queueDeclare('late', { timeout: 1 }));
+  await peer.receive('queue.declare');
+  expect(await late).toMatchObject({ code: 'REQUEST_TIMEOUT', method: 'queue.declare' });
+  const [given, giveUp] = [new Error('enough'), new AbortController()];
+  const aborted = failure(channel.queuePurge('q', { signal: giveUp.signal }));
+  await peer.receive('queue.purge');
+  giveUp.abort(given);
+  expect(await aborted).toMatchObject({ code: 'ABORTED', cause: given });
+  const asked = channel.queueDeclare('next');
+  await peer.receive('queue.declare');
+  peer.send(1, 'queue.declare-ok', declared('late'));
+  peer.send(1, 'queue.purge-ok', { messageCount: 7 });
+  peer.send(1, 'queue.declare-ok', declared('next'));
+  expect((await within('the answer', asked)).queue).toBe('next');
+  // Nothing leaves for a signal that has fired.
+  expect((await failure(channel.queuePurge('q', { signal: giveUp.signal }))).message).toContain('not sent');
+  await connection.close();
+});
+
 test('52. a frame on a channel that was never opened is an error, on one that has ended it is ignored', async () => {
   expect(await verdictOn(frameOf(9, 'channel.flow', { active: true }))).toBe(504);
   const { peer, connection, channel } = await consuming(() => undefined);
@@ -110,7 +131,10 @@ test('52. a frame on a channel that was never opened is an error, on one that ha
   await connection.close();
 });
 
-test('53. channel.flow of the server is answered with what it asked', async () => {
+test('53. channel.flow of the server is answered with what it asked, and the client may ask for true', async () => {
+  await using bench = await Bench.open();
+  await bench.channel.flow(true);
+  expect((await failure(bench.channel.flow(false))).code).toBe('INVALID_ARGUMENT');
   const { peer, connection } = await scriptedChannel({ closeTimeout: 0 });
   for (const active of [true, false]) {
     peer.send(1, 'channel.flow', { active });

@@ -1,13 +1,16 @@
 /** Conformance, consuming: the numbers 78 to 92. */
 import { expect, test } from '@jest/globals';
 
+import { AmqpChannel } from '../../lib/client/amqp-channel.js';
+import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import type { Channel } from '../../lib/client/channel.js';
 import { connect } from '../../lib/client/connection.js';
 import type { Message } from '../../lib/client/message.js';
+import { Consumer } from '../../lib/messaging/consumer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, frameOf, scriptedChannel } from '../support/client.js';
-import { CuttableLine } from '../support/scratch.js';
-import { Inbox, eventually, within } from '../support/waits.js';
+import { CuttableLine, Scratch } from '../support/scratch.js';
+import { Gate, Inbox, eventually, within } from '../support/waits.js';
 import { Bench, text } from './bench.js';
 
 test('78. a consumer holds no more than its prefetch, which later consumers may change, and 0 is no bound', async () => {
@@ -284,4 +287,40 @@ test('91. a loop over messages cancels when it is left, ends on cancel and rejec
   const death = failure(dying.next());
   bench.channel.basicAck(99);
   expect(await within('the end', death)).toMatchObject({ replyCode: 406 });
+});
+
+test('92. handlers run up to a limit at a time, closing waits for them, and a failed start delivers nothing twice', async () => {
+  await using scratch = await Scratch.open();
+  const queue = await scratch.queue();
+  await using amqp = new AmqpConnection(brokerUrl);
+  await amqp.open();
+  const [started, gate, seen] = [new Inbox<string>(), new Gate(), [] as string[]];
+  const consumer = new Consumer(
+    amqp,
+    { name: 'c', queue, topology: {}, prefetch: 2, exclusive: false, consumerTag: undefined, arguments: {} },
+    async (delivery) => {
+      const body = delivery.body.toString();
+      seen.push(body);
+      started.push(body);
+      await gate.opened;
+    },
+    { log: () => undefined, warn: () => undefined, error: () => undefined },
+  );
+  // Another consumer holds the queue: the first starts fail.
+  const holder = new AmqpChannel(amqp);
+  const tag = await holder.basicConsume(queue, (message) => message.nack(), { exclusive: true });
+  consumer.startInBackground();
+  await holder.basicCancel(tag);
+  for (const body of ['1', '2', '3']) await scratch.send(queue, body);
+  await Promise.all([started.next('the first'), started.next('the second')]);
+  expect([consumer.underWay, seen]).toEqual([2, ['1', '2']]);
+  let isStopped = false;
+  const stopping = consumer.stop(10_000).then(() => (isStopped = true));
+  await scratch.hasConsumers(queue, 0);
+  expect(isStopped).toBe(false);
+  gate.open();
+  await within('the stop', stopping);
+  await scratch.hasMessages(queue, 1);
+  expect(seen).toEqual(['1', '2']);
+  await holder.close();
 });

@@ -406,6 +406,21 @@ test('45. while the broker is blocked, publishers wait and consumers of another 
   await consumer.connection.close();
 });
 
+test('39. a reply text of a close is cut to 255 bytes, at a character, and hurts nobody', async () => {
+  const { peer, connection, channel } = await scriptedChannel({ closeTimeout: 0 });
+  const replyText = `x${'é'.repeat(200)}`;
+  const closing = channel.close({ replyCode: 541, replyText });
+  expect((await peer.answer('channel.close-ok', {})).args).toMatchObject({
+    replyCode: 541,
+    replyText: replyText.slice(0, 128),
+  });
+  await closing;
+  await Promise.all([connection.close({ replyText }), peer.receive('connection.close')]);
+  await using bench = await Bench.open();
+  await bench.channel.close({ replyCode: 541, replyText });
+  expect((await bench.connection.channel()).isOpen).toBe(true);
+});
+
 test('40. update-secret is answered, and the connection goes on', async () => {
   const { password } = new URL(brokerUrl);
   await using connection = await connect(brokerUrl);

@@ -4,7 +4,8 @@ import { once } from 'node:events';
 
 import type { ReturnedMessage } from '../../lib/client/channel-options.js';
 import { brokerUrl } from '../support/broker.mjs';
-import { failure, scriptedChannel, scriptedConfirmChannel } from '../support/client.js';
+import type { AmqpError } from '../../lib/errors.js';
+import { failure, scriptedChannel, scriptedConfirmChannel, thrown } from '../support/client.js';
 import { within } from '../support/waits.js';
 import { Bench } from './bench.js';
 
@@ -33,6 +34,13 @@ test('67. an unroutable mandatory message is returned, an empty one too, before 
   expect(confirming.unconfirmedCount).toBe(0);
 });
 
+test('68. immediate is refused before it leaves, and the channel goes on', async () => {
+  await using bench = await Bench.open();
+  const { channel } = bench;
+  expect(thrown(() => channel.basicPublish('', 'q', '', { immediate: true })).code).toBe('INVALID_ARGUMENT');
+  expect((await channel.queueDeclare()).messageCount).toBe(0);
+});
+
 test('69. confirms settle publishes singly, in groups, out of order, and leave the rest waiting', async () => {
   const { peer, connection, channel } = await scriptedConfirmChannel({ closeTimeout: 0 });
   const fates: string[] = [];
@@ -54,6 +62,38 @@ test('69. confirms settle publishes singly, in groups, out of order, and leave t
   peer.send(1, 'basic.ack', { deliveryTag: 0, multiple: true });
   await within('the rest', Promise.all(settled));
   await connection.close();
+});
+
+test('70. waitForConfirms waits for all so far, tells the first failure, and ends by time, signal or close', async () => {
+  const { peer, channel } = await scriptedConfirmChannel({ closeTimeout: 0 });
+  await channel.waitForConfirms();
+  const fates = ['a', 'b', 'c'].map((body) =>
+    channel.basicPublish('', 'q', body).then(
+      () => 'acked',
+      ({ code }: AmqpError) => code,
+    ),
+  );
+  const waiting = failure(channel.waitForConfirms());
+  expect((await failure(channel.waitForConfirms({ timeout: 1 }))).code).toBe('REQUEST_TIMEOUT');
+  expect((await failure(channel.waitForConfirms({ signal: AbortSignal.abort() }))).code).toBe('ABORTED');
+  const later = channel.basicPublish('', 'q', 'd');
+  peer.send(1, 'basic.ack', { deliveryTag: 1, multiple: false });
+  peer.send(1, 'basic.ack', { deliveryTag: 3, multiple: false });
+  peer.send(1, 'basic.nack', { deliveryTag: 2, multiple: false, requeue: false });
+  // The fourth publish came after the call, and is not waited for.
+  expect((await waiting).code).toBe('PUBLISH_NACKED');
+  expect(await Promise.all(fates)).toEqual(['acked', 'PUBLISH_NACKED', 'acked']);
+  const ended = [failure(channel.waitForConfirms()), failure(later)];
+  peer.send(1, 'channel.close', { replyCode: 406, replyText: 'PRECONDITION_FAILED', classId: 0, methodId: 0 });
+  for (const { code } of await Promise.all(ended)) expect(code).toBe('PUBLISH_OUTCOME_UNKNOWN');
+  await using bench = await Bench.open();
+  expect((await failure(bench.channel.waitForConfirms())).code).toBe('INVALID_ARGUMENT');
+  const confirming = await bench.confirming();
+  const queue = await bench.queueWith();
+  const publishes = Array.from({ length: 100 }, () => confirming.basicPublish('', queue, ''));
+  await confirming.waitForConfirms();
+  expect(confirming.unconfirmedCount).toBe(0);
+  await Promise.all(publishes);
 });
 
 test('71. confirm.select goes over the wire once, however often it is asked for', async () => {

@@ -10,7 +10,7 @@ import type { Message } from '../../lib/client/message.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, unique } from '../support/client.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
-import { Inbox, eventually } from '../support/waits.js';
+import { Inbox, eventually, within } from '../support/waits.js';
 import { Peers, QUICK, text } from './bench.js';
 
 /** A recovering connection to the broker under test, whose line the test can cut. */
@@ -132,6 +132,49 @@ test('96. set-ups declare exchanges, queues and bindings anew, and consumers fol
   await amqp.close();
 });
 
+test('96. what was declared through a handle comes back: server-named queues under a new name, bindings, consumers', async () => {
+  await using scratch = await Scratch.open();
+  const [source, internal, owned] = [scratch.exchangeName(), scratch.exchangeName(), unique('queue')];
+  const { amqp, line, statuses } = await onBroker();
+  const renames = new Inbox<readonly [string, string]>();
+  amqp.on('queueRenamed', (from, to) => {
+    renames.push([from, to]);
+  });
+  const channel = new AmqpChannel(amqp);
+  await channel.exchangeDeclare(source, 'topic', { autoDelete: true });
+  await channel.exchangeDeclare(internal, 'fanout', { internal: true, autoDelete: true });
+  await channel.exchangeBind(internal, source, 'a.#');
+  const served = await channel.queue();
+  await served.bind(source, 'x.*');
+  await channel.queueDeclare(owned, { exclusive: true, durable: false });
+  await channel.queueBind(owned, internal);
+  const messages = new Inbox<Message>();
+  await channel.basicConsume(served.name, messages.push, { noAck: true, consumerTag: 'served' });
+  await channel.basicConsume(owned, messages.push, { noAck: true, consumerTag: 'owned' });
+  let known = served.name;
+  for (let round = 0; round < 3; round += 1) {
+    line.cut();
+    await statuses.next('the recovery', isOpen);
+    const [from, to] = await renames.next('the new name');
+    expect([from, to === known]).toEqual([known, false]);
+    known = to;
+    const confirmed = (key: string, body: string): Promise<void> =>
+      channel.basicPublish(source, key, body, { mandatory: true });
+    await confirmed('x.y', `served ${round}`);
+    await confirmed('a.b', `owned ${round}`);
+    // The name that the broker first gave is still good, for publishing too.
+    await served.publish(`by name ${round}`, undefined, undefined, { mandatory: true });
+    for (const body of [`served ${round}`, `owned ${round}`, `by name ${round}`]) {
+      const tag = body.startsWith('owned') ? 'owned' : 'served';
+      const arrived = await eventually(`'${body}'`, () =>
+        Promise.resolve(messages.all.find((message) => text(message) === body)),
+      );
+      expect(arrived.consumerTag).toBe(tag);
+    }
+  }
+  await amqp.close();
+});
+
 test('97. what was deleted, unbound or cancelled does not come back', async () => {
   await using scratch = await Scratch.open();
   const [deleted, kept, exchange] = [scratch.queueName(), await scratch.queue(), await scratch.exchange('fanout')];
@@ -150,6 +193,25 @@ test('97. what was deleted, unbound or cancelled does not come back', async () =
   await amqp.close();
 });
 
+test('97. thousands of auto-deleted queues and exchanges that came and went leave no record behind', async () => {
+  await using amqp = new AmqpConnection(brokerUrl, QUICK);
+  await amqp.open();
+  const channel = new AmqpChannel(amqp);
+  const rounds = 500;
+  const once = async (): Promise<void> => {
+    const [exchange, other] = [unique('exchange'), unique('exchange')];
+    await channel.exchangeDeclare(exchange, 'fanout', { autoDelete: true });
+    await channel.exchangeDeclare(other, 'fanout', { autoDelete: true });
+    await channel.exchangeBind(other, exchange);
+    const { queue } = await channel.queueDeclare();
+    await channel.queueBind(queue, other);
+    expect(amqp.topology.size).toBeGreaterThanOrEqual(5);
+    await channel.basicCancel(await channel.basicConsume(queue, () => undefined));
+  };
+  for (let round = 0; round < rounds; round += 10) await Promise.all(Array.from({ length: 10 }, once));
+  expect(amqp.topology.size).toBe(0);
+}, 60_000);
+
 test('98. an ack of a message from before the recovery is harmless, and hits no other delivery', async () => {
   await using scratch = await Scratch.open();
   const queue = await scratch.queue();
@@ -166,6 +228,46 @@ test('98. an ack of a message from before the recovery is harmless, and hits no 
   await amqp.close();
   // Nobody has acknowledged it.
   expect(text((await scratch.take(queue)) as unknown as Message)).toBe('x');
+});
+
+test('99. a filter says what is declared again, and a binding whose queue vanished gets it back', async () => {
+  const peers = new Peers({ recordTopology: (entity) => entity.kind !== 'exchange' });
+  const channel = new AmqpChannel(peers.amqp);
+  const declaring = (async () => {
+    await channel.exchangeDeclare('e', 'fanout');
+    await channel.queueDeclare('q', { autoDelete: true });
+    await channel.queueBind('q', 'e', 'k');
+  })();
+  const first = await peers.opened();
+  await first.openChannel();
+  await first.answer('confirm.select-ok', {});
+  await first.answer('exchange.declare-ok', {});
+  await first.answer('queue.declare-ok', { queue: 'q', messageCount: 0, consumerCount: 0 });
+  await first.answer('queue.bind-ok', {});
+  await declaring;
+  first.hangUp();
+  const second = await peers.opened();
+  const declareQueue = async (): Promise<number> => {
+    const number = await second.openChannel();
+    expect((await second.receive('queue.declare')).args).toMatchObject({ queue: 'q', autoDelete: true });
+    second.send(number, 'queue.declare-ok', { queue: 'q', messageCount: 0, consumerCount: 0 });
+    await second.receive('channel.close');
+    second.send(number, 'channel.close-ok', {});
+    return number;
+  };
+  await declareQueue();
+  const gone = await second.openChannel();
+  await second.receive('queue.bind');
+  second.send(gone, 'channel.close', { replyCode: 404, replyText: "no queue 'q'", classId: 50, methodId: 20 });
+  await second.receive('channel.close-ok');
+  await declareQueue();
+  const number = await second.openChannel();
+  expect((await second.receive('queue.bind')).args).toMatchObject({ queue: 'q', exchange: 'e', routingKey: 'k' });
+  second.send(number, 'queue.bind-ok', {});
+  await second.receive('channel.close');
+  second.send(number, 'channel.close-ok', {});
+  expect((await within('the recovery', peers.amqp.opened())).isOpen).toBe(true);
+  await peers.amqp.close();
 });
 
 test('100. a connection whose peer has stopped reading recovers when its writes fail', async () => {
@@ -246,6 +348,24 @@ test('102. a queue that another connection holds exclusively is asked for until 
   await opening;
 });
 
+test('103. two handles on one queue share its life: deleted through one it is gone for both, declared again it is there', async () => {
+  await using scratch = await Scratch.open();
+  const name = scratch.queueName();
+  const { amqp, line, statuses } = await onBroker();
+  const channel = new AmqpChannel(amqp);
+  const [one, two] = [await channel.queue(name), await channel.queue(name)];
+  await one.delete();
+  line.cut();
+  await statuses.next('the recovery', isOpen);
+  expect(await scratch.state(name)).toBeUndefined();
+  // A handle is for a name: another declaration revives it.
+  await channel.queue(name);
+  await two.publish('x');
+  expect((await one.get({ noAck: true }))?.message.body.toString()).toBe('x');
+  expect((await channel.queue(name, { passive: true })).messageCount).toBe(0);
+  await amqp.close();
+});
+
 test('104. waits are random up to a bound that doubles to a maximum, and begin anew after a lasting success', () => {
   const sorted = (take: () => number): number[] => Array.from({ length: 500 }, take).sort((a, b) => a - b);
   for (const [failures, bound] of [
@@ -298,6 +418,44 @@ test('105. however many use a handle at once, its channel is set up once, and a 
     await asking;
   }
   await peers.amqp.close();
+});
+
+test('106. counts of what was published, confirmed, returned, delivered and answered go on across recoveries', async () => {
+  await using scratch = await Scratch.open();
+  const [queue, missing] = [await scratch.queue(), scratch.queueName()];
+  const full = await scratch.queue({ arguments: { 'x-max-length': 0, 'x-overflow': 'reject-publish' } });
+  const { amqp, line, statuses } = await onBroker();
+  const channel = new AmqpChannel(amqp);
+  const rounds = 2;
+  for (let round = 1; round <= rounds; round += 1) {
+    for (const body of ['a', 'b', 'c', 'd']) await channel.basicPublish('', queue, body);
+    expect((await failure(channel.basicPublish('', missing, 'x', { mandatory: true }))).code).toBe('UNROUTABLE');
+    expect((await failure(channel.basicPublish('', full, 'x'))).code).toBe('PUBLISH_NACKED');
+    const take = async (): Promise<Message> => (await channel.basicGet(queue))?.message as Message;
+    const [a, b, c] = [await take(), await take(), await take()];
+    a.ack();
+    b.reject();
+    c.nack();
+    const loop = channel.consume(queue, { prefetch: 2 });
+    for (let count = 0; count < 2; count += 1) ((await loop.next()).value as Message).ack();
+    await loop.return();
+    expect(amqp.metrics).toMatchObject({
+      connections: round,
+      published: 6 * round,
+      confirmed: 5 * round,
+      nacked: round,
+      returned: round,
+      outcomeUnknown: 0,
+      delivered: 5 * round,
+      acknowledged: 3 * round,
+      rejected: round,
+      requeued: round,
+    });
+    line.cut();
+    await statuses.next('the recovery', isOpen);
+  }
+  expect(amqp.metrics.bytesReceived).toBeGreaterThan(amqp.metrics.bytesSent / 10);
+  await amqp.close();
 });
 
 test('107. a thousand recoveries leave no listener, timer or memory behind', async () => {
