@@ -32,6 +32,27 @@ export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | un
   }
 }
 
+/** The result of `promise`, or a rejection with what `late` makes after `ms` milliseconds, or with the signal's reason. */
+export async function orLate<T>(
+  promise: Promise<T>,
+  ms: number,
+  late: () => AmqpError,
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  const deadline = new AbortController();
+  const timer = setTimeout(() => {
+    deadline.abort(late());
+  }, ms);
+  try {
+    return await orAborted(
+      promise,
+      signal === undefined ? deadline.signal : AbortSignal.any([signal, deadline.signal]),
+    );
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Resolves when `work` is done, at the latest after `ms` milliseconds. What it rejects with, it rejects with. */
 export async function within(ms: number, work: Promise<unknown>): Promise<void> {
   const done = new AbortController();
