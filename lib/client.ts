@@ -20,12 +20,14 @@ export type {
 export { type ConnectOptions, Connection, connect } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
 export type { CredentialsProvider, Mechanism, SaslMechanism, UserCredentials } from './client/credentials.js';
-export type { TlsOptions } from './client/dial.js';
+export type { HostLookup, TlsOptions } from './client/dial.js';
 export type { Duration } from './client/duration.js';
+export type { BrokerUrls, UrlResolver } from './client/hosts.js';
 export { Message } from './client/message.js';
 export type { MessageStream } from './client/message-stream.js';
 export type { Queue } from './client/queue.js';
 export type { RepublishOptions } from './client/republisher.js';
+export { type SrvHostsOptions, type SrvResolver, srvHosts } from './client/srv-hosts.js';
 export {
   AmqpError,
   type AmqpErrorCode,

@@ -18,6 +18,7 @@
  * | `VERSION_MISMATCH` | The peer speaks another version of AMQP. |
  * | `AUTHENTICATION_FAILED` | The broker refused the user name, password or mechanism. |
  * | `CREDENTIALS_FAILED` | The provider of credentials threw, or returned none. |
+ * | `HOSTS_FAILED` | The function that names the brokers threw, named none, or gave no answer in time. |
  * | `VHOST_REFUSED` | The virtual host does not exist or is not open to this user. |
  * | `CONNECTION_CLOSED` | The connection was closed in an orderly way, by either side. |
  * | `CONNECTION_LOST` | The connection ended without a closing handshake: network, crash, missed heartbeats. |
@@ -50,6 +51,7 @@ export type AmqpErrorCode =
   | 'VERSION_MISMATCH'
   | 'AUTHENTICATION_FAILED'
   | 'CREDENTIALS_FAILED'
+  | 'HOSTS_FAILED'
   | 'VHOST_REFUSED'
   | 'CONNECTION_CLOSED'
   | 'CONNECTION_LOST'

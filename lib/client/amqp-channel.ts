@@ -28,7 +28,7 @@ import type { Message } from './message.js';
 import { MessageStream } from './message-stream.js';
 import { Queue } from './queue.js';
 import { type RepublishOptions, Republisher } from './republisher.js';
-import { ended, inTime, orAborted } from './wait.js';
+import { ended, orLate, orAborted } from './wait.js';
 
 /** Longest wait for the broker to end a consumer, in milliseconds. */
 const CLOSE_TIMEOUT = 2_000;
@@ -351,7 +351,7 @@ export class AmqpChannel implements AsyncDisposable {
     if (options?.timeout === undefined) return await ask(await this.opened(options?.signal), options);
     const limit = timerMilliseconds(options.timeout, 'timeout');
     const since = performance.now();
-    const channel = await inTime(this.opened(options.signal), limit, () => notAnswered(name, limit), undefined);
+    const channel = await orLate(this.opened(options.signal), limit, () => notAnswered(name, limit), undefined);
     return await ask(channel, { ...options, timeout: Math.max(1, limit - (performance.now() - since)) });
   }
 

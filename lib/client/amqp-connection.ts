@@ -12,14 +12,13 @@ import { EventEmitter } from 'node:events';
 import { AmqpError, printable } from '../errors.js';
 import { Backoff, type BackoffOptions } from './backoff.js';
 import { type Connection, openConnection } from './connection.js';
-import {
-  type ConnectionOptions,
-  type ResolvedConnectionOptions,
-  resolveConnectionOptions,
-} from './connection-options.js';
+import { CONNECTION_OPTIONS, type ConnectionOptions } from './connection-options.js';
 import { type Duration, timerMilliseconds } from './duration.js';
+import { Faults, type Verdict } from './faults.js';
+import { type BrokerUrls, Hosts } from './hosts.js';
 import { tell, warnOf } from './listeners.js';
 import { type ConnectionMetrics, Metrics } from './metrics.js';
+import { refuseUnknown } from './option-names.js';
 import { type TopologyFilter, TopologyRecord } from './topology-record.js';
 import { ended, orAborted, pause } from './wait.js';
 
@@ -33,6 +32,11 @@ export interface AmqpConnectionOptions extends ConnectionOptions {
    * @default true
    */
   readonly recordTopology?: boolean | TopologyFilter | undefined;
+  /**
+   * Tries a list of brokers in a random order, so that a fleet spreads over them; `false` keeps to the order of the list. Either
+   * way a host that failed comes behind those that did not. @default true; for a function that names the brokers false
+   */
+  readonly shuffleHosts?: boolean | undefined;
 }
 
 /** Where RabbitMQ listens on the same machine, with the user that it comes with. */
@@ -69,16 +73,6 @@ interface AmqpConnectionEvents {
   recoveryError: [error: AmqpError];
 }
 
-/** Errors of a host that time will not mend. */
-const PERMANENT = new Set([
-  'INVALID_URL',
-  'INVALID_OPTION',
-  'AUTHENTICATION_FAILED',
-  'VHOST_REFUSED',
-  'NOT_AMQP',
-  'VERSION_MISMATCH',
-]);
-
 /**
  * Keeps a connection open: give it to `AmqpChannel`, or ask it for the present one.
  *
@@ -91,7 +85,8 @@ const PERMANENT = new Set([
  * ```
  */
 export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implements AsyncDisposable {
-  readonly #hosts: readonly ResolvedConnectionOptions[];
+  readonly #hosts: Hosts;
+  readonly #newCredentials: boolean;
   readonly #backoff: Backoff;
   readonly #setups: ConnectionSetup[] = [];
   readonly #metrics = new Metrics();
@@ -100,18 +95,21 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   readonly #life = new AbortController();
   #status: ConnectionStatus = { state: 'idle' };
   #loop: Promise<void> | undefined;
-  #nextHost = 0;
 
-  /** Checks the options; nothing is dialled before `open()`. Several URLs are tried in turn. Throws `INVALID_URL`, `INVALID_OPTION`. */
-  constructor(urls: string | readonly string[] = DEFAULT_URL, options: AmqpConnectionOptions = {}) {
+  /**
+   * Checks the options; nothing is dialled before `open()`. Of several brokers the next is tried when one fails.
+   * Throws `INVALID_URL`, `INVALID_OPTION`.
+   */
+  constructor(urls: BrokerUrls = DEFAULT_URL, options: AmqpConnectionOptions = {}) {
     super();
     // As many wait for the next status as there are channels and consumers.
     this.setMaxListeners(0);
-    const { recovery, recordTopology = true, ...connectionOptions } = options;
+    const known = [...CONNECTION_OPTIONS, 'recovery', 'recordTopology', 'shuffleHosts'];
+    refuseUnknown(options, known, 'There is no connection option');
+    const { recovery, recordTopology = true, shuffleHosts, ...connectionOptions } = options;
     this.topology = this.#recordFor(recordTopology);
-    const list = typeof urls === 'string' ? [urls] : urls;
-    if (list.length === 0) throw new AmqpError('INVALID_URL', 'The list of broker URLs is empty. Give at least one.');
-    this.#hosts = list.map((url) => resolveConnectionOptions(url, connectionOptions));
+    this.#hosts = new Hosts(urls, connectionOptions, shuffleHosts);
+    this.#newCredentials = typeof options.credentials === 'function';
     this.#backoff = new Backoff(recovery);
   }
 
@@ -154,7 +152,10 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     }
   }
 
-  /** Starts connecting and returns at once; failures of any kind are retried until `close()`. */
+  /**
+   * Starts connecting and returns at once. Failures are retried until `close()`, except ten connections in a row that broke
+   * the protocol.
+   */
   openInBackground(): void {
     this.#start('background');
   }
@@ -211,9 +212,10 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   async #run(startup: 'require' | 'background'): Promise<void> {
     let attempt = 1;
     let lastError: AmqpError | undefined;
-    let faults = startup === 'require' ? new FirstFaults(this.#hosts.length) : undefined;
+    const faults = new Faults({ firstIsRequired: startup === 'require', newCredentials: this.#newCredentials });
     this.#setStatus({ state: 'connecting', attempt, lastError });
     while (!this.#isClosed()) {
+      let verdict: Verdict;
       try {
         const connection = await this.#connect();
         // close() may have come in the very turn that opened it; from here to the announcement nothing can.
@@ -221,19 +223,29 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
           await connection.close();
           return;
         }
-        faults = undefined;
+        faults.opened();
         attempt = 0;
         this.#backoff.succeeded();
         this.#setStatus({ state: 'open', connection });
         lastError = await ended(connection);
+        verdict = faults.ended(lastError, this.#backoff.isStable);
+        this.#judgeHost(lastError);
       } catch (error) {
         lastError = asAmqpError(error);
-        if (faults?.isLast(lastError) === true) this.#giveUp(lastError);
+        verdict = faults.attemptFailed(lastError, this.#hosts.count);
+        this.#hosts.failed();
       }
+      if (verdict === 'give up' && lastError !== undefined) this.#giveUp(lastError);
       attempt += 1;
       this.#setStatus({ state: 'connecting', attempt, lastError });
-      await pause(this.#backoff.next(), this.#life.signal);
+      await pause(this.#backoff.next({ slowly: verdict === 'retry slowly' }), this.#life.signal);
     }
+  }
+
+  /** A host whose connection lasted is the first to go back to, unless the broker sent everybody away (320, connection-forced). */
+  #judgeHost(error: AmqpError | undefined): void {
+    if (this.#backoff.isStable) this.#hosts.wasStable();
+    if (!this.#backoff.isStable || error?.replyCode === 320) this.#hosts.failed();
   }
 
   #isClosed(): boolean {
@@ -242,10 +254,8 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
 
   /** One attempt on the next host, up to the end of the set-ups. */
   async #connect(): Promise<Connection> {
-    const host = this.#hosts[this.#nextHost % this.#hosts.length] as ResolvedConnectionOptions;
-    this.#nextHost += 1;
     const { signal } = this.#life;
-    const connection = await openConnection(host, signal, this.#metrics);
+    const connection = await openConnection(await this.#hosts.next(signal), signal, this.#metrics);
     try {
       for (const setup of this.#setups) await orAborted(setup(connection), signal);
       await orAborted(this.topology.declareAll(connection, signal), signal);
@@ -274,38 +284,9 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   }
 }
 
-/** Judges the failures before the first connection: which of them is the last. */
-class FirstFaults {
-  readonly #hosts: number;
-  #permanent = 0;
-
-  constructor(hosts: number) {
-    this.#hosts = hosts;
-  }
-
-  /** True for a fault of what was declared, and when every host has failed for a reason that time will not mend. */
-  isLast(error: AmqpError): boolean {
-    this.#permanent = isPermanent(error) ? this.#permanent + 1 : 0;
-    return this.#permanent >= this.#hosts || isSetupFault(error);
-  }
-}
-
 /** A connection may have ended in this very turn, before its end is told. */
 function isUsable(status: ConnectionStatus): status is Extract<ConnectionStatus, { state: 'open' }> {
   return status.state === 'open' && status.connection.isOpen;
-}
-
-/** Hanging up is no answer: so does a proxy in front of a broker that is still starting. */
-function isPermanent(error: AmqpError): boolean {
-  return PERMANENT.has(error.code) && error.closedBy !== 'network';
-}
-
-/** A set-up that the broker refuses is a fault of what was declared; a lock (405) that a lost connection held goes with time. */
-function isSetupFault(error: AmqpError): boolean {
-  if (error.replyCode === 405) return false;
-  return ['TOPOLOGY_CONFLICT', 'TOPOLOGY_FAILED', 'SETUP_FAILED', 'INVALID_DEFINITION', 'INVALID_ARGUMENT'].includes(
-    error.code,
-  );
 }
 
 function asAmqpError(error: unknown): AmqpError {

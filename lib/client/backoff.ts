@@ -36,12 +36,19 @@ export class Backoff {
     this.#succeededAt = performance.now();
   }
 
-  /** Notes a failure and returns the milliseconds to wait before the next attempt. */
-  next(): number {
-    if (this.#succeededAt !== undefined && performance.now() - this.#succeededAt >= this.#stableAfter)
-      this.#failures = 0;
+  /** Whether the last attempt worked, and has gone on working for `stableAfter`. */
+  get isStable(): boolean {
+    return this.#succeededAt !== undefined && performance.now() - this.#succeededAt >= this.#stableAfter;
+  }
+
+  /**
+   * Notes a failure and returns the milliseconds to wait before the next attempt. `slowly`, for a failure that time will hardly
+   * mend, goes to the full range at once.
+   */
+  next({ slowly = false }: { readonly slowly?: boolean } = {}): number {
+    if (this.isStable) this.#failures = 0;
     this.#succeededAt = undefined;
-    const range = Math.min(this.#maxDelay, this.#initialDelay * 2 ** this.#failures);
+    const range = slowly ? this.#maxDelay : Math.min(this.#maxDelay, this.#initialDelay * 2 ** this.#failures);
     this.#failures = Math.min(this.#failures + 1, 30);
     return Math.random() * range;
   }

@@ -35,7 +35,7 @@ import type { Metrics } from './metrics.js';
 import { type Answer, Message, type Settler } from './message.js';
 import { PendingRequests } from './pending-requests.js';
 import { PublisherConfirms } from './publisher-confirms.js';
-import { inTime, within } from './wait.js';
+import { orLate, within } from './wait.js';
 
 /** What a channel needs of its connection. */
 export interface ChannelLine {
@@ -184,7 +184,7 @@ export class ChannelCore {
     const limit = timeout === undefined ? this.#line.requestTimeout : timerMilliseconds(timeout, 'timeout');
     if (hasFired(signal)) throw requestAborted(name, 'It was not sent.', signal?.reason);
     try {
-      return await inTime(ask(), limit, () => notAnswered(name, limit), signal);
+      return await orLate(ask(), limit, () => notAnswered(name, limit), signal);
     } catch (error) {
       if (hasFired(signal) && error === signal?.reason) {
         throw requestAborted(name, 'The broker may carry it out all the same.', error);

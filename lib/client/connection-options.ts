@@ -14,7 +14,7 @@ import {
   type UserCredentials,
   isMechanismName,
 } from './credentials.js';
-import type { TlsOptions } from './dial.js';
+import type { HostLookup, TlsOptions } from './dial.js';
 import { refuseUnknown } from './option-names.js';
 import { type Duration, timerMilliseconds } from './duration.js';
 
@@ -51,7 +51,12 @@ export interface ConnectionOptions {
   readonly connectionName?: string | undefined;
   /** More client properties for the broker to show. */
   readonly clientProperties?: FieldTable | undefined;
-  /** Longest time for the TCP and TLS connection. @default '10s' */
+  /**
+   * Finds the addresses of a host name, as `dns.lookup` of Node does. Called on every attempt to connect, and every address
+   * is tried. @default dns.lookup
+   */
+  readonly lookup?: HostLookup | undefined;
+  /** Longest time for the TCP and TLS connection, over all addresses of the host. @default '10s' */
   readonly connectTimeout?: Duration | undefined;
   /** Longest time for the AMQP handshake after that. RabbitMQ takes 3 s to refuse a password. @default '10s' */
   readonly handshakeTimeout?: Duration | undefined;
@@ -86,6 +91,7 @@ export interface ResolvedConnectionOptions {
   readonly closeTimeout: number;
   readonly requestTimeout: number;
   readonly maxMessageSize: number;
+  readonly lookup: HostLookup | undefined;
   readonly dial: (() => Duplex | Promise<Duplex>) | undefined;
 }
 
@@ -130,8 +136,12 @@ const CHECKS: Record<keyof ConnectionOptions, Check> = {
   closeTimeout: duration,
   requestTimeout: duration,
   maxMessageSize: integer(1, Number.MAX_SAFE_INTEGER),
+  lookup: (value) => (typeof value === 'function' ? undefined : 'a function like dns.lookup'),
   dial: (value) => (typeof value === 'function' ? undefined : 'a function that returns a Duplex'),
 };
+
+/** The names of `ConnectionOptions`. */
+export const CONNECTION_OPTIONS: readonly string[] = Object.keys(CHECKS);
 
 /**
  * Completes what the user gave. An option beside the URL wins over the same thing in the URL.
@@ -188,6 +198,7 @@ export function resolveConnectionOptions(
     closeTimeout: timerMilliseconds(given.closeTimeout ?? '2s', 'closeTimeout'),
     requestTimeout: timerMilliseconds(given.requestTimeout ?? '1m', 'requestTimeout'),
     maxMessageSize: given.maxMessageSize ?? 64 * 1024 * 1024,
+    lookup: given.lookup,
     dial: given.dial,
   };
 }
@@ -214,7 +225,7 @@ function definedOnly<T extends object>(options: T): T {
 }
 
 function checkOptions(given: ConnectionOptions): void {
-  refuseUnknown(given, Object.keys(CHECKS), 'There is no connection option');
+  refuseUnknown(given, CONNECTION_OPTIONS, 'There is no connection option');
   for (const [name, value] of Object.entries(given)) {
     const wanted = CHECKS[name as keyof ConnectionOptions](value);
     // The value stays out of the message: it may be a password in the wrong place.

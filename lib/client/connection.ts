@@ -42,7 +42,7 @@ import { tell, warnOf } from './listeners.js';
 import { type ConnectionMetrics, Metrics } from './metrics.js';
 import { HIGH_WATER_MARK, Outbox } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
-import { inTime, orAborted } from './wait.js';
+import { orLate, orAborted } from './wait.js';
 
 interface ConnectionEvents {
   /** Ended; with the error, unless `close()` was called. Emitted once. */
@@ -268,7 +268,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
         throw error;
       }
     });
-    await inTime(answered, requestTimeout, () => notAnswered('connection.update-secret', requestTimeout), undefined);
+    await orLate(answered, requestTimeout, () => notAnswered('connection.update-secret', requestTimeout), undefined);
   }
 
   /** @internal */

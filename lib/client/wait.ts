@@ -32,8 +32,8 @@ export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | un
   }
 }
 
-/** The result of `promise`; a rejection with `late()` after `ms` milliseconds, or with the signal's reason when it fires first. */
-export async function inTime<T>(
+/** The result of `promise`; a rejection with what `late` makes after `ms` milliseconds, or with the signal's reason when it fires first. */
+export async function orLate<T>(
   promise: Promise<T>,
   ms: number,
   late: () => AmqpError,

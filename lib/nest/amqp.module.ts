@@ -151,17 +151,25 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   }
 
   #logStatus(name: string): void {
+    // What ends a required start is thrown from onModuleInit.
+    let isStarted = this.#options.startup === 'background';
     this.#connection.on('status', (status) => {
       switch (status.state) {
         case 'open':
+          isStarted = true;
           this.#logger.log(`Connection '${name}' is open`);
           return;
         case 'connecting':
           if (status.lastError !== undefined)
             this.#logger.warn(`Connection '${name}' is down. ${status.lastError.message}`);
           return;
-        case 'idle':
         case 'closed':
+          if (isStarted && status.error.closedBy !== 'client')
+            this.#logger.error(
+              `Connection '${name}' is closed for good: restart the application. ${status.error.message}`,
+            );
+          return;
+        case 'idle':
           return;
         default:
           status satisfies never;

@@ -1,5 +1,6 @@
 /** What a user says to `AmqpModule`, checked and completed once. */
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
+import type { BrokerUrls } from '../client/hosts.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../client/duration.js';
 import { AmqpError } from '../errors.js';
@@ -10,9 +11,9 @@ import type { ConsumerDefaults } from './amqp.decorators.js';
 
 /** Options of `AmqpModule.forRoot`. */
 export interface AmqpModuleOptions {
-  /** The broker, or brokers to try in turn. @default 'amqp://guest:guest@localhost:5672' */
-  readonly url?: string | readonly string[];
-  /** Heartbeat, TLS, credentials, timeouts, waits between reconnects. */
+  /** The broker, several to try in turn, or a function that names them. @default 'amqp://guest:guest@localhost:5672' */
+  readonly url?: BrokerUrls;
+  /** Heartbeat, TLS, credentials, timeouts, waits between reconnects, the order of several brokers. */
   readonly connection?: AmqpConnectionOptions;
   /**
    * `'require'`: the boot fails when there is no broker. `'background'`: the application boots without one, and connects,
@@ -46,7 +47,7 @@ export interface AmqpModuleExtras {
 
 /** `AmqpModuleOptions` with nothing missing; durations in milliseconds. */
 export interface ResolvedModuleOptions {
-  readonly url: string | readonly string[];
+  readonly url: BrokerUrls;
   readonly connection: AmqpConnectionOptions;
   readonly startup: 'require' | 'background';
   readonly startupTimeout: number;

@@ -45,6 +45,24 @@ test('a success that lasted begins anew; one that broke at once does not', () =>
   expect(Math.max(...waits.slice(5))).toBeGreaterThan(100);
 });
 
+test('a failure that time will hardly mend goes to the full range at once', () => {
+  const options = { initialDelay: 100, maxDelay: 1000 };
+  const waits = Array.from({ length: 400 }, () => new Backoff(options).next({ slowly: true }));
+  expect(Math.max(...waits)).toBeGreaterThan(900);
+});
+
+test('a success is stable when it has lasted, until the next failure', () => {
+  const backoff = new Backoff({ stableAfter: 0 });
+  expect(backoff.isStable).toBe(false);
+  backoff.succeeded();
+  expect(backoff.isStable).toBe(true);
+  backoff.next();
+  expect(backoff.isStable).toBe(false);
+  const patient = new Backoff({ stableAfter: '1h' });
+  patient.succeeded();
+  expect(patient.isStable).toBe(false);
+});
+
 test.each(['initialDelay', 'maxDelay', 'stableAfter'])('%s has to be a length of time', (name) => {
   const error = thrown(() => new Backoff({ [name]: -1 }));
   expect(error.code).toBe('INVALID_OPTION');

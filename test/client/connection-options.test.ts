@@ -205,6 +205,7 @@ describe('options', () => {
     ['closeTimeout', '10 parsecs'],
     ['maxMessageSize', 0],
     ['maxMessageSize', '1MB'],
+    ['lookup', 'dns'],
     ['dial', {}],
   ])('%s: %p is refused by name, without its value', (option, value) => {
     const error = thrown(() => resolveConnectionOptions(untyped({ [option]: value })));

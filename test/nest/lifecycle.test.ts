@@ -20,6 +20,7 @@ import {
   Delivery,
 } from 'nest-amqp';
 
+import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { everythingOf, failure } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
@@ -204,6 +205,25 @@ describe('an application that starts in the background', () => {
     await scratch.delete(queue);
     await app.log.next('log', 'is open');
     expect(await scratch.state(queue)).toBeDefined();
+  });
+
+  test('gives up when connection after connection breaks the protocol, and says so', async () => {
+    const peers = new Inbox<ScriptedPeer>();
+    const dial = (): ScriptedPeer['transport'] => {
+      const peer = new ScriptedPeer();
+      peers.push(peer);
+      return peer.transport;
+    };
+    const connection = { dial, closeTimeout: 0, recovery: FAST };
+    await using app = await TestApp.boot({ imports: [amqp({ startup: 'background', connection })] });
+    for (let count = 0; count < 10; count += 1) {
+      const peer = await peers.next('the next dial');
+      await peer.handshake();
+      peer.send(0, 'connection.close', { replyCode: 501, replyText: 'FRAME_ERROR', classId: 0, methodId: 0 });
+    }
+    const said = await app.log.next('error', 'closed for good');
+    expect(said).toContain("'default'");
+    expect(said).toContain('FRAME_ERROR');
   });
 
   test('is closed at once while the broker is away', async () => {

@@ -71,7 +71,12 @@ describe('the module is configured', () => {
   });
 
   test('with a list of brokers, of which one that is down does no harm', async () => {
-    await publishes([AmqpModule.forRoot({ url: ['amqp://127.0.0.1:1', brokerUrl] })]);
+    const url = ['amqp://127.0.0.1:1', brokerUrl];
+    await publishes([AmqpModule.forRoot({ url, connection: { shuffleHosts: false } })]);
+  });
+
+  test('with a function that names the brokers', async () => {
+    await publishes([AmqpModule.forRoot({ url: () => Promise.resolve([brokerUrl]) })]);
   });
 
   test('with a factory that injects', async () => {
@@ -281,6 +286,7 @@ describe('options that cannot be are refused', () => {
       'consumers of AmqpModule has no field concurrency',
     ],
     ['an unknown connection option', { connection: { hartbeat: 1 } }, 'INVALID_OPTION', 'hartbeat'],
+    ['a misspelt order of hosts', { connection: { shufleHosts: false } }, 'INVALID_OPTION', 'shufleHosts'],
     ['a prefetch of 0', { consumers: { prefetch: 0 } }, 'INVALID_OPTION', 'prefetch'],
     ['a prefetch of 65536', { consumers: { prefetch: 65_536 } }, 'INVALID_OPTION', 'prefetch'],
     ['a prefetch that is text', { consumers: { prefetch: '5' } }, 'INVALID_OPTION', 'prefetch'],
