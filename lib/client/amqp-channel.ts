@@ -14,6 +14,7 @@ import type {
   ExchangeDeclareOptions,
   PublishOptions,
   QueueDeclareOptions,
+  ReplyOptions,
 } from './channel-options.js';
 import type { Message } from './message.js';
 import { type RepublishOptions, Republisher } from './republisher.js';
@@ -169,6 +170,14 @@ export class AmqpChannel implements AsyncDisposable {
     { signal, ...options }: PublishOptions & { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
     await this.#publishes.publish(exchange, routingKey, body, options, signal);
+  }
+
+  /**
+   * See `Channel.reply`. What a loss leaves unconfirmed is not sent again: the request, when it is unacknowledged, comes
+   * again and is answered anew.
+   */
+  async reply(message: Message, body: string | Uint8Array, options?: ReplyOptions): Promise<void> {
+    await (await this.opened()).reply(message, body, options);
   }
 
   /** Closes for good, consumers and all; what they have not answered goes back to the queue. The connection stays. */

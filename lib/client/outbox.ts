@@ -14,8 +14,8 @@ import {
   writeMethodFrame,
   payloadLimit,
 } from '../protocol/frame.js';
-import type { ContentMethodName, MethodArgs, MethodName } from '../protocol/methods.js';
-import type { BasicProperties } from '../protocol/properties.js';
+import type { ContentMethodName, MethodArgs, MethodName, WritableArgs } from '../protocol/methods.js';
+import type { EchoingProperties } from '../protocol/properties.js';
 import { WireWriter } from '../protocol/wire.js';
 
 /** Bodies from this size on are not copied into the batch: past it a write of its own costs less than the copy. */
@@ -69,8 +69,8 @@ export class Outbox {
   content<N extends ContentMethodName>(
     channel: number,
     name: N,
-    args: MethodArgs<N>,
-    properties: BasicProperties,
+    args: WritableArgs<N>,
+    properties: EchoingProperties,
     body: Uint8Array,
   ): void {
     const writer = this.#writer;
