@@ -6,6 +6,7 @@ export {
   type ConnectionSetup,
   type ConnectionStatus,
 } from './client/amqp-connection.js';
+export { AmqpRequester, type RequesterOptions, type RequestOptions } from './client/amqp-requester.js';
 export type { BackoffOptions } from './client/backoff.js';
 export { Channel, type ConfirmChannel } from './client/channel.js';
 export type {
@@ -14,6 +15,7 @@ export type {
   ExchangeDeclareOptions,
   PublishOptions,
   QueueDeclareOptions,
+  ReplyOptions,
   ReturnedMessage,
   StreamOptions,
 } from './client/channel-options.js';
