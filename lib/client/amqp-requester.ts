@@ -51,7 +51,7 @@ export class AmqpRequester implements AsyncDisposable {
   readonly #maxPending: number;
   readonly #channels = new Map<string, ReplyChannel>();
   readonly #life = new AbortController();
-  /** Ids are a prefix of this requester and a count: one that is made up afresh for every request costs more than all else here. */
+  /** Before the count in every id: random once, so that a request costs no random number of its own. */
   readonly #prefix = randomBytes(9).toString('base64url');
   #requests = 0;
   #pending = 0;
@@ -78,9 +78,10 @@ export class AmqpRequester implements AsyncDisposable {
   }
 
   /**
-   * Sends a request and resolves to its reply. While there is no connection it waits for the next. Rejects with
+   * Sends a request and resolves to its reply. While there is no connection, or the broker blocks it, it waits. Rejects with
    * - `UnroutableError`: no queue took it,
-   * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
+   * - `PublishRefusedError`: the exchange does not exist, or is not open to this user; of several requests at a time to it
+   *   the broker does not say which it refused: then `REPLY_LOST` with its `replyCode`,
    * - `PublishNackedError`: the broker did not take charge of it, as for a queue that is full,
    * - `REPLY_TIMEOUT`: no reply came in time; `ABORTED`: the signal fired,
    * - `REPLY_LOST`: connection or channel ended before the reply came; the request may have been carried out,
@@ -179,7 +180,7 @@ export class AmqpRequester implements AsyncDisposable {
 }
 
 function timedOut(request: PendingRequest, limit: number): AmqpError {
-  const why = request.sentOn === undefined ? 'there was no connection to send it on' : 'none came';
+  const why = request.sentOn === undefined ? 'no connection took it' : 'none came';
   return new AmqpError('REPLY_TIMEOUT', ending(request, `${why} within ${limit} ms`));
 }
 

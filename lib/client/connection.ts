@@ -121,6 +121,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   /** @internal Made by `connect`. */
   constructor(socket: Duplex, options: ResolvedConnectionOptions) {
     super();
+    // As many wait for its end, or for the end of a block, as there are consumers and requesters.
+    this.setMaxListeners(0);
     this.#socket = socket;
     this.#options = options;
     this.#outbox = new Outbox(socket);

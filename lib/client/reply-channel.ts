@@ -1,6 +1,7 @@
 /**
  * The requests to one exchange: the channel on which they are sent and to which their replies come, and which of them await
- * one. It opens when there is a request and no channel. Deadlines, signals and limits are the requester's.
+ * one. It opens when there is a request and no channel, and sends while the broker takes what is published. Deadlines,
+ * signals and limits are the requester's.
  *
  * The broker knows where a direct reply goes by the channel that published the request
  * (https://www.rabbitmq.com/docs/direct-reply-to): the reply to a request whose channel has ended has nowhere to come.
@@ -9,6 +10,7 @@ import { AmqpError, PublishOutcomeUnknownError, destination, factsOf } from '../
 import type { AmqpConnection } from './amqp-connection.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
+import type { Connection } from './connection.js';
 import type { Message } from './message.js';
 import { ended } from './wait.js';
 
@@ -23,7 +25,7 @@ export interface PendingRequest {
   readonly correlationId: string;
   /** When its requester stops waiting, by `performance.now()`. */
   readonly deadline: number;
-  /** Undefined while it waits for a channel. */
+  /** Undefined while it waits to be sent. */
   sentOn: ConfirmChannel | undefined;
   /** The broker has confirmed it. */
   isConfirmed: boolean;
@@ -37,7 +39,7 @@ export class ReplyChannel {
   readonly #onUnexpectedReply: () => void;
   /** By the bytes of the correlation id. */
   readonly #pending = new Map<string, PendingRequest>();
-  #channel: ConfirmChannel | undefined;
+  #opened: { readonly connection: Connection; readonly channel: ConfirmChannel } | undefined;
   #isOpening = false;
   #isClosed = false;
 
@@ -52,7 +54,7 @@ export class ReplyChannel {
     return this.#pending.size === 0;
   }
 
-  /** Sends it now, or as soon as there is a channel. Throws `INVALID_ARGUMENT` when its correlation id is in use. */
+  /** Sends it now, or as soon as it can be. Throws `INVALID_ARGUMENT` when its correlation id is in use. */
   request(request: PendingRequest): void {
     const key = keyOf(request);
     if (this.#pending.has(key)) {
@@ -62,8 +64,9 @@ export class ReplyChannel {
       );
     }
     this.#pending.set(key, request);
-    if (this.#channel?.isOpen === true) this.#send(request, this.#channel);
-    else void this.#open();
+    const channel = this.#ready();
+    if (channel === undefined) void this.#open();
+    else this.#send(request, channel);
   }
 
   /** It is no longer awaited: a reply that comes still is unexpected. Says whether it was awaited. */
@@ -76,7 +79,7 @@ export class ReplyChannel {
   async close(reason: (request: PendingRequest) => unknown = () => undefined): Promise<void> {
     this.#isClosed = true;
     for (const request of this.#pending.values()) this.#fail(request, reason(request));
-    await this.#channel?.close();
+    await this.#opened?.channel.close();
   }
 
   #send(request: PendingRequest, channel: ConfirmChannel): void {
@@ -125,8 +128,7 @@ export class ReplyChannel {
     if (this.#isOpening) return;
     this.#isOpening = true;
     try {
-      const channel = await this.#opened();
-      this.#channel = channel;
+      const channel = await this.#nextReady();
       if (channel !== undefined) for (const request of this.#waiting()) this.#send(request, channel);
     } catch (error) {
       for (const request of this.#waiting()) this.#fail(request, error);
@@ -135,11 +137,23 @@ export class ReplyChannel {
     }
   }
 
-  /** A channel that takes replies, on the present connection or the next; undefined when nobody waits for it any more. */
-  async #opened(): Promise<ConfirmChannel | undefined> {
+  /** The channel, when requests may be sent on it. A broker that blocks would leave them to pile up here unread. */
+  #ready(): ConfirmChannel | undefined {
+    const { connection, channel } = this.#opened ?? {};
+    return channel?.isOpen === true && connection?.blockedReason === undefined ? channel : undefined;
+  }
+
+  /** The channel as soon as it is ready, on the present connection or the next; undefined when nobody waits any more. */
+  async #nextReady(): Promise<ConfirmChannel | undefined> {
     for (;;) {
       const connection = await this.#connection.opened(this.#life);
       if (this.isIdle) return undefined;
+      if (connection.blockedReason !== undefined) {
+        await unblocked(connection);
+        continue;
+      }
+      const ready = this.#ready();
+      if (ready !== undefined) return ready;
       try {
         const channel = await connection.channel({ confirm: true });
         channel.once('close', (error) => {
@@ -152,8 +166,8 @@ export class ReplyChannel {
           void channel.close();
         };
         await channel.basicConsume(DIRECT_REPLY_TO, { onMessage, onCancel }, { noAck: true });
+        this.#opened = { connection, channel };
         if (this.#isClosed) void channel.close();
-        return channel;
       } catch (error) {
         // A refusal, such as too many channels, would come again.
         if (connection.isOpen) throw error;
@@ -174,9 +188,21 @@ export class ReplyChannel {
   }
 }
 
+/** Resolves when the broker takes publishes again, or the connection has ended. */
+async function unblocked(connection: Connection): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      connection.off('unblocked', done).off('close', done);
+      resolve();
+    };
+    connection.on('unblocked', done).on('close', done);
+  });
+}
+
 /** Bytes as a string of one character each: what is not UTF-8 stays apart. */
-function keyOf({ correlationId }: PendingRequest): string {
-  return Buffer.from(correlationId).toString('latin1');
+function keyOf({ correlationId }: { readonly correlationId: unknown }): string {
+  // What is no string, the encoder refuses.
+  return Buffer.from(String(correlationId)).toString('latin1');
 }
 
 /** Undefined when the reply has no correlation id, or nobody can tell. */
