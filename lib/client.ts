@@ -6,14 +6,22 @@ export {
   type ConnectionSetup,
   type ConnectionStatus,
 } from './client/amqp-connection.js';
+export { AmqpRequester, type RequesterOptions, type RequestMessageOptions } from './client/amqp-requester.js';
 export type { BackoffOptions } from './client/backoff.js';
 export { Channel, type ConfirmChannel } from './client/channel.js';
 export type {
+  CloseOptions,
   ConsumeOptions,
   ConsumerCallbacks,
   ExchangeDeclareOptions,
+  ExchangeDeleteOptions,
+  GetOptions,
+  NoWaitOptions,
   PublishOptions,
   QueueDeclareOptions,
+  QueueDeleteOptions,
+  ReplyOptions,
+  RequestOptions,
   ReturnedMessage,
   StreamOptions,
 } from './client/channel-options.js';
@@ -24,10 +32,12 @@ export type { HostLookup, TlsOptions } from './client/dial.js';
 export type { Duration } from './client/duration.js';
 export type { BrokerUrls, UrlResolver } from './client/hosts.js';
 export { Message } from './client/message.js';
+export type { ConnectionMetrics } from './client/metrics.js';
 export type { MessageStream } from './client/message-stream.js';
 export type { Queue } from './client/queue.js';
 export type { RepublishOptions } from './client/republisher.js';
 export { type SrvHostsOptions, type SrvResolver, srvHosts } from './client/srv-hosts.js';
+export type { RecordedEntity, TopologyFilter } from './client/topology-record.js';
 export {
   AmqpError,
   type AmqpErrorCode,

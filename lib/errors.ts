@@ -32,6 +32,9 @@
  * | `PUBLISH_REFUSED` | The broker refused the exchange that a message was published to: it does not exist, or is not open to this user. |
  * | `PUBLISHER_BUFFER_FULL` | There is no connection, and as many publishes wait for one as may. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
+ * | `REPLY_TIMEOUT` | A request was not replied to in time. |
+ * | `REPLY_LOST` | The channel to which the reply to a request would have come has ended. |
+ * | `REQUEST_LIMIT` | As many requests await their reply as may. |
  * | `INVALID_DEFINITION` | An exchange, queue, binding or consumer is declared in a way that cannot work. |
  * | `TOPOLOGY_CONFLICT` | The broker has an exchange or queue of that name with other properties. |
  * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
@@ -65,6 +68,9 @@ export type AmqpErrorCode =
   | 'PUBLISH_REFUSED'
   | 'PUBLISHER_BUFFER_FULL'
   | 'PUBLISH_OUTCOME_UNKNOWN'
+  | 'REPLY_TIMEOUT'
+  | 'REPLY_LOST'
+  | 'REQUEST_LIMIT'
   | 'INVALID_DEFINITION'
   | 'TOPOLOGY_CONFLICT'
   | 'TOPOLOGY_FAILED'
@@ -209,7 +215,8 @@ export function factsOf({ replyCode, replyText, method, closedBy }: AmqpError): 
   return { replyCode, replyText, method, closedBy };
 }
 
-function destination(exchange: string, routingKey: string): string {
+/** Where a message was sent, in words. */
+export function destination(exchange: string, routingKey: string): string {
   return exchange === ''
     ? `queue ${quoted(routingKey)}`
     : `exchange ${quoted(exchange)} with routing key ${quoted(routingKey)}`;

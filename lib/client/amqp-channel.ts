@@ -20,6 +20,7 @@ import type {
   PublishOptions,
   QueueDeclareOptions,
   QueueDeleteOptions,
+  ReplyOptions,
   RequestOptions,
   StreamOptions,
 } from './channel-options.js';
@@ -318,6 +319,14 @@ export class AmqpChannel implements AsyncDisposable {
   /** @internal The present name of a queue that messages are sent to by name. */
   queueNamed(queue: string): string {
     return this.#named(queue);
+  }
+
+  /**
+   * See `Channel.reply`. What a loss leaves unconfirmed is not sent again: the request, when it is unacknowledged, comes
+   * again and is answered anew.
+   */
+  async reply(message: Message, body: string | Uint8Array, options?: ReplyOptions): Promise<void> {
+    await (await this.opened()).reply(message, body, options);
   }
 
   // ── life ──────────────────────────────────────────────────────────────────────────────────────────────────────────

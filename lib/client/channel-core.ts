@@ -19,9 +19,10 @@ import {
   type NoWaitRequestName,
   type Reply,
   type RequestName,
+  type WritableArgs,
   methodName,
 } from '../protocol/methods.js';
-import type { BasicProperties } from '../protocol/properties.js';
+import type { BasicProperties, EchoingProperties } from '../protocol/properties.js';
 import type {
   CloseOptions,
   ConsumerCallbacks,
@@ -50,8 +51,8 @@ export interface ChannelLine {
   sendContent<N extends ContentMethodName>(
     channel: number,
     name: N,
-    args: MethodArgs<N>,
-    properties: BasicProperties,
+    args: WritableArgs<N>,
+    properties: EchoingProperties,
     body: Uint8Array,
   ): boolean;
   drained(): Promise<void>;
@@ -66,6 +67,9 @@ export interface ChannelListener {
   closed(error: AmqpError | undefined): void;
   returned(message: ReturnedMessage): void;
 }
+
+/** Options of a publish that echoes properties of another message. */
+type EchoingOptions = EchoingProperties & Pick<PublishOptions, 'mandatory' | 'immediate'>;
 
 interface ConsumerRecord {
   callbacks: ConsumerCallbacks;
@@ -243,16 +247,18 @@ export class ChannelCore {
 
   publish(
     exchange: string,
-    routingKey: string,
+    routingKey: string | Uint8Array,
     body: string | Uint8Array,
-    options: PublishOptions,
+    options: EchoingOptions,
   ): boolean | Promise<void> {
     const confirms = this.#confirms;
     if (confirms === undefined) return this.#publish(exchange, routingKey, body, options);
     return new Promise<void>((resolve, reject) => {
       this.#assertOpen('basic.publish');
       const { messageId, mandatory = false } = options;
-      confirms.add({ exchange, routingKey, messageId, mandatory, resolve, reject, returned: undefined });
+      // A key that is echoed stands in a return as the text that its bytes make.
+      const key = typeof routingKey === 'string' ? routingKey : Buffer.from(routingKey).toString();
+      confirms.add({ exchange, routingKey: key, messageId, mandatory, resolve, reject, returned: undefined });
       try {
         this.#publish(exchange, routingKey, body, options);
       } catch (error) {
@@ -262,7 +268,12 @@ export class ChannelCore {
     });
   }
 
-  #publish(exchange: string, routingKey: string, body: string | Uint8Array, options: PublishOptions): boolean {
+  #publish(
+    exchange: string,
+    routingKey: string | Uint8Array,
+    body: string | Uint8Array,
+    options: EchoingOptions,
+  ): boolean {
     this.#assertOpen('basic.publish');
     const bytes = typeof body === 'string' ? Buffer.from(body) : body;
     if (!(bytes instanceof Uint8Array)) {

@@ -115,6 +115,9 @@ export interface PublishOptions extends BasicProperties {
   readonly immediate?: boolean | undefined;
 }
 
+/** Options of `reply`: the request says to whom it goes, and which request it answers. */
+export type ReplyOptions = Omit<PublishOptions, 'correlationId'>;
+
 /** A message that came back with `basic.return`. */
 export interface ReturnedMessage {
   readonly replyCode: number;

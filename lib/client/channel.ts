@@ -16,11 +16,12 @@ import type {
   PublishOptions,
   QueueDeclareOptions,
   QueueDeleteOptions,
+  ReplyOptions,
   RequestOptions,
   StreamOptions,
 } from './channel-options.js';
 import { tell } from './listeners.js';
-import type { Message } from './message.js';
+import { type Message, returnAddress } from './message.js';
 import type { MessageStream } from './message-stream.js';
 import { MessageStreams } from './message-streams.js';
 import { Queue } from './queue.js';
@@ -347,6 +348,16 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     options: PublishOptions = {},
   ): boolean | Promise<void> {
     return this.#core.publish(exchange, routingKey, body, options);
+  }
+
+  /**
+   * Replies to a request: publishes to its `replyTo` through the default exchange, with its `correlationId` byte for byte.
+   * Resolves when the broker has confirmed, on a channel without confirms when it is time to go on. Rejects with
+   * `INVALID_ARGUMENT` when the message has no `replyTo`.
+   */
+  async reply(message: Message, body: string | Uint8Array, options: ReplyOptions = {}): Promise<void> {
+    const { replyTo, correlationId } = returnAddress(message);
+    if ((await this.#core.publish('', replyTo, body, { ...options, correlationId })) === false) await this.drained();
   }
 
   /** Resolves when the connection has taken what was written and it is time to go on. */

@@ -130,6 +130,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   /** @internal Made by `connect`. */
   constructor(socket: Duplex, options: ResolvedConnectionOptions, metrics: Metrics) {
     super();
+    // As many wait for its end, or for the end of a block, as there are consumers and requesters.
+    this.setMaxListeners(0);
     this.#socket = socket;
     this.#options = options;
     this.#metrics = metrics;

@@ -1,4 +1,5 @@
 /** A message as it came from a queue, and the one answer that it may be given. */
+import { AmqpError } from '../errors.js';
 import type { Content } from '../protocol/command.js';
 import type { BasicProperties } from '../protocol/properties.js';
 
@@ -65,6 +66,11 @@ export class Message {
     return this.#content.properties;
   }
 
+  /** @internal A property as the bytes that came. Throws like `properties`, though not over headers that make no sense. */
+  bytesOf(property: 'correlationId' | 'replyTo'): Buffer | undefined {
+    return this.#content.bytesOf(property);
+  }
+
   /** True once it was answered, or needs no answer because its consumer is `noAck`. */
   get settled(): boolean {
     return this.#settled;
@@ -90,4 +96,22 @@ export class Message {
     this.#settled = true;
     return this.#settler.settle(answer, this.deliveryTag);
   }
+}
+
+/**
+ * Where the reply to a request goes, as the bytes that the requester wrote: what is no UTF-8 does not survive decoding.
+ * Throws `INVALID_ARGUMENT` when it has no address, `UNDECODABLE` when that cannot be found.
+ */
+export function returnAddress(request: Message): {
+  readonly replyTo: Buffer;
+  readonly correlationId: Buffer | undefined;
+} {
+  const replyTo = request.bytesOf('replyTo');
+  if (replyTo === undefined || replyTo.length === 0) {
+    throw new AmqpError(
+      'INVALID_ARGUMENT',
+      'The message has no replyTo: nobody waits for a reply to it. Look at message.properties.replyTo before replying.',
+    );
+  }
+  return { replyTo, correlationId: request.bytesOf('correlationId') };
 }

@@ -14,8 +14,8 @@ import {
   writeMethodFrame,
   payloadLimit,
 } from '../protocol/frame.js';
-import type { ContentMethodName, MethodArgs, MethodName } from '../protocol/methods.js';
-import type { BasicProperties } from '../protocol/properties.js';
+import type { ContentMethodName, MethodArgs, MethodName, WritableArgs } from '../protocol/methods.js';
+import type { EchoingProperties } from '../protocol/properties.js';
 import { WireWriter } from '../protocol/wire.js';
 import type { Metrics } from './metrics.js';
 
@@ -72,8 +72,8 @@ export class Outbox {
   content<N extends ContentMethodName>(
     channel: number,
     name: N,
-    args: MethodArgs<N>,
-    properties: BasicProperties,
+    args: WritableArgs<N>,
+    properties: EchoingProperties,
     body: Uint8Array,
   ): void {
     const writer = this.#writer;

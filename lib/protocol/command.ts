@@ -15,7 +15,7 @@
 import { AmqpError, ProtocolError } from '../errors.js';
 import { FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from './frame.js';
 import { type ContentMethodName, type Method, METHODS, hasContent, readMethod } from './methods.js';
-import { type BasicProperties, readProperties } from './properties.js';
+import { type BasicProperties, readProperties, readPropertyBytes } from './properties.js';
 import { WireReader } from './wire.js';
 
 /** The header and body of a message as they came. */
@@ -44,15 +44,22 @@ export class Content {
    * unread, so one publisher's nonsense must stay one message's fault.
    */
   get properties(): BasicProperties {
-    if (this.#properties === undefined) {
-      try {
-        this.#properties = readProperties(new WireReader(this.propertyBytes));
-      } catch (cause) {
-        const why = cause instanceof Error ? cause.message : '';
-        throw new AmqpError('UNDECODABLE', `The properties of this message cannot be decoded. ${why}`, { cause });
-      }
-    }
+    this.#properties ??= decoding(() => readProperties(new WireReader(this.propertyBytes)));
     return this.#properties;
+  }
+
+  /** A property as the bytes that came; undefined when it is not there. Throws `UNDECODABLE` when it cannot be found. */
+  bytesOf(property: 'correlationId' | 'replyTo'): Buffer | undefined {
+    return decoding(() => readPropertyBytes(new WireReader(this.propertyBytes), property));
+  }
+}
+
+function decoding<T>(decode: () => T): T {
+  try {
+    return decode();
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : '';
+    throw new AmqpError('UNDECODABLE', `The properties of this message cannot be decoded. ${why}`, { cause });
   }
 }
 

@@ -9,8 +9,15 @@
  * frame_max counts the whole frame, so a body frame carries at most frame_max - 8 bytes of a body.
  */
 import { AmqpError } from '../errors.js';
-import { type ContentMethodName, type MethodArgs, type MethodName, METHODS, writeMethod } from './methods.js';
-import { type BasicProperties, writeProperties } from './properties.js';
+import {
+  type ContentMethodName,
+  type MethodArgs,
+  type MethodName,
+  type WritableArgs,
+  METHODS,
+  writeMethod,
+} from './methods.js';
+import { type EchoingProperties, writeProperties } from './properties.js';
 import type { WireWriter } from './wire.js';
 
 export const FRAME_METHOD = 1;
@@ -55,8 +62,8 @@ export function writeContentHead<N extends ContentMethodName>(
   frameMax: number,
   channel: number,
   name: N,
-  args: MethodArgs<N>,
-  properties: BasicProperties,
+  args: MethodArgs<N> | WritableArgs<N>,
+  properties: EchoingProperties,
   bodySize: number,
 ): void {
   allOrNothing(writer, () => {

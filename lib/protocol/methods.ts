@@ -269,6 +269,11 @@ export type MethodArgs<N extends MethodName> = {
   ]: MethodTable[N]['args'][F] extends WireType ? WireTypes[MethodTable[N]['args'][F]] : never;
 };
 
+/** The fields of a method to write. A routing key may be the bytes that came in another message, whatever text they may be. */
+export type WritableArgs<N extends MethodName> = {
+  [F in keyof MethodArgs<N>]: F extends 'routingKey' ? string | Uint8Array : MethodArgs<N>[F];
+};
+
 /** A method with its fields; narrow it by `name`. */
 export type Method<N extends MethodName = MethodName> = {
   [M in N]: { readonly name: M; readonly args: MethodArgs<M> };
@@ -321,7 +326,11 @@ export function repliesOf<N extends RequestName>(name: N): readonly ReplyName<N>
 }
 
 /** Writes ids and fields. Neighbouring bits share an octet, lowest bit first (specification, section 4.2.5.2). */
-export function writeMethod<N extends MethodName>(writer: WireWriter, name: N, args: MethodArgs<N>): void {
+export function writeMethod<N extends MethodName>(
+  writer: WireWriter,
+  name: N,
+  args: MethodArgs<N> | WritableArgs<N>,
+): void {
   const [classId, methodId] = METHODS[name].id;
   writer.short(classId);
   writer.short(methodId);
@@ -370,7 +379,9 @@ function writeField(
     }
     case 'shortstr': {
       const text = value ?? '';
-      if (typeof text !== 'string') throw wrongField(method, name, 'a string', ofType(value));
+      if (typeof text !== 'string' && !(name === 'routingKey' && text instanceof Uint8Array)) {
+        throw wrongField(method, name, 'a string', ofType(value));
+      }
       writer.shortstr(text, `${name} of ${method}`);
       return;
     }

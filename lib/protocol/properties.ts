@@ -37,6 +37,11 @@ export interface BasicProperties {
   readonly clusterId?: string | undefined;
 }
 
+/** Properties to write, among them one that is echoed: as the bytes that came, whatever text they may be. */
+export interface EchoingProperties extends Omit<BasicProperties, 'correlationId'> {
+  readonly correlationId?: string | Uint8Array | undefined;
+}
+
 type PropertyType = 'shortstr' | 'octet' | 'table' | 'seconds';
 
 /** In flag order: the first has bit 15 of the flag word, the last bit 2. Bit 0 would announce a second flag word. */
@@ -58,7 +63,7 @@ const PROPERTIES: readonly (readonly [name: keyof BasicProperties, type: Propert
 ];
 
 /** Writes flags and values; throws `INVALID_ARGUMENT` for a value that its property cannot hold. */
-export function writeProperties(writer: WireWriter, properties: BasicProperties): void {
+export function writeProperties(writer: WireWriter, properties: EchoingProperties): void {
   let flags = 0;
   PROPERTIES.forEach(([name], index) => {
     if (properties[name] !== undefined) flags |= 1 << (15 - index);
@@ -73,7 +78,9 @@ export function writeProperties(writer: WireWriter, properties: BasicProperties)
 function writeProperty(writer: WireWriter, name: keyof BasicProperties, kind: PropertyType, value: unknown): void {
   switch (kind) {
     case 'shortstr':
-      if (typeof value !== 'string') throw wrongProperty(name, 'a string', value);
+      if (typeof value !== 'string' && !(name === 'correlationId' && value instanceof Uint8Array)) {
+        throw wrongProperty(name, 'a string', value);
+      }
       writer.shortstr(value, `The property ${name}`);
       return;
     case 'octet':
@@ -108,8 +115,7 @@ function wrongProperty(name: string, wanted: string, value: unknown): AmqpError 
 
 /** Reads flags and values up to the end of the header frame. */
 export function readProperties(reader: WireReader): BasicProperties {
-  const flags = reader.short();
-  if ((flags & 1) !== 0) throw new ProtocolError(502, 'The peer announced a second word of property flags.');
+  const flags = readFlags(reader);
   const properties: Record<string, unknown> = {};
   PROPERTIES.forEach(([name, type], index) => {
     if ((flags & (1 << (15 - index))) !== 0) properties[name] = readProperty(reader, type);
@@ -118,6 +124,40 @@ export function readProperties(reader: WireReader): BasicProperties {
     throw new ProtocolError(502, `The peer sent ${reader.remaining} bytes after the last property.`);
   }
   return properties;
+}
+
+/**
+ * The bytes of one short string among the properties, a view; undefined when it is not there. The properties before it are
+ * skipped by their length and not decoded: nonsense in a header does not hide it.
+ */
+export function readPropertyBytes(reader: WireReader, wanted: 'correlationId' | 'replyTo'): Buffer | undefined {
+  const flags = readFlags(reader);
+  for (const [index, [name, type]] of PROPERTIES.entries()) {
+    if ((flags & (1 << (15 - index))) === 0) continue;
+    const { buffer, position, end } = reader.section(sizeOf(reader, type));
+    if (name === wanted) return buffer.subarray(position, end);
+  }
+  return undefined;
+}
+
+/** Octets of the next property, without the length that stands before it. */
+function sizeOf(reader: WireReader, type: PropertyType): number {
+  switch (type) {
+    case 'shortstr':
+      return reader.octet();
+    case 'octet':
+      return 1;
+    case 'seconds':
+      return 8;
+    case 'table':
+      return reader.long();
+  }
+}
+
+function readFlags(reader: WireReader): number {
+  const flags = reader.short();
+  if ((flags & 1) !== 0) throw new ProtocolError(502, 'The peer announced a second word of property flags.');
+  return flags;
 }
 
 function readProperty(reader: WireReader, type: PropertyType): string | number | FieldTable {

@@ -84,18 +84,20 @@ export class WireWriter {
     this.#buffer.writeDoubleBE(value, at);
   }
 
-  /** At most 255 bytes of UTF-8, after their length in one octet. `what` names the value in the error. */
-  shortstr(value: string, what: string): void {
-    const length = Buffer.byteLength(value);
+  /** At most 255 bytes, of a string as UTF-8, after their length in one octet. `what` names the value in the error. */
+  shortstr(value: string | Uint8Array, what: string): void {
+    const length = typeof value === 'string' ? Buffer.byteLength(value) : value.length;
     if (length > 255) {
+      const start = typeof value === 'string' ? value : Buffer.from(value).toString();
       throw new AmqpError(
         'INVALID_ARGUMENT',
-        `${printable(what)} is ${length} bytes of UTF-8 ('${printable(value, 40)}'); AMQP allows 255. Shorten it.`,
+        `${printable(what)} is ${length} bytes of UTF-8 ('${printable(start, 40)}'); AMQP allows 255. Shorten it.`,
       );
     }
     const at = this.#grow(1 + length);
     this.#buffer[at] = length;
-    this.#buffer.write(value, at + 1, length, 'utf8');
+    if (typeof value === 'string') this.#buffer.write(value, at + 1, length, 'utf8');
+    else this.#buffer.set(value, at + 1);
   }
 
   longstr(value: string | Uint8Array): void {

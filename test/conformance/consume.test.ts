@@ -3,6 +3,7 @@ import { expect, test } from '@jest/globals';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
+import { AmqpRequester } from '../../lib/client/amqp-requester.js';
 import type { Channel } from '../../lib/client/channel.js';
 import { connect } from '../../lib/client/connection.js';
 import type { Message } from '../../lib/client/message.js';
@@ -233,29 +234,43 @@ test('89. of two consumers the one of higher priority is served first', async ()
   expect(served).toEqual(['high', 'high', 'low']);
 });
 
-test('90. direct reply-to makes the round trip; with acks, without a consumer or twice it is refused', async () => {
+test('90. direct reply-to makes the round trip, with a deadline; misused it is refused', async () => {
   await using bench = await Bench.open();
   const { connection, channel } = bench;
-  const replyTo = 'amq.rabbitmq.reply-to';
+  await using amqp = new AmqpConnection(brokerUrl);
+  await amqp.open();
+  await using requester = new AmqpRequester(amqp);
   const requests = await bench.queueWith();
-  const replies = new Inbox<Message>();
-  const consumerTag = await channel.basicConsume(replyTo, replies.push, { noAck: true });
+  const received = new Inbox<Message>();
   const server = await connection.channel();
-  await server.basicConsume(requests, (request) => {
-    const { replyTo: to, correlationId } = request.properties;
-    void server.basicPublish('', to ?? '', `re: ${text(request)}`, { correlationId });
-    request.ack();
-  });
-  const ask = async (correlationId: string): Promise<unknown[]> => {
-    void channel.basicPublish('', requests, 'hello', { replyTo, correlationId });
-    const reply = await replies.next('the reply');
-    return [text(reply), reply.properties.correlationId];
+  await server.basicConsume(requests, received.push, { noAck: true });
+  const answer = async (): Promise<void> => {
+    const request = await received.next('the request');
+    await server.reply(request, `re: ${text(request)}`);
   };
-  expect(await ask('1')).toEqual(['re: hello', '1']);
-  await channel.basicCancel(consumerTag);
-  await channel.basicConsume(replyTo, replies.push, { noAck: true });
-  expect(await ask('2')).toEqual(['re: hello', '2']);
 
+  const answered = requester.request('', requests, 'hello');
+  await answer();
+  expect(text(await answered)).toBe('re: hello');
+  expect(await failure(requester.request('', requests, 'slow', { timeout: 250 }))).toMatchObject({
+    code: 'REPLY_TIMEOUT',
+  });
+  const next = requester.request('', requests, 'next');
+  await answer();
+  await answer();
+  expect(text(await next)).toBe('re: next');
+  expect(requester.unexpectedReplies).toBe(1);
+  const nowhere = bench.scratch.queueName();
+  expect(await failure(requester.request('', nowhere, 'x'))).toMatchObject({ code: 'UNROUTABLE' });
+
+  // By hand: cancel and consume again, then what the broker refuses.
+  const replyTo = 'amq.rabbitmq.reply-to';
+  const replies = new Inbox<Message>();
+  await channel.basicCancel(await channel.basicConsume(replyTo, replies.push, { noAck: true }));
+  await channel.basicConsume(replyTo, replies.push, { noAck: true });
+  void channel.basicPublish('', requests, 'by hand', { replyTo });
+  await answer();
+  expect(text(await replies.next('the reply'))).toBe('re: by hand');
   const refusals = [
     bench.refusal((other) => other.basicConsume(replyTo, () => undefined)),
     failure(channel.basicConsume(replyTo, () => undefined, { noAck: true })),

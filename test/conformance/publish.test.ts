@@ -70,7 +70,7 @@ test('70. waitForConfirms waits for all so far, tells the first failure, and end
   const fates = ['a', 'b', 'c'].map((body) =>
     channel.basicPublish('', 'q', body).then(
       () => 'acked',
-      ({ code }: AmqpError) => code,
+      (error: unknown) => (error as AmqpError).code,
     ),
   );
   const waiting = failure(channel.waitForConfirms());

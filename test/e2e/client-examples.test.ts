@@ -4,6 +4,7 @@ import { expect, jest, test } from '@jest/globals';
 import { connect } from '../../lib/client/connection.js';
 import { consumeUntil } from '../../sample-app/client/consuming-messages.js';
 import { publishHello } from '../../sample-app/client/publishing-messages.js';
+import { answerPrices, askPrice } from '../../sample-app/client/requests-and-replies.js';
 import { startConnection } from '../../sample-app/client/starting-a-connection.js';
 import { publishThroughExchange } from '../../sample-app/client/using-exchanges.js';
 import { brokerUrl } from '../support/broker.mjs';
@@ -28,4 +29,14 @@ test('what is published to a queue and through an exchange is consumed, in order
   // Everything was acknowledged.
   expect(await channel.queueDelete(names.queue)).toBe(0);
   await channel.exchangeDelete(names.exchange);
+});
+
+test('what is asked is answered', async () => {
+  const queue = `examples.${process.pid}.prices`;
+  await using connection = await connect(brokerUrl);
+  const channel = await connection.channel();
+  await answerPrices(connection, queue);
+  expect(await within('the reply', askPrice(brokerUrl, 'apples', queue))).toBe('apples cost 3');
+  // Everything was acknowledged.
+  expect(await channel.queueDelete(queue)).toBe(0);
 });

@@ -91,6 +91,14 @@ describe('golden frames', () => {
   });
 });
 
+test('a routing key may be bytes that are no UTF-8, and is written as they are', () => {
+  const writer = new WireWriter();
+  const args = { ...TO_QUEUE, exchange: '', routingKey: bytes('ff00fe') };
+  writeContentHead(writer, UNLIMITED, 1, 'basic.publish', args, {}, 0);
+  const published = frameAt(writer.take(), 0);
+  expect(published.subarray(7, 18)).toEqual(bytes('003c 0028  0000  00  03 ff00fe'));
+});
+
 describe('frame_max', () => {
   test('counts the eight octets around a payload, and 0 is no limit', () => {
     expect(payloadLimit(4096)).toBe(4088);

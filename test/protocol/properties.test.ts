@@ -3,7 +3,12 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { isDeepStrictEqual } from 'node:util';
 
-import { type BasicProperties, readProperties, writeProperties } from '../../lib/protocol/properties.js';
+import {
+  type BasicProperties,
+  readProperties,
+  readPropertyBytes,
+  writeProperties,
+} from '../../lib/protocol/properties.js';
 import { WireReader, WireWriter } from '../../lib/protocol/wire.js';
 import { bytes } from '../support/golden-frames.js';
 import { fieldTable, shortText } from './arbitraries.js';
@@ -141,6 +146,51 @@ describe('properties that cannot be sent', () => {
       }),
     );
     expect(() => encoded({ messageId: 'é'.repeat(128) })).toThrow('The property messageId is 256 bytes');
+  });
+});
+
+describe('one property as the bytes that came', () => {
+  const bytesOf = (wanted: 'correlationId' | 'replyTo', notation: Buffer): Buffer | undefined =>
+    readPropertyBytes(new WireReader(notation), wanted);
+
+  test('is found behind whatever stands before it', () => {
+    fc.assert(
+      fc.property(anyProperties, (properties) => {
+        const all = encoded(properties);
+        for (const name of ['correlationId', 'replyTo'] as const) {
+          expect(bytesOf(name, all)?.toString()).toBe(properties[name]);
+        }
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  test('is what was written, though it is no UTF-8', () => {
+    const id = Buffer.alloc(255, 0xff);
+    const written = encoded({ contentType: 'a', correlationId: id, replyTo: 'r' });
+    expect(written).toEqual(Buffer.concat([bytes('8600  01 "a"  ff'), id, bytes('01 "r"')]));
+    expect(bytesOf('correlationId', written)).toEqual(id);
+    expect(bytesOf('replyTo', written)).toEqual(bytes('"r"'));
+  });
+
+  test('is found behind headers that cannot be decoded', () => {
+    const notation = bytes('2400  00000004 01 "a" "?" 01  03 "c-1"');
+    expect(() => decoded(notation)).toThrow(expect.objectContaining({ code: 'PROTOCOL_ERROR' }));
+    expect(bytesOf('correlationId', notation)).toEqual(bytes('"c-1"'));
+  });
+
+  test.each(['', '00', '0401  01 "c"', '0400', '0400  05 "text"', '2400  7fffffff 01 "c"'])(
+    'is refused where lengths lie: %j',
+    (notation) => {
+      expect(() => bytesOf('correlationId', bytes(notation))).toThrow(
+        expect.objectContaining({ code: 'PROTOCOL_ERROR' }),
+      );
+    },
+  );
+
+  test('may be given as bytes for the correlation id alone', () => {
+    expect(() => encoded({ replyTo: Buffer.from('r') })).toThrow('The property replyTo has to be a string');
+    expect(() => encoded({ correlationId: Buffer.alloc(256, 'c') })).toThrow('The property correlationId is 256 bytes');
   });
 });
 
