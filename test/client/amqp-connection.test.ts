@@ -431,7 +431,7 @@ describe('listeners that throw', () => {
     await peers.opened();
     await within('open again', amqp.opened());
     await within('close', amqp.close());
-    expect(warnings.all).toEqual([boom, boom, boom, boom, boom]);
+    expect(warnings.all).toEqual(Array(5).fill(boom.message));
   });
 
   test("of a connection's 'close' do not stop the recovery", async () => {

@@ -460,6 +460,7 @@ describe('an answer', () => {
 
   test('after the end of its channel is not sent, and harms nothing; the broker has taken the message back', async () => {
     const queue = await queueWith('a', 'b');
+    await ready(queue, 2);
     const other = await connection.channel();
     const kept = [await other.basicGet(queue), await other.basicGet(queue)];
     await other.close();

@@ -445,7 +445,7 @@ describe('callbacks that throw', () => {
       '',
     );
     const warning = await warnings.next('the warning');
-    if (value === boom) expect(warning).toBe(boom);
+    if (value === boom) expect(warning).toBe(boom.message);
     expect(connection.isOpen).toBe(true);
     await connection.close();
   });
@@ -459,7 +459,7 @@ describe('callbacks that throw', () => {
       throw worse;
     });
     peer.sendContent(1, 'basic.deliver', deliver(1), {}, 'x');
-    expect(await warnings.next('the warning')).toBe(worse);
+    expect(await warnings.next('the warning')).toBe(worse.message);
     expect(connection.isOpen).toBe(true);
     await connection.close();
   });

@@ -113,7 +113,7 @@ describe('a list of brokers', () => {
     expect(thrown(() => new AmqpConnection(list, options({ shuffleHosts: 'no' }))).message).toContain('shuffleHosts');
     const misspelt = thrown(() => new AmqpConnection(list, options({ shufleHosts: false })));
     expect(misspelt).toMatchObject({ code: 'INVALID_OPTION' });
-    expect(misspelt.message).toMatch(/shufleHosts\. Known are .*recovery, shuffleHosts/);
+    expect(misspelt.message).toMatch(/shufleHosts\. Known are .*recovery, recordTopology, shuffleHosts/);
     const url: unknown = new URL('amqp://ann:secret@broker');
     const error = thrown(() => new AmqpConnection(url as string));
     expect(error.code).toBe('INVALID_URL');
