@@ -52,6 +52,8 @@ export class AmqpChannel implements AsyncDisposable {
   #prefetch: number | undefined;
   /** Each on a channel of its own: what ends one, such as a queue that is gone, ends neither the others nor this handle. */
   readonly #consumers = new Map<string, AmqpConsumer>();
+  /** Cancelled, and some of what they delivered is not answered yet. */
+  readonly #cancelled = new Set<AmqpConsumer>();
   /** The loops that are under way. */
   readonly #streams = new Set<MessageStream>();
   readonly #life = new AbortController();
@@ -223,8 +225,11 @@ export class AmqpChannel implements AsyncDisposable {
   /** See `Channel.basicCancel`. */
   async basicCancel(consumerTag: string): Promise<void> {
     const consumer = this.#consumers.get(consumerTag);
+    if (consumer === undefined) return;
     this.#ended(consumerTag);
-    await consumer?.cancel();
+    this.#cancelled.add(consumer);
+    void consumer.stopped.then(() => this.#cancelled.delete(consumer));
+    await consumer.cancel();
   }
 
   async #consume(
@@ -335,7 +340,7 @@ export class AmqpChannel implements AsyncDisposable {
   async close(): Promise<void> {
     if (this.#life.signal.aborted) return;
     this.#life.abort(new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' }));
-    const consumers = [...this.#consumers.values()];
+    const consumers = [...this.#consumers.values(), ...this.#cancelled];
     for (const consumerTag of this.#consumers.keys()) this.#ended(consumerTag);
     for (const stream of this.#streams) this.#endStream(stream, undefined);
     await Promise.all([
@@ -374,12 +379,13 @@ export class AmqpChannel implements AsyncDisposable {
       this.#life.signal.throwIfAborted();
       const connection = await this.#connection.opened(this.#life.signal);
       try {
-        const channel = await connection.channel({ confirm: true });
+        const channel = await connection.channel({ confirm: true, signal: this.#life.signal });
         channel.once('close', () => {
           this.#current = undefined;
         });
         if (channel.isOpen) return channel;
       } catch (error) {
+        this.#life.signal.throwIfAborted();
         // A refusal, such as too many channels, would come again.
         if (connection.isOpen) throw error;
         await ended(connection);

@@ -15,7 +15,7 @@ import type { Channel } from './channel.js';
 import type { ConsumeOptions } from './channel-options.js';
 import type { Connection } from './connection.js';
 import type { Message } from './message.js';
-import { ended, pause, within } from './wait.js';
+import { ended, orAborted, pause, within } from './wait.js';
 
 export interface AmqpConsumerOptions {
   readonly queue: string;
@@ -57,6 +57,8 @@ export class AmqpConsumer {
   #state: ConsumerState = 'idle';
   #active: { readonly channel: Channel; readonly consumerTag: string } | undefined;
   #loop: Promise<void> = Promise.resolve();
+  /** The one `basic.cancel` of its last channel. */
+  #cancelled: Promise<void> | undefined;
 
   constructor(connection: AmqpConnection, options: AmqpConsumerOptions, owner: AmqpConsumerOwner) {
     this.#connection = connection;
@@ -69,6 +71,11 @@ export class AmqpConsumer {
     return this.#options.queue;
   }
 
+  /** Resolves when it has stopped, with its last channel closed. */
+  get stopped(): Promise<void> {
+    return this.#loop;
+  }
+
   get state(): ConsumerState {
     return this.#state;
   }
@@ -79,9 +86,11 @@ export class AmqpConsumer {
    */
   async start(): Promise<void> {
     this.#state = 'starting';
-    await new Promise<void>((running, refused) => {
+    const first = new Promise<void>((running, refused) => {
       this.#loop = this.#run({ running, refused });
     });
+    // The attempt that is under way may still wait for a broker that is slow, or blocks.
+    await orAborted(first, this.#life.signal);
   }
 
   /** Starts it and returns at once; a refusal is not the end. */
@@ -106,29 +115,30 @@ export class AmqpConsumer {
     this.#state = 'stopped';
   }
 
-  /** Ends the consumer and keeps its channel until what it delivered is answered. */
+  /** Ends the consumer and keeps its channel until what it delivered is answered, or `stop()` is called. */
   async cancel(): Promise<void> {
     const active = this.#active;
     this.#life.abort(new AmqpError('ABORTED', 'The consumer was cancelled.'));
     this.#state = 'stopping';
-    try {
-      await active?.channel.basicCancel(active.consumerTag);
-    } catch {
-      // The channel is gone, and with it the consumer.
-    }
+    await this.#cancelOnce();
     void active?.channel.allSettled().then(() => active.channel.close());
   }
 
   async #windDown(settled: () => Promise<unknown>): Promise<void> {
     const active = this.#active;
-    try {
-      await active?.channel.basicCancel(active.consumerTag);
-    } catch {
-      // The channel is gone, and with it the consumer.
-    }
+    await this.#cancelOnce();
     await settled();
     await active?.channel.close();
     await this.#loop;
+  }
+
+  async #cancelOnce(): Promise<void> {
+    const active = this.#active;
+    try {
+      await (this.#cancelled ??= active?.channel.basicCancel(active.consumerTag));
+    } catch {
+      // The channel is gone, and with it the consumer.
+    }
   }
 
   /** The loop: connect, consume, wait for the end, again. With `first`, a refused first attempt is the last one. */
@@ -172,7 +182,7 @@ export class AmqpConsumer {
   /** Consumes on a new channel until that ends; says why it ended. */
   async #consume(connection: Connection, running: () => void): Promise<string> {
     await this.#owner.prepare?.(connection);
-    const channel = await connection.channel();
+    const channel = await connection.channel({ signal: this.#life.signal });
     const { prefetch, consume } = this.#options;
     const queue = this.#connection.topology.current(this.queue);
     try {

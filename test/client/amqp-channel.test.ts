@@ -289,19 +289,40 @@ describe('a handle, as the peer sees it,', () => {
     await amqp.close();
   });
 
-  test('that is closed while its channel opens closes that channel', async () => {
+  test('gives back what a cancelled consumer has not answered when it is closed', async () => {
     const { amqp, channel, nextPeer } = onPeers();
     const peer = await nextPeer();
-    const using = failure(channel.queueDeclare('q'));
-    await peer.receive('channel.open');
+    const messages = new Inbox<Message>();
+    const consuming = channel.basicConsume('q', messages.push, { consumerTag: 'c' });
+    const number = await peer.openChannel();
+    await peer.answer('basic.consume-ok', { consumerTag: 'c' });
+    await consuming;
+    const deliver = { consumerTag: 'c', deliveryTag: 1, redelivered: false, exchange: '', routingKey: 'q' };
+    peer.sendContent(number, 'basic.deliver', deliver, {}, 'never answered');
+    await messages.next();
+    const cancelling = channel.basicCancel('c');
+    await peer.answer('basic.cancel-ok', { consumerTag: 'c' });
+    await cancelling;
     const closing = channel.close();
-    peer.send(1, 'channel.open-ok', {});
-    await peer.answer('confirm.select-ok', {});
-    // What was asked before the close may still be asked; then the channel is closed.
-    const command = await peer.answer('channel.close-ok', {});
-    expect(['channel.close', 'queue.declare']).toContain(command.name);
-    if (command.name === 'channel.close') expect((await using).code).toBe('CHANNEL_CLOSED');
+    expect(await peer.answer('channel.close-ok', {})).toMatchObject({ name: 'channel.close', channel: number });
     await within('close', closing);
+    await amqp.close();
+  });
+
+  test('that is closed while its channels open closes them, and waits for no answer', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const waiting = [failure(channel.queueDeclare('q')), failure(channel.basicPublish('', 'q', 'x'))];
+    await peer.receive('channel.open');
+    waiting.push(failure(channel.basicConsume('q', () => undefined)));
+    await peer.receive('channel.open');
+    await within('close', channel.close(), 1_000);
+    const codes = (await within('the end of what waited', Promise.all(waiting), 1_000)).map(({ code }) => code);
+    expect(codes).toEqual(['CHANNEL_CLOSED', 'CHANNEL_CLOSED', 'ABORTED']);
+    for (const number of [1, 2]) {
+      peer.send(number, 'channel.open-ok', {});
+      expect((await peer.answer('channel.close-ok', {})).name).toBe('channel.close');
+    }
     await amqp.close();
   });
 
