@@ -158,6 +158,19 @@ export class ChannelCore {
 
   // ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Opens it; a channel that nobody waits for any more is closed again. Rejects like `request`. */
+  async open(options?: RequestOptions): Promise<void> {
+    let sent: Promise<unknown> | undefined;
+    try {
+      await this.#within('channel.open', options, () => (sent = this.call('channel.open', {})));
+    } catch (error) {
+      // RabbitMQ closes the connection (504) over the close of a channel that was not opened.
+      if (sent === undefined) this.#line.release(this.number);
+      else void this.close();
+      throw error;
+    }
+  }
+
   /** Sends a request; resolves to the fields of its answer. Rejects with `REQUEST_TIMEOUT`, `ABORTED`, or why the channel ended. */
   async request<N extends RequestName>(
     name: N,

@@ -216,11 +216,12 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     const core = new ChannelCore(number, this.#channelLine);
     this.#channels.set(number, core);
     const channel = new Channel(core);
+    await core.open(options);
+    if (!confirm) return channel;
     try {
-      await core.request('channel.open', {}, options);
-      return confirm ? await channel.confirmSelect(options) : channel;
+      return await channel.confirmSelect(options);
     } catch (error) {
-      // Of a channel that nobody waits for any more nobody has the handle.
+      // Nobody has the handle.
       void core.close();
       throw error;
     }

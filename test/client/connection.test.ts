@@ -508,6 +508,16 @@ describe('channels', () => {
     await connection.close();
   });
 
+  test('whose opening was never sent are not closed either: over that a broker closes the connection', async () => {
+    const { peer, connection } = await scripted();
+    expect((await failure(connection.channel({ signal: AbortSignal.abort() }))).code).toBe('ABORTED');
+    expect((await failure(connection.channel({ timeout: -1 }))).code).toBe('INVALID_OPTION');
+    const opening = connection.channel();
+    expect(await peer.openChannel()).toBe(1);
+    await opening;
+    peer.hangUp();
+  });
+
   test('give their number back only when the close is answered', async () => {
     const { peer, connection, channel } = await scriptedChannel({ closeTimeout: 0 });
     const closing = channel.close();
