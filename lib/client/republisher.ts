@@ -35,9 +35,11 @@ interface Entry {
   readonly options: PublishOptions;
   readonly bytes: number;
   readonly publishedAt: number;
-  /** The channel that it was last sent on. */
-  sentOn: ConfirmChannel | undefined;
-  /** Why that channel ended without an outcome. */
+  /** It was sent at least once. */
+  wasSent: boolean;
+  /** It was sent and has no outcome yet. */
+  isUnderWay: boolean;
+  /** Why the last channel that it was sent on ended without an outcome. */
   lost: PublishOutcomeUnknownError | undefined;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
@@ -72,14 +74,14 @@ export class Republisher {
     options: PublishOptions,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    if (signal?.aborted === true) throw givenUp({ exchange, routingKey, sentOn: undefined }, signal.reason);
+    if (signal?.aborted === true) throw givenUp({ exchange, routingKey, wasSent: false }, signal.reason);
     const bytes = typeof body === 'string' ? Buffer.byteLength(body) : body.length;
     if (this.#channel?.isOpen !== true) this.#makeSure(bytes);
     let onAbort: () => void = () => undefined;
     try {
       await new Promise<void>((resolve, reject) => {
         const publishedAt = performance.now();
-        const state = { sentOn: undefined, lost: undefined };
+        const state = { wasSent: false, isUnderWay: false, lost: undefined };
         const entry: Entry = { exchange, routingKey, body, options, bytes, publishedAt, ...state, resolve, reject };
         onAbort = () => {
           this.#forget(entry);
@@ -123,7 +125,7 @@ export class Republisher {
   }
 
   #sendAgain(entry: Entry, channel: ConfirmChannel): void {
-    if (entry.sentOn === channel) return;
+    if (entry.isUnderWay) return;
     if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#maxAge) {
       this.#forget(entry);
       entry.reject(entry.lost);
@@ -133,7 +135,8 @@ export class Republisher {
   }
 
   #send(entry: Entry, channel: ConfirmChannel): void {
-    entry.sentOn = channel;
+    entry.wasSent = true;
+    entry.isUnderWay = true;
     // The default exchange routes by the queue's name, and that may have changed.
     const routingKey = entry.exchange === '' ? this.#source.queueNamed(entry.routingKey) : entry.routingKey;
     channel.basicPublish(entry.exchange, routingKey, entry.body, entry.options).then(
@@ -143,12 +146,14 @@ export class Republisher {
       },
       (error: unknown) => {
         if (!this.#entries.has(entry)) return;
+        entry.isUnderWay = false;
         if (this.#isWorthAnotherTry(error, entry)) {
           entry.lost = error instanceof PublishOutcomeUnknownError ? error : entry.lost;
           this.#open();
         } else {
           this.#forget(entry);
-          entry.reject(error);
+          // An attempt that did not leave says nothing about those before it.
+          entry.reject(isUnsent(error) ? (entry.lost ?? error) : error);
         }
       },
     );
@@ -160,9 +165,7 @@ export class Republisher {
    */
   #isWorthAnotherTry(error: unknown, { exchange }: Entry): boolean {
     if (!(error instanceof AmqpError)) return false;
-    const wasNotSent =
-      error.code === 'CHANNEL_CLOSED' || error.code === 'CONNECTION_LOST' || error.code === 'CONNECTION_CLOSED';
-    if (!wasNotSent && !(error instanceof PublishOutcomeUnknownError && this.#republish)) return false;
+    if (!isUnsent(error) && !(error instanceof PublishOutcomeUnknownError && this.#republish)) return false;
     if (error.method !== 'basic.publish') return error.closedBy !== 'client';
     return (
       / exchange '.*' in vhost /.test(error.replyText ?? '') &&
@@ -175,16 +178,21 @@ export class Republisher {
   }
 }
 
+/** The channel had ended before the message could leave. */
+function isUnsent(error: unknown): boolean {
+  return error instanceof AmqpError && ['CHANNEL_CLOSED', 'CONNECTION_LOST', 'CONNECTION_CLOSED'].includes(error.code);
+}
+
 /** The error for a publish that its signal ended. */
 function givenUp(
-  { exchange, routingKey, sentOn }: Pick<Entry, 'exchange' | 'routingKey' | 'sentOn'>,
+  { exchange, routingKey, wasSent }: Pick<Entry, 'exchange' | 'routingKey' | 'wasSent'>,
   reason: unknown,
 ): AmqpError {
   const why = reason instanceof AmqpError ? reason.message : 'it was aborted';
   return new AmqpError(
     'ABORTED',
     `The publish to exchange ${quoted(exchange)} with routing key ${quoted(routingKey)} ended before the broker confirmed it: ${why}. ` +
-      (sentOn === undefined ? 'The message was not sent.' : 'Whether the broker has the message is unknown.'),
+      (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
     { cause: reason instanceof AmqpError ? reason.cause : reason },
   );
 }

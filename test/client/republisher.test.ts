@@ -127,6 +127,21 @@ describe('a channel that the broker closes over one exchange', () => {
     await amqp.close();
   });
 
+  test('while the connection is being closed rejects them all: nothing is sent again any more', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const peer = await nextPeer();
+    const fates = [failure(channel.basicPublish('gone', 'k', 'bad')), failure(channel.basicPublish('', 'q', 'good'))];
+    const number = await openConfirmChannel(peer);
+    await bodies(peer, 2);
+    const closing = amqp.close();
+    await peer.receive('connection.close');
+    peer.send(number, 'channel.close', UNBLAMED);
+    peer.send(0, 'connection.close-ok', {});
+    await closing;
+    const codes = (await within('the fates', Promise.all(fates), 1_000)).map(({ code }) => code);
+    expect(codes).toEqual(['PUBLISH_REFUSED', 'PUBLISH_OUTCOME_UNKNOWN']);
+  });
+
   test('for a reason that names no exchange sends nothing again: the message that did it would do it for ever', async () => {
     const { amqp, channel, nextPeer } = onPeers();
     const peer = await nextPeer();
