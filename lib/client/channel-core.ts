@@ -199,7 +199,7 @@ export class ChannelCore {
   async #within<T>(name: MethodName, options: RequestOptions | undefined, ask: () => Promise<T>): Promise<T> {
     const { timeout, signal } = options ?? {};
     const limit = timeout === undefined ? this.#line.requestTimeout : timerMilliseconds(timeout, 'timeout');
-    refuseAborted(name, { signal });
+    if (hasFired(signal)) throw requestAborted(name, 'It was not sent.', signal?.reason);
     try {
       return await orLate(ask(), limit, () => notAnswered(name, limit), signal);
     } catch (error) {
@@ -626,11 +626,6 @@ export function notAnswered(name: MethodName, limit: number): AmqpError {
       'long. Wait longer (timeout, or requestTimeout of the connection), or close the channel.',
     { method: name },
   );
-}
-
-/** Throws `ABORTED` when the signal has fired before anything is sent. */
-export function refuseAborted(name: MethodName, { signal }: RequestOptions): void {
-  if (signal?.aborted === true) throw requestAborted(name, 'It was not sent.', signal.reason);
 }
 
 function requestAborted(name: MethodName, fate: string, cause: unknown): AmqpError {

@@ -17,7 +17,7 @@ import { FRAME_HEARTBEAT } from '../protocol/frame.js';
 import { FrameDecoder } from '../protocol/frame-decoder.js';
 import { type Method, type MethodArgs, methodName } from '../protocol/methods.js';
 import { Channel, type ConfirmChannel } from './channel.js';
-import { ChannelCore, type ChannelLine, closeReason, notAnswered, refuseAborted, shortText } from './channel-core.js';
+import { ChannelCore, type ChannelLine, closeReason, notAnswered, shortText } from './channel-core.js';
 import { ChannelNumbers } from './channel-numbers.js';
 import type { CloseOptions, RequestOptions } from './channel-options.js';
 import {
@@ -211,7 +211,6 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     ...options
   }: RequestOptions & { readonly confirm?: boolean } = {}): Promise<Channel> {
     this.#assertOpen('channel.open');
-    refuseAborted('channel.open', options);
     const number = this.#numbers.take();
     const core = new ChannelCore(number, this.#channelLine);
     this.#channels.set(number, core);
