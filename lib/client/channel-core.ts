@@ -10,16 +10,15 @@
  */
 import { types } from 'node:util';
 import { AmqpError, factsOf, printable } from '../errors.js';
-import { CommandAssembler, type Content } from '../protocol/command.js';
+import { CommandAssembler } from '../protocol/command.js';
+import type { Content, ContentMemory } from '../protocol/content.js';
 import {
-  type ContentMethodName,
   type Method,
   type MethodArgs,
   type MethodName,
   type NoWaitRequestName,
   type Reply,
   type RequestName,
-  type WritableArgs,
   methodName,
 } from '../protocol/methods.js';
 import type { BasicProperties, EchoingProperties } from '../protocol/properties.js';
@@ -32,8 +31,10 @@ import type {
   ReturnedMessage,
 } from './channel-options.js';
 import { timerMilliseconds } from './duration.js';
+import { DeliveryLedger } from './delivery-ledger.js';
 import type { Metrics } from './metrics.js';
 import { type Answer, Message, type Settler } from './message.js';
+import type { LateWriter } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
 import { PublisherConfirms } from './publisher-confirms.js';
 import { orLate, within } from './wait.js';
@@ -41,20 +42,26 @@ import { orLate, within } from './wait.js';
 /** What a channel needs of its connection. */
 export interface ChannelLine {
   readonly metrics: Metrics;
+  /** Where the contents of all channels go that are kept. */
+  readonly memory: ContentMemory;
   readonly maxMessageSize: number;
   /** Longest wait for close-ok, in milliseconds. */
   readonly closeTimeout: number;
   /** Longest wait for other answers, in milliseconds. */
   readonly requestTimeout: number;
   send<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
-  /** Sends a method with content; says whether the sender may keep writing. */
-  sendContent<N extends ContentMethodName>(
+  /** Publishes; says whether to keep writing. */
+  publish(
     channel: number,
-    name: N,
-    args: WritableArgs<N>,
+    exchange: string,
+    routingKey: string | Uint8Array,
+    mandatory: boolean,
     properties: EchoingProperties,
-    body: Uint8Array,
+    body: string | Uint8Array,
   ): boolean;
+  ack(channel: number, deliveryTag: number, multiple: boolean): void;
+  /** Has it say, at the end of this turn, what it holds back. */
+  writeLate(late: LateWriter): void;
   drained(): Promise<void>;
   /** Both sides have said goodbye: the number is free. */
   release(channel: number): void;
@@ -76,6 +83,8 @@ interface ConsumerRecord {
   readonly noAck: boolean;
   /** Settles with the answer to basic.consume. */
   started: Promise<unknown> | undefined;
+  /** Cancelled without an answer: what still comes goes back. */
+  isEnded: boolean;
 }
 
 /** An answer, with its message where it carries one. */
@@ -103,28 +112,32 @@ type State =
       readonly isOwedCloseOk: boolean;
     };
 
-export class ChannelCore {
+export class ChannelCore implements Settler, LateWriter {
   readonly number: number;
   readonly #line: ChannelLine;
   readonly #assembler: CommandAssembler;
   readonly #pending = new PendingRequests();
   readonly #consumers = new Map<string, ConsumerRecord>();
-  readonly #settler: Settler = { settle: (answer, deliveryTag) => this.#settle(answer, deliveryTag) };
   #listener: ChannelListener | undefined;
   #confirms: PublisherConfirms | undefined;
   #confirming: Promise<void> | undefined;
   #state: State = { name: 'open' };
   #closing: Promise<void> | undefined;
-  /** Messages delivered and not answered through `Message`. */
-  #unsettled = 0;
+  readonly #deliveries = new DeliveryLedger();
+  /** What is acknowledged in a transaction has to be said in order. */
+  #isTransactional = false;
   #onSettled: (() => void)[] = [];
 
   constructor(number: number, line: ChannelLine) {
     this.number = number;
     this.#line = line;
-    this.#assembler = new CommandAssembler((method, content) => {
-      this.#command(method, content);
-    }, line.maxMessageSize);
+    this.#assembler = new CommandAssembler(
+      (method, content) => {
+        this.#command(method, content);
+      },
+      line.maxMessageSize,
+      line.memory,
+    );
   }
 
   set listener(listener: ChannelListener) {
@@ -150,7 +163,7 @@ export class ChannelCore {
 
   /** Resolves when every message is answered, or the channel has ended. */
   async allSettled(): Promise<void> {
-    if (this.#unsettled === 0 || this.#state.name === 'closed') return;
+    if (this.#deliveries.outstanding === 0 || this.#state.name === 'closed') return;
     await new Promise<void>((resolve) => {
       this.#onSettled.push(resolve);
     });
@@ -219,6 +232,7 @@ export class ChannelCore {
       // Before the bytes that may be answered at once.
       const withdraw = this.#pending.add({ name, consumerTag, resolve, reject });
       try {
+        if (this.#deliveries.hasAcks) this.writeLate();
         this.#line.send(this.number, name, args);
       } catch (error) {
         withdraw();
@@ -230,8 +244,19 @@ export class ChannelCore {
   /** Sends a method that nobody answers. */
   send<N extends MethodName>(name: N, args: MethodArgs<N>): void {
     this.#assertOpen(name);
+    if (this.#deliveries.hasAcks) this.writeLate();
     this.#line.send(this.number, name, args);
   }
+
+  /** Says the acknowledgements of this turn. */
+  writeLate(): void {
+    // Of a channel that has ended the broker has taken everything back.
+    if (this.#state.name === 'open') this.#deliveries.sayAcks(this.#sayAck);
+  }
+
+  readonly #sayAck = (deliveryTag: number, multiple: boolean): void => {
+    this.#line.ack(this.number, deliveryTag, multiple);
+  };
 
   async drained(): Promise<void> {
     await this.#line.drained();
@@ -287,9 +312,8 @@ export class ChannelCore {
     body: string | Uint8Array,
     options: EchoingOptions,
   ): boolean {
-    this.#assertOpen('basic.publish');
-    const bytes = typeof body === 'string' ? Buffer.from(body) : body;
-    if (!(bytes instanceof Uint8Array)) {
+    if (this.#state.name !== 'open') this.#assertOpen('basic.publish');
+    if (typeof body !== 'string' && !types.isUint8Array(body)) {
       throw new AmqpError(
         'INVALID_ARGUMENT',
         'The body of a message has to be a string or a Uint8Array. Serialise it first.',
@@ -301,13 +325,9 @@ export class ChannelCore {
         'RabbitMQ does not know immediate, and closes the connection over it. Give the message an expiration of 0 instead.',
       );
     }
-    const goOn = this.#line.sendContent(
-      this.number,
-      'basic.publish',
-      { exchange, routingKey, mandatory: options.mandatory ?? false, immediate: false },
-      options,
-      bytes,
-    );
+    if (this.#isTransactional) this.writeLate();
+    const mandatory = options.mandatory ?? false;
+    const goOn = this.#line.publish(this.number, exchange, routingKey, mandatory, options, body);
     this.#line.metrics.published += 1;
     return goOn;
   }
@@ -315,7 +335,7 @@ export class ChannelCore {
   // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   hasConsumer(consumerTag: string): boolean {
-    return this.#consumers.has(consumerTag);
+    return this.#consumers.get(consumerTag)?.isEnded === false;
   }
 
   async consume(
@@ -327,7 +347,7 @@ export class ChannelCore {
     let started: Promise<unknown> | undefined;
     const start = (): Promise<unknown> => {
       // Registered first: deliveries may come in the same chunk as consume-ok.
-      const record: ConsumerRecord = { callbacks, noAck, started: undefined };
+      const record: ConsumerRecord = { callbacks, noAck, started: undefined, isEnded: false };
       this.#consumers.set(consumerTag, record);
       started = noWait ? this.#sent('basic.consume', args) : this.call('basic.consume', args, consumerTag);
       record.started = started.catch(() => undefined);
@@ -345,7 +365,7 @@ export class ChannelCore {
   /** Nobody waits for this consumer any more: what it gets goes back, and it is cancelled as soon as it has started. */
   #endWhenStarted(consumerTag: string, started: Promise<unknown>): void {
     const record = this.#consumers.get(consumerTag);
-    if (record !== undefined) record.callbacks = { onMessage: (message) => message.nack() };
+    if (record !== undefined) record.callbacks = GIVE_BACK;
     started.then(
       () => {
         this.cancel(consumerTag, { noWait: true }).catch(this.callbackFailed);
@@ -363,7 +383,9 @@ export class ChannelCore {
     // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed.
     await this.#consumers.get(consumerTag)?.started;
     await this.ask('basic.cancel', { consumerTag, noWait }, options);
-    this.#consumers.delete(consumerTag);
+    const record = this.#consumers.get(consumerTag);
+    if (noWait && record !== undefined) Object.assign(record, { isEnded: true, callbacks: GIVE_BACK });
+    else this.#consumers.delete(consumerTag);
   }
 
   async get(queue: string, noAck: boolean, options?: RequestOptions): Promise<Gotten | undefined> {
@@ -382,29 +404,53 @@ export class ChannelCore {
   #gotten({ method, content }: Answered<'basic.get'>, noAck: boolean): Gotten | undefined {
     if (method.name !== 'basic.get-ok' || content === undefined) return undefined;
     this.#line.metrics.delivered += 1;
-    if (!noAck) this.#unsettled += 1;
+    if (!noAck) this.#deliveries.delivered(method.args.deliveryTag);
     if (content.isTooLarge) {
-      if (!noAck) this.#settle('discard', method.args.deliveryTag);
+      if (!noAck) this.settle('discard', method.args.deliveryTag);
       throw this.#tooLarge(content, method.args.routingKey);
     }
     return {
-      message: new Message(method.args, content, this.#settler, { consumerTag: undefined, noAck }),
+      message: new Message(method.args, content, this, undefined, noAck),
       messageCount: method.args.messageCount,
     };
   }
 
-  #settle(answer: Answer, deliveryTag: number): boolean {
-    if (!this.isOpen) return false;
+  /** @internal The one answer of a `Message`. */
+  settle(answer: Answer, deliveryTag: number): boolean {
+    if (this.#state.name !== 'open' || !this.#deliveries.isAwaiting(deliveryTag)) return false;
+    this.#line.metrics[COUNTED_AS[answer]] += 1;
     if (answer === 'ack') {
-      this.send('basic.ack', { deliveryTag, multiple: false });
-      this.#line.metrics.acknowledged += 1;
+      const isFirst = !this.#deliveries.hasAcks;
+      if (!this.#deliveries.ack(deliveryTag)) this.#line.ack(this.number, deliveryTag, false);
+      else if (isFirst) this.#line.writeLate(this);
     } else {
-      this.send('basic.reject', { deliveryTag, requeue: answer === 'requeue' });
-      this.#line.metrics[answer === 'requeue' ? 'requeued' : 'rejected'] += 1;
+      this.#deliveries.settle(deliveryTag);
+      this.#line.send(this.number, 'basic.reject', { deliveryTag, requeue: answer === 'requeue' });
     }
-    this.#unsettled -= 1;
-    if (this.#unsettled === 0) this.#tellSettled();
+    if (this.#deliveries.outstanding === 0) this.#tellSettled();
     return true;
+  }
+
+  /** basic.ack, basic.nack and basic.reject by tag, as the specification has them. */
+  answer(answer: Answer, deliveryTag: number, how: { readonly multiple: boolean; readonly reject?: boolean }): void {
+    const { multiple, reject = false } = how;
+    const requeue = answer === 'requeue';
+    if (answer === 'ack') this.send('basic.ack', { deliveryTag, multiple });
+    else if (reject) this.send('basic.reject', { deliveryTag, requeue });
+    else this.send('basic.nack', { deliveryTag, multiple, requeue });
+    this.#line.metrics[COUNTED_AS[answer]] += this.#deliveries.settle(deliveryTag, multiple);
+    if (this.#deliveries.outstanding === 0) this.#tellSettled();
+  }
+
+  /** Has the broker deliver again everything that is unanswered. */
+  async recover(options?: RequestOptions): Promise<void> {
+    // Without requeue RabbitMQ closes the connection (540).
+    await this.request('basic.recover', { requeue: true }, options);
+  }
+
+  async startTransactions(options?: RequestOptions): Promise<void> {
+    await this.request('tx.select', {}, options);
+    this.#isTransactional = true;
   }
 
   #tellSettled(): void {
@@ -523,6 +569,12 @@ export class ChannelCore {
       case 'channel.close':
         this.#closedByServer(method.args);
         return;
+      case 'basic.recover-ok':
+        // Before what is delivered again, which may come in the same chunk.
+        this.#deliveries.forgetAll();
+        this.#tellSettled();
+        this.#pending.answer(method, content);
+        return;
       default:
         this.#pending.answer(method, content);
     }
@@ -536,20 +588,31 @@ export class ChannelCore {
 
   #deliver(args: MethodArgs<'basic.deliver'>, content: Content): void {
     const consumer = this.#consumers.get(args.consumerTag);
-    // A delivery that crossed our cancel: the broker takes it back when the channel closes.
-    if (consumer === undefined) return;
-    const { consumerTag, deliveryTag, routingKey } = args;
-    const { callbacks, noAck } = consumer;
-    this.#line.metrics.delivered += 1;
-    if (!noAck) this.#unsettled += 1;
-    if (content.isTooLarge) {
-      // The publisher's fault, and one message's: put back, it would come again for ever.
-      if (!noAck) this.#settle('discard', deliveryTag);
-      this.#line.callbackFailed(this.#tooLarge(content, routingKey));
+    if (consumer === undefined) {
+      // Nobody knows whether it wants an answer: the broker takes it back when the channel closes.
+      this.#deliveries.holdBack();
       return;
     }
-    const message = new Message(args, content, this.#settler, { consumerTag, noAck });
-    this.#guarded(() => callbacks.onMessage(message));
+    const { consumerTag, deliveryTag } = args;
+    const { callbacks, noAck } = consumer;
+    this.#line.metrics.delivered += 1;
+    if (!noAck) this.#deliveries.delivered(deliveryTag);
+    if (content.isTooLarge) {
+      // The publisher's fault, and one message's: put back, it would come again for ever.
+      if (!noAck) this.settle('discard', deliveryTag);
+      this.#line.callbackFailed(this.#tooLarge(content, args.routingKey));
+      return;
+    }
+    const message = new Message(args, content, this, consumerTag, noAck);
+    try {
+      const returned = callbacks.onMessage(message);
+      // A consumer is often an async function: what it rejects with would end the process.
+      if (typeof returned === 'object' && types.isPromise(returned)) returned.catch(this.callbackFailed);
+    } catch (error) {
+      this.#line.callbackFailed(error);
+    }
+    // Whoever has not answered keeps it, for how long nobody knows: then not with the chunk that it came in.
+    if (!message.settled || noAck) content.keep();
   }
 
   #tooLarge({ size }: Content, routingKey: string): AmqpError {
@@ -577,20 +640,17 @@ export class ChannelCore {
     const consumer = this.#consumers.get(consumerTag);
     this.#consumers.delete(consumerTag);
     if (!noWait) this.#line.send(this.number, 'basic.cancel-ok', { consumerTag });
-    this.#guarded(() => consumer?.callbacks.onCancel?.(consumerTag));
-  }
-
-  /** Runs the user's code so that what it throws ends neither the channel nor the process. */
-  #guarded(run: () => unknown): void {
     try {
-      const returned = run();
-      // A consumer is often an async function: what it rejects with would end the process.
-      if (types.isPromise(returned)) returned.catch(this.callbackFailed);
+      consumer?.callbacks.onCancel?.(consumerTag);
     } catch (error) {
       this.#line.callbackFailed(error);
     }
   }
 }
+
+const COUNTED_AS = { ack: 'acknowledged', requeue: 'requeued', discard: 'rejected' } as const;
+
+const GIVE_BACK: ConsumerCallbacks = { onMessage: (message) => message.nack() };
 
 /** What to do about the reply codes that a user can do something about. */
 const CLOSE_ADVICE: Readonly<Record<number, string>> = {

@@ -291,7 +291,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Acknowledges a delivery, or with `multiple` all up to it. A tag that is not outstanding closes the channel (406). */
   basicAck(deliveryTag: number, { multiple = false }: { multiple?: boolean } = {}): void {
-    this.#core.send('basic.ack', { deliveryTag, multiple });
+    this.#core.answer('ack', deliveryTag, { multiple });
   }
 
   /** Gives a delivery (with `multiple` all up to it) back, or with `requeue: false` has it dead-lettered or dropped. */
@@ -299,7 +299,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     deliveryTag: number,
     { multiple = false, requeue = true }: { multiple?: boolean; requeue?: boolean } = {},
   ): void {
-    this.#core.send('basic.nack', { deliveryTag, multiple, requeue });
+    this.#core.answer(requeue ? 'requeue' : 'discard', deliveryTag, { multiple });
   }
 
   /**
@@ -307,13 +307,12 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
    * quorum queues on every RabbitMQ.
    */
   basicReject(deliveryTag: number, { requeue = false }: { requeue?: boolean } = {}): void {
-    this.#core.send('basic.reject', { deliveryTag, requeue });
+    this.#core.answer(requeue ? 'requeue' : 'discard', deliveryTag, { multiple: false, reject: true });
   }
 
   /** Has the broker deliver again everything that is unacknowledged on this channel. */
   async basicRecover(options?: RequestOptions): Promise<void> {
-    // Without requeue RabbitMQ closes the connection (540).
-    await this.#core.request('basic.recover', { requeue: true }, options);
+    await this.#core.recover(options);
   }
 
   /** The same without an answer. The specification has deprecated it (basic.recover-async). */
@@ -369,7 +368,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Starts transactions on this channel; it cannot have confirms as well. */
   async txSelect(options?: RequestOptions): Promise<void> {
-    await this.#core.request('tx.select', {}, options);
+    await this.#core.startTransactions(options);
   }
 
   /** Makes what was published and acknowledged since the last commit count. */

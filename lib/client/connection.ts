@@ -12,6 +12,7 @@ import { EventEmitter } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { AmqpError, ProtocolError } from '../errors.js';
 import { CommandAssembler } from '../protocol/command.js';
+import { ContentMemory } from '../protocol/content.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { FRAME_HEARTBEAT } from '../protocol/frame.js';
 import { FrameDecoder } from '../protocol/frame-decoder.js';
@@ -40,7 +41,7 @@ import {
 import { Heartbeat, type HeartbeatLine } from './heartbeat.js';
 import { tell, warnOf } from './listeners.js';
 import { type ConnectionMetrics, Metrics } from './metrics.js';
-import { HIGH_WATER_MARK, Outbox } from './outbox.js';
+import { Outbox } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
 import { orLate, orAborted } from './wait.js';
 
@@ -319,15 +320,20 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     const outbox = this.#outbox;
     return {
       metrics: this.#metrics,
+      memory: new ContentMemory(),
       maxMessageSize: this.#options.maxMessageSize,
       closeTimeout: this.#options.closeTimeout,
       requestTimeout: this.#options.requestTimeout,
       send: (channel, name, args) => {
         outbox.method(channel, name, args);
       },
-      sendContent: (channel, name, args, properties, body) => {
-        outbox.content(channel, name, args, properties, body);
-        return outbox.backlog < HIGH_WATER_MARK;
+      publish: (channel, exchange, routingKey, mandatory, properties, body) =>
+        outbox.publish(channel, exchange, routingKey, mandatory, properties, body),
+      ack: (channel, deliveryTag, multiple) => {
+        outbox.ack(channel, deliveryTag, multiple);
+      },
+      writeLate: (late) => {
+        outbox.writeLate(late);
       },
       drained: () => outbox.drained(),
       release: (channel) => {
@@ -500,6 +506,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   }
 
   #sendClose(replyCode: number, text: string): void {
+    // What was acknowledged in this turn is said before the goodbye.
+    this.#outbox.flush();
     this.#outbox.method(0, 'connection.close', { replyCode, replyText: shortText(text), classId: 0, methodId: 0 });
     this.#outbox.flush();
   }

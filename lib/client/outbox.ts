@@ -7,24 +7,33 @@
  */
 import type { Writable } from 'node:stream';
 import {
+  patchBodySize,
+  payloadLimit,
+  writeAck,
   writeBodyFrameHead,
-  writeContentHead,
   writeFrameEnd,
   writeHeartbeat,
   writeMethodFrame,
-  payloadLimit,
+  writePublishHead,
 } from '../protocol/frame.js';
-import type { ContentMethodName, MethodArgs, MethodName, WritableArgs } from '../protocol/methods.js';
+import type { MethodArgs, MethodName } from '../protocol/methods.js';
 import type { EchoingProperties } from '../protocol/properties.js';
 import { WireWriter } from '../protocol/wire.js';
 import type { Metrics } from './metrics.js';
 
 /** Bodies from this size on are not copied into the batch: past it a write of its own costs less than the copy. */
 const COPY_LIMIT = 16 * 1024;
+/** Text bodies up to this many code units are encoded into the batch; they fit a frame however many bytes they take. */
+const INLINE_TEXT = 1024;
 /** A batch of this size leaves at once, without waiting for the end of the turn. */
 const FLUSH_SIZE = 64 * 1024;
 /** Above this many bytes that the socket has not taken, publishers are asked to wait. */
-export const HIGH_WATER_MARK = 1024 * 1024;
+const HIGH_WATER_MARK = 1024 * 1024;
+
+/** Holds back what it has to say until the batch leaves. */
+export interface LateWriter {
+  writeLate(): void;
+}
 
 export class Outbox {
   readonly #socket: Writable;
@@ -33,6 +42,9 @@ export class Outbox {
   /** Finished pieces of the batch, before the writer's own. */
   #pieces: Uint8Array[] = [];
   #pieceBytes = 0;
+  /** Bytes that the socket had not taken when it was last written to; they only get fewer until then. */
+  #untaken = 0;
+  #late: LateWriter[] = [];
   #scheduled = false;
   #frameMax = 0;
   /** When bytes last left, by `performance.now()`. */
@@ -68,16 +80,45 @@ export class Outbox {
     this.#schedule();
   }
 
-  /** A method with its content. The body must not change before it has left. Throws like `method`. */
-  content<N extends ContentMethodName>(
+  /**
+   * basic.publish with its content; says whether to keep writing. A body of bytes must not change before it has left. Throws
+   * like `method`.
+   */
+  publish(
     channel: number,
-    name: N,
-    args: WritableArgs<N>,
+    exchange: string,
+    routingKey: string | Uint8Array,
+    mandatory: boolean,
     properties: EchoingProperties,
-    body: Uint8Array,
-  ): void {
+    body: string | Uint8Array,
+  ): boolean {
     const writer = this.#writer;
-    writeContentHead(writer, this.#frameMax, channel, name, args, properties, body.length);
+    if (typeof body === 'string' && body.length <= INLINE_TEXT) {
+      const sizeAt = writePublishHead(writer, this.#frameMax, channel, exchange, routingKey, mandatory, properties, 0);
+      if (body !== '') this.#shortText(channel, sizeAt, body);
+    } else {
+      const bytes = typeof body === 'string' ? Buffer.from(body) : body;
+      const size = bytes.length;
+      writePublishHead(writer, this.#frameMax, channel, exchange, routingKey, mandatory, properties, size);
+      this.#body(channel, bytes);
+    }
+    this.#schedule();
+    return this.#pieceBytes + writer.length + this.#untaken < HIGH_WATER_MARK;
+  }
+
+  /** A body that is written as it is encoded, so that its size is known only after that. */
+  #shortText(channel: number, sizeAt: number, body: string): void {
+    const writer = this.#writer;
+    writeBodyFrameHead(writer, channel, 0);
+    const frameSizeAt = writer.length - 4;
+    const size = writer.text(body);
+    patchBodySize(writer, sizeAt, size);
+    writer.patchLong(frameSizeAt, size);
+    writeFrameEnd(writer);
+  }
+
+  #body(channel: number, body: Uint8Array): void {
+    const writer = this.#writer;
     const limit = payloadLimit(this.#frameMax);
     for (let start = 0; start < body.length; start += limit) {
       const part = start === 0 && body.length <= limit ? body : body.subarray(start, start + limit);
@@ -90,6 +131,17 @@ export class Outbox {
       }
       writeFrameEnd(writer);
     }
+  }
+
+  /** basic.ack. */
+  ack(channel: number, deliveryTag: number, multiple: boolean): void {
+    writeAck(this.#writer, channel, deliveryTag, multiple);
+    this.#schedule();
+  }
+
+  /** Has `late` write what it holds back when the batch leaves, at the end of this turn. */
+  writeLate(late: LateWriter): void {
+    this.#late.push(late);
     this.#schedule();
   }
 
@@ -105,6 +157,7 @@ export class Outbox {
 
   /** Writes the batch now. */
   flush(): void {
+    if (this.#late.length > 0) this.#writeLate();
     this.#scheduled = false;
     if (this.#writer.length > 0) this.#keep(this.#writer.take());
     const pieces = this.#pieces;
@@ -115,17 +168,25 @@ export class Outbox {
     this.#wroteAt = performance.now();
     if (pieces.length === 1) {
       this.#socket.write(pieces[0]);
-      return;
+    } else {
+      // Corked writes leave together, as one writev.
+      this.#socket.cork();
+      for (const piece of pieces) this.#socket.write(piece);
+      this.#socket.uncork();
     }
-    // Corked writes leave together, as one writev.
-    this.#socket.cork();
-    for (const piece of pieces) this.#socket.write(piece);
-    this.#socket.uncork();
+    this.#untaken = this.#socket.writableLength;
+  }
+
+  #writeLate(): void {
+    const late = this.#late;
+    this.#late = [];
+    for (const writer of late) writer.writeLate();
   }
 
   /** Resolves when the backlog is below the high-water mark; rejects with the reason when the connection ends first. */
   async drained(): Promise<void> {
     if (this.#ended !== undefined) throw this.#ended as Error;
+    this.#untaken = this.#socket.writableLength;
     if (this.backlog < HIGH_WATER_MARK) return;
     this.flush();
     if (!this.#socket.writableNeedDrain) return;
@@ -138,12 +199,14 @@ export class Outbox {
   end(reason: unknown): void {
     this.#ended = reason;
     this.#pieces = [];
+    this.#late = [];
     const waiters = this.#drainWaiters;
     this.#drainWaiters = [];
     for (const waiter of waiters) waiter.reject(reason);
   }
 
   #announceDrained(): void {
+    this.#untaken = 0;
     const waiters = this.#drainWaiters;
     this.#drainWaiters = [];
     for (const waiter of waiters) waiter.resolve();

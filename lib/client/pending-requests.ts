@@ -3,7 +3,7 @@
  * RabbitMQ may answer basic.consume after later requests, so that its answer is matched by consumer tag.
  */
 import { AmqpError, ProtocolError, factsOf } from '../errors.js';
-import type { Content } from '../protocol/command.js';
+import type { Content } from '../protocol/content.js';
 import { type Method, type Reply, type RequestName, repliesOf } from '../protocol/methods.js';
 
 /** A request that was sent. */

@@ -12,180 +12,158 @@
  *        └────────────────────────────────────┴───────────────────┘
  * ```
  */
-import { AmqpError, ProtocolError } from '../errors.js';
+import { ProtocolError } from '../errors.js';
+import { Content, ContentMemory } from './content.js';
 import { FRAME_BODY, FRAME_HEADER, FRAME_METHOD } from './frame.js';
-import { type ContentMethodName, type Method, METHODS, hasContent, readMethod } from './methods.js';
-import { type BasicProperties, readProperties, readPropertyBytes } from './properties.js';
+import { type ContentMethodName, type Method, METHODS, hasContent, methodId, readMethod } from './methods.js';
+import { SeenText } from './seen-text.js';
 import { WireReader } from './wire.js';
-
-/** The header and body of a message as they came. */
-export class Content {
-  /** The bytes of the property flags and values. They are the sender's, unchecked, and decoded on demand. */
-  readonly propertyBytes: Buffer;
-  /** The body; empty when it is too large. */
-  readonly body: Buffer;
-  /** Octets of the body as announced. */
-  readonly size: number;
-  #properties: BasicProperties | undefined;
-
-  constructor(propertyBytes: Buffer, body: Buffer, size = body.length) {
-    this.propertyBytes = propertyBytes;
-    this.body = body;
-    this.size = size;
-  }
-
-  /** True when the body was over the limit, and was dropped as it came. One message's fault, not the connection's. */
-  get isTooLarge(): boolean {
-    return this.body.length !== this.size;
-  }
-
-  /**
-   * The decoded properties. Throws `UNDECODABLE` when the publisher wrote nonsense: RabbitMQ hands property bytes on
-   * unread, so one publisher's nonsense must stay one message's fault.
-   */
-  get properties(): BasicProperties {
-    this.#properties ??= decoding(() => readProperties(new WireReader(this.propertyBytes)));
-    return this.#properties;
-  }
-
-  /** A property as the bytes that came; undefined when it is not there. Throws `UNDECODABLE` when it cannot be found. */
-  bytesOf(property: 'correlationId' | 'replyTo'): Buffer | undefined {
-    return decoding(() => readPropertyBytes(new WireReader(this.propertyBytes), property));
-  }
-}
-
-function decoding<T>(decode: () => T): T {
-  try {
-    return decode();
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : '';
-    throw new AmqpError('UNDECODABLE', `The properties of this message cannot be decoded. ${why}`, { cause });
-  }
-}
 
 /** A method and, for the methods that carry one, its content. */
 export type CommandReceiver = (method: Method, content: Content | undefined) => void;
 
-type State =
-  | { readonly awaiting: 'method' }
-  | { readonly awaiting: 'header'; readonly method: Method<ContentMethodName> }
-  | {
-      readonly awaiting: 'body';
-      readonly method: Method<ContentMethodName>;
-      readonly propertyBytes: Buffer;
-      /** Where the body is put together; undefined until its first bytes tell whether it comes in one piece. */
-      body: Buffer | undefined;
-      readonly size: number;
-      received: number;
-    };
-
-const AWAITING_METHOD: State = { awaiting: 'method' };
-
-/** Bytes below this share of the memory that they lie in are copied, so that what a user keeps never keeps much more alive. */
-const SMALL_SHARE = 0.5;
 /** Memory set aside for a body before its bytes have come; a peer that lies about a body's size costs no more than this. */
 const BODY_STEP = 1024 * 1024;
+const EMPTY = Buffer.alloc(0);
+
+const BASIC_DELIVER = methodId('basic.deliver');
+/** All methods with content are of class basic. */
+const [CONTENT_CLASS] = METHODS['basic.deliver'].id;
 
 export class CommandAssembler {
   readonly #receive: CommandReceiver;
   readonly #maxMessageSize: number;
-  #state: State = AWAITING_METHOD;
+  readonly #memory: ContentMemory;
+  readonly #reader = new WireReader(EMPTY);
+  readonly #consumerTag = new SeenText();
+  readonly #exchange = new SeenText();
+  readonly #routingKey = new SeenText();
 
-  constructor(receive: CommandReceiver, maxMessageSize: number) {
+  // The state of the drawing above. Fields of one object and not an object a state: they change three times a message.
+  #awaiting: 'method' | 'header' | 'body' = 'method';
+  /** The method whose content is awaited. */
+  #method: Method<ContentMethodName> | undefined;
+  /** The property flags and values: `#head[#headStart, #headEnd)`. */
+  #head: Buffer = EMPTY;
+  #headStart = 0;
+  #headEnd = 0;
+  /** Octets of the body, as announced and as received. */
+  #size = 0;
+  #received = 0;
+  /** Where the body is put together; undefined until its first bytes tell whether it comes in one piece. */
+  #body: Buffer | undefined;
+
+  /** @param memory - what the contents of one connection share */
+  constructor(receive: CommandReceiver, maxMessageSize: number, memory = new ContentMemory()) {
     this.#receive = receive;
     this.#maxMessageSize = maxMessageSize;
+    this.#memory = memory;
   }
 
   /** Takes the payload of a method, header or body frame. Throws `ProtocolError` when it does not fit the state. */
   frame(type: number, buffer: Buffer, start: number, end: number): void {
     switch (type) {
       case FRAME_METHOD:
-        this.#method(new WireReader(buffer, start, end));
+        this.#methodFrame(this.#reader.over(buffer, start, end));
         return;
       case FRAME_HEADER:
-        this.#header(new WireReader(buffer, start, end));
+        this.#headerFrame(this.#reader.over(buffer, start, end));
         return;
       case FRAME_BODY:
-        this.#body(buffer, start, end);
+        this.#bodyFrame(buffer, start, end);
         return;
       default:
         throw new ProtocolError(501, `The peer sent a frame of type ${type} on a channel.`);
     }
   }
 
-  #method(reader: WireReader): void {
-    if (this.#state.awaiting !== 'method') throw this.#unexpected('a method');
+  #methodFrame(reader: WireReader): void {
+    if (this.#awaiting !== 'method') throw this.#unexpected('a method');
+    if (reader.peekLong() === BASIC_DELIVER) {
+      this.#method = this.#deliver(reader);
+      this.#awaiting = 'header';
+      return;
+    }
     const method = readMethod(reader);
     if (hasContent(method.name)) {
-      this.#state = { awaiting: 'header', method: method as Method<ContentMethodName> };
+      this.#method = method as Method<ContentMethodName>;
+      this.#awaiting = 'header';
     } else {
       this.#receive(method, undefined);
     }
   }
 
-  #header(reader: WireReader): void {
-    const state = this.#state;
-    if (state.awaiting !== 'header') throw this.#unexpected('a content header');
-    const { method } = state;
-    const classId = reader.short();
-    reader.short(); // weight: unused in 0-9-1
-    const size = reader.longlong();
-    if (classId !== METHODS[method.name].id[0]) {
-      throw new ProtocolError(501, `The peer sent a content header of class ${classId} after ${method.name}.`);
+  /** `readMethod` for the method that comes most, by hand: what its strings say was mostly said by the delivery before it. */
+  #deliver(reader: WireReader): Method<'basic.deliver'> {
+    reader.long();
+    const consumerTag = reader.seenText(this.#consumerTag);
+    const deliveryTag = reader.longlong();
+    const redelivered = (reader.octet() & 1) !== 0;
+    const exchange = reader.seenText(this.#exchange);
+    const routingKey = reader.seenText(this.#routingKey);
+    if (reader.remaining > 0) {
+      throw new ProtocolError(501, `The peer sent ${reader.remaining} bytes after the last field of basic.deliver.`);
     }
-    const propertyBytes = ownBytes(reader.buffer, reader.position, reader.end);
-    if (size === 0) this.#finish(method, propertyBytes, EMPTY);
-    else this.#state = { awaiting: 'body', method, propertyBytes, body: undefined, size, received: 0 };
+    return { name: 'basic.deliver', args: { consumerTag, deliveryTag, redelivered, exchange, routingKey } };
   }
 
-  #body(buffer: Buffer, start: number, end: number): void {
-    const state = this.#state;
-    if (state.awaiting !== 'body') throw this.#unexpected('a content body');
-    const length = end - start;
-    // A body ends with its last byte, not with a count of frames: peers may cut it as they like, even into empty frames.
-    if (state.received + length > state.size) {
-      throw new ProtocolError(
-        501,
-        `The peer sent ${state.received + length} bytes for a body that it announced with ${state.size}.`,
-      );
+  #headerFrame(reader: WireReader): void {
+    const method = this.#method;
+    if (this.#awaiting !== 'header' || method === undefined) throw this.#unexpected('a content header');
+    const classId = reader.short();
+    reader.short(); // weight: unused in 0-9-1
+    this.#size = reader.longlong();
+    if (classId !== CONTENT_CLASS) {
+      throw new ProtocolError(501, `The peer sent a content header of class ${classId} after ${method.name}.`);
     }
-    const isTooLarge = state.size > this.#maxMessageSize;
-    if (length === state.size && !isTooLarge) {
-      this.#finish(state.method, state.propertyBytes, ownBytes(buffer, start, end));
+    this.#head = reader.buffer;
+    this.#headStart = reader.position;
+    this.#headEnd = reader.end;
+    this.#received = 0;
+    this.#body = undefined;
+    if (this.#size === 0) this.#finish(EMPTY, 0, 0);
+    else this.#awaiting = 'body';
+  }
+
+  #bodyFrame(buffer: Buffer, start: number, end: number): void {
+    if (this.#awaiting !== 'body') throw this.#unexpected('a content body');
+    const length = end - start;
+    const received = this.#received + length;
+    // A body ends with its last byte, not with a count of frames: peers may cut it as they like, even into empty frames.
+    if (received > this.#size) {
+      throw new ProtocolError(501, `The peer sent ${received} bytes for a body that it announced with ${this.#size}.`);
+    }
+    const isTooLarge = this.#size > this.#maxMessageSize;
+    if (length === this.#size && !isTooLarge) {
+      this.#finish(buffer, start, end);
       return;
     }
     if (!isTooLarge) {
-      state.body = roomFor(state.body, state.received, state.received + length, state.size);
-      buffer.copy(state.body, state.received, start, end);
+      this.#body = roomFor(this.#body, this.#received, received, this.#size);
+      buffer.copy(this.#body, this.#received, start, end);
     }
-    state.received += length;
-    if (state.received === state.size) this.#finish(state.method, state.propertyBytes, state.body ?? EMPTY, state.size);
+    this.#received = received;
+    if (received !== this.#size) return;
+    const body = this.#body ?? EMPTY;
+    this.#finish(body, 0, body.length);
   }
 
-  #finish(method: Method<ContentMethodName>, propertyBytes: Buffer, body: Buffer, size?: number): void {
+  #finish(body: Buffer, start: number, end: number): void {
+    const method = this.#method as Method<ContentMethodName>;
+    const head = this.#head;
+    const content = new Content(this.#memory, head, this.#headStart, this.#headEnd, body, start, end, this.#size);
     // Back to the start first: the receiver may throw, and the next frame is a new command all the same.
-    this.#state = AWAITING_METHOD;
-    this.#receive(method, new Content(propertyBytes, body, size));
+    this.#awaiting = 'method';
+    this.#method = undefined;
+    this.#body = undefined;
+    this.#head = EMPTY;
+    this.#receive(method, content);
   }
 
   #unexpected(what: string): ProtocolError {
-    const expected =
-      this.#state.awaiting === 'method' ? 'a method' : `the ${this.#state.awaiting} of ${this.#state.method.name}`;
+    const expected = this.#method === undefined ? 'a method' : `the ${this.#awaiting} of ${this.#method.name}`;
     return new ProtocolError(505, `The peer sent ${what} where ${expected} had to come.`);
   }
-}
-
-const EMPTY = Buffer.alloc(0);
-
-/** The bytes in memory that they may keep alive: a view when they are most of it, else a copy. */
-function ownBytes(buffer: Buffer, start: number, end: number): Buffer {
-  const length = end - start;
-  // `buffer` may itself be a view, of Node's shared pool for one: what is kept alive is the memory behind it.
-  if (length >= buffer.buffer.byteLength * SMALL_SHARE) return buffer.subarray(start, end);
-  // Not from Node's shared pool: a kept copy would pin the 8 KiB slab that it was cut from.
-  const copy = Buffer.allocUnsafeSlow(length);
-  buffer.copy(copy, 0, start, end);
-  return copy;
 }
 
 /** Memory for the first `needed` of `size` bytes, grown by doubling so that a claimed size alone allocates little. */

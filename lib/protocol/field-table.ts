@@ -117,26 +117,41 @@ export function writeTable(writer: WireWriter, table: FieldTable, what: string):
 
 function writeEntries(writer: WireWriter, table: FieldTable, path: string, depth: number): void {
   if (depth > MAX_NESTING) throw tooDeep(path);
-  writer.measured(() => {
-    for (const name of Object.keys(table)) {
-      const value = table[name];
-      if (value === undefined) continue;
-      writer.shortstr(name, `The name of a field in ${path}`);
-      writeValue(writer, value, `${path}.${name}`, depth);
-    }
-  });
+  const begin = writer.length;
+  writer.long(0);
+  for (const name of Object.keys(table)) {
+    const value = table[name];
+    if (value === undefined) continue;
+    writer.shortstr(name, 'The name of a field in', path);
+    if (!writePlain(writer, value)) writeValue(writer, value, `${path}.${name}`, depth);
+  }
+  writer.patchLong(begin, writer.length - begin - 4);
 }
 
+/** Writes what most fields are, without a path for errors that cannot happen; says whether it was such a value. */
+function writePlain(writer: WireWriter, value: unknown): boolean {
+  if (typeof value === 'string') {
+    writer.octet(LETTER_S);
+    writer.longstr(value);
+  } else if (typeof value === 'number' && (value | 0) === value && !Object.is(value, -0)) {
+    writer.octet(LETTER_I);
+    writer.long(value);
+  } else if (typeof value === 'boolean') {
+    writer.octet(LETTER_T);
+    writer.octet(value ? 1 : 0);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+const LETTER_S = 'S'.charCodeAt(0);
+const LETTER_I = 'I'.charCodeAt(0);
+const LETTER_T = 't'.charCodeAt(0);
+
 function writeValue(writer: WireWriter, value: unknown, path: string, depth: number): void {
+  if (writePlain(writer, value)) return;
   switch (typeof value) {
-    case 'string':
-      tag(writer, 'S');
-      writer.longstr(value);
-      return;
-    case 'boolean':
-      tag(writer, 't');
-      writer.octet(value ? 1 : 0);
-      return;
     case 'number':
       writeNumber(writer, value, path);
       return;
@@ -155,7 +170,7 @@ function writeNumber(writer: WireWriter, value: number, path: string): void {
   if (!Number.isFinite(value)) throw notAField(path, String(value), 'RabbitMQ closes the connection over it (541).');
   // -0 is an integer that only a double can hold.
   if (Number.isSafeInteger(value) && !Object.is(value, -0)) {
-    writeTyped(writer, value >= INT32_MIN && value <= INT32_MAX ? 'I' : 'l', value, path);
+    writeTyped(writer, 'l', value, path);
   } else {
     writeTyped(writer, 'd', value, path);
   }
@@ -328,7 +343,7 @@ function readValue(reader: WireReader, depth: number): FieldValue {
     case 'D':
       return new Decimal(reader.octet(), reader.long());
     case 'S':
-      return reader.longstr().toString('utf8');
+      return reader.longText();
     case 'x':
       // A copy: headers outlive the chunk that they came in.
       return Buffer.from(reader.longstr());

@@ -316,6 +316,12 @@ export function methodName(classId: number, methodId: number): MethodName | unde
   return NAMES.get((classId << 16) | methodId);
 }
 
+/** Class id in the high, method id in the low 16 bits, as the first four octets of a method frame have them. */
+export function methodId(name: MethodName): number {
+  const [classId, id] = METHODS[name].id;
+  return (classId << 16) | id;
+}
+
 export function hasContent(name: MethodName): name is ContentMethodName {
   return 'content' in METHODS[name];
 }

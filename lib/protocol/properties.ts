@@ -8,6 +8,7 @@
  */
 import { AmqpError, ProtocolError } from '../errors.js';
 import { type FieldTable, readTable, writeTable } from './field-table.js';
+import { SeenText } from './seen-text.js';
 import type { WireReader, WireWriter } from './wire.js';
 
 /** The properties of a message (specification, class basic). All are optional; RabbitMQ hands them on unchanged. */
@@ -62,46 +63,65 @@ const PROPERTIES: readonly (readonly [name: keyof BasicProperties, type: Propert
   ['clusterId', 'shortstr'],
 ];
 
-/** Writes flags and values; throws `INVALID_ARGUMENT` for a value that its property cannot hold. */
+/**
+ * Writes flags and values; throws `INVALID_ARGUMENT` for a value that its property cannot hold. Every message that is published
+ * passes here, and a loop over the table above costs more than all the rest of publishing: so each property has its line.
+ */
 export function writeProperties(writer: WireWriter, properties: EchoingProperties): void {
+  const begin = writer.length;
   let flags = 0;
-  PROPERTIES.forEach(([name], index) => {
-    if (properties[name] !== undefined) flags |= 1 << (15 - index);
-  });
   writer.short(flags);
-  for (const [name, type] of PROPERTIES) {
-    const value: unknown = properties[name];
-    if (value !== undefined) writeProperty(writer, name, type, value);
-  }
+  if (writeText(writer, 'contentType', properties.contentType)) flags |= 1 << 15;
+  if (writeText(writer, 'contentEncoding', properties.contentEncoding)) flags |= 1 << 14;
+  if (writeHeaders(writer, properties.headers)) flags |= 1 << 13;
+  if (writeOctet(writer, 'deliveryMode', properties.deliveryMode)) flags |= 1 << 12;
+  if (writeOctet(writer, 'priority', properties.priority)) flags |= 1 << 11;
+  if (writeText(writer, 'correlationId', properties.correlationId)) flags |= 1 << 10;
+  if (writeText(writer, 'replyTo', properties.replyTo)) flags |= 1 << 9;
+  if (writeText(writer, 'expiration', properties.expiration)) flags |= 1 << 8;
+  if (writeText(writer, 'messageId', properties.messageId)) flags |= 1 << 7;
+  if (writeSeconds(writer, 'timestamp', properties.timestamp)) flags |= 1 << 6;
+  if (writeText(writer, 'type', properties.type)) flags |= 1 << 5;
+  if (writeText(writer, 'userId', properties.userId)) flags |= 1 << 4;
+  if (writeText(writer, 'appId', properties.appId)) flags |= 1 << 3;
+  if (writeText(writer, 'clusterId', properties.clusterId)) flags |= 1 << 2;
+  writer.patchShort(begin, flags);
 }
 
-function writeProperty(writer: WireWriter, name: keyof BasicProperties, kind: PropertyType, value: unknown): void {
-  switch (kind) {
-    case 'shortstr':
-      if (typeof value !== 'string' && !(name === 'correlationId' && value instanceof Uint8Array)) {
-        throw wrongProperty(name, 'a string', value);
-      }
-      writer.shortstr(value, `The property ${name}`);
-      return;
-    case 'octet':
-      if (!isIntegerUpTo(value, 255)) throw wrongProperty(name, 'an integer from 0 to 255', value);
-      // RabbitMQ closes the channel (406) over any other delivery mode.
-      if (name === 'deliveryMode' && value !== 1 && value !== 2) throw wrongProperty(name, '1 or 2', value);
-      writer.octet(value);
-      return;
-    case 'seconds':
-      if (!isIntegerUpTo(value, Number.MAX_SAFE_INTEGER)) throw wrongProperty(name, 'whole seconds since 1970', value);
-      writer.longlong(value);
-      return;
-    case 'table':
-      if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-        throw wrongProperty(name, 'an object', value);
-      }
-      writeTable(writer, value as FieldTable, name);
-      return;
-    default:
-      kind satisfies never;
+// Each of these says whether the property is there. What the types promise is checked: options come from configuration, too.
+
+function writeText(writer: WireWriter, name: keyof BasicProperties, value: unknown): boolean {
+  if (value === undefined) return false;
+  if (typeof value !== 'string' && !(name === 'correlationId' && value instanceof Uint8Array)) {
+    throw wrongProperty(name, 'a string', value);
   }
+  writer.shortstr(value, 'The property', name);
+  return true;
+}
+
+function writeOctet(writer: WireWriter, name: keyof BasicProperties, value: unknown): boolean {
+  if (value === undefined) return false;
+  if (!isIntegerUpTo(value, 255)) throw wrongProperty(name, 'an integer from 0 to 255', value);
+  // RabbitMQ closes the channel (406) over any other delivery mode.
+  if (name === 'deliveryMode' && value !== 1 && value !== 2) throw wrongProperty(name, '1 or 2', value);
+  writer.octet(value);
+  return true;
+}
+
+function writeSeconds(writer: WireWriter, name: keyof BasicProperties, value: unknown): boolean {
+  if (value === undefined) return false;
+  if (!isIntegerUpTo(value, Number.MAX_SAFE_INTEGER)) throw wrongProperty(name, 'whole seconds since 1970', value);
+  writer.longlong(value);
+  return true;
+}
+
+function writeHeaders(writer: WireWriter, value: unknown): boolean {
+  if (value === undefined) return false;
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw wrongProperty('headers', 'an object', value);
+  }
+  writeTable(writer, value as FieldTable, 'headers');
+  return true;
 }
 
 function isIntegerUpTo(value: unknown, high: number): value is number {
@@ -113,13 +133,24 @@ function wrongProperty(name: string, wanted: string, value: unknown): AmqpError 
   return new AmqpError('INVALID_ARGUMENT', `The property ${name} has to be ${wanted}; it is ${given}.`);
 }
 
+/** What short strings the messages of a connection had last, by property. */
+export type SeenProperties = Map<keyof BasicProperties, SeenText>;
+
+/** Those that differ from message to message: comparing them would be in vain. */
+const ALWAYS_NEW: ReadonlySet<keyof BasicProperties> = new Set(['correlationId', 'messageId']);
+
 /** Reads flags and values up to the end of the header frame. */
-export function readProperties(reader: WireReader): BasicProperties {
+export function readProperties(reader: WireReader, seen?: SeenProperties): BasicProperties {
   const flags = readFlags(reader);
   const properties: Record<string, unknown> = {};
-  PROPERTIES.forEach(([name, type], index) => {
-    if ((flags & (1 << (15 - index))) !== 0) properties[name] = readProperty(reader, type);
-  });
+  for (let bit = 15, left = flags; left !== 0; bit -= 1) {
+    if ((left & (1 << bit)) === 0) continue;
+    left &= ~(1 << bit);
+    // Bit 1 stands for nothing.
+    if (bit < 2) break;
+    const [name, type] = PROPERTIES[15 - bit] as (typeof PROPERTIES)[number];
+    properties[name] = readProperty(reader, name, type, seen);
+  }
   if (reader.remaining > 0) {
     throw new ProtocolError(502, `The peer sent ${reader.remaining} bytes after the last property.`);
   }
@@ -160,10 +191,15 @@ function readFlags(reader: WireReader): number {
   return flags;
 }
 
-function readProperty(reader: WireReader, type: PropertyType): string | number | FieldTable {
+function readProperty(
+  reader: WireReader,
+  name: keyof BasicProperties,
+  type: PropertyType,
+  seen: SeenProperties | undefined,
+): string | number | FieldTable {
   switch (type) {
     case 'shortstr':
-      return reader.shortstr();
+      return seen === undefined || ALWAYS_NEW.has(name) ? reader.shortstr() : reader.seenText(seenOf(seen, name));
     case 'octet':
       return reader.octet();
     case 'seconds':
@@ -171,4 +207,10 @@ function readProperty(reader: WireReader, type: PropertyType): string | number |
     case 'table':
       return readTable(reader);
   }
+}
+
+function seenOf(seen: SeenProperties, name: keyof BasicProperties): SeenText {
+  let text = seen.get(name);
+  if (text === undefined) seen.set(name, (text = new SeenText()));
+  return text;
 }

@@ -3,9 +3,12 @@
  * What the bytes mean is left to the tables above this file.
  */
 import { AmqpError, ProtocolError, printable } from '../errors.js';
+import type { SeenText } from './seen-text.js';
 
 const SEGMENT_SIZE = 64 * 1024;
 const TWO_TO_THE_32 = 0x1_0000_0000;
+/** Strings up to this length are written in a loop. */
+const LOOPED = 64;
 
 /**
  * An append-only writer over large segments of memory. `take()` hands out what was written since the last `take()`
@@ -84,14 +87,23 @@ export class WireWriter {
     this.#buffer.writeDoubleBE(value, at);
   }
 
-  /** At most 255 bytes, of a string as UTF-8, after their length in one octet. `what` names the value in the error. */
-  shortstr(value: string | Uint8Array, what: string): void {
+  /** At most 255 bytes, of a string as UTF-8, after their length in one octet. `what` and `of` name the value in the error. */
+  shortstr(value: string | Uint8Array, what: string, of?: string): void {
+    if (typeof value === 'string' && value.length <= LOOPED) {
+      const at = this.#grow(1 + value.length);
+      if (this.#putAscii(value, at + 1)) {
+        this.#buffer[at] = value.length;
+        return;
+      }
+      this.#position = at;
+    }
     const length = typeof value === 'string' ? Buffer.byteLength(value) : value.length;
     if (length > 255) {
       const start = typeof value === 'string' ? value : Buffer.from(value).toString();
       throw new AmqpError(
         'INVALID_ARGUMENT',
-        `${printable(what)} is ${length} bytes of UTF-8 ('${printable(start, 40)}'); AMQP allows 255. Shorten it.`,
+        `${printable(of === undefined ? what : `${what} ${of}`)} is ${length} bytes of UTF-8 ` +
+          `('${printable(start, 40)}'); AMQP allows 255. Shorten it.`,
       );
     }
     const at = this.#grow(1 + length);
@@ -101,15 +113,31 @@ export class WireWriter {
   }
 
   longstr(value: string | Uint8Array): void {
-    if (typeof value === 'string') {
-      const length = Buffer.byteLength(value);
-      const at = this.#grow(4 + length);
-      this.#putLong(at, length);
-      this.#buffer.write(value, at + 4, length, 'utf8');
-    } else {
+    if (typeof value !== 'string') {
       this.long(value.length);
       this.bytes(value);
+      return;
     }
+    const at = this.#grow(4 + value.length);
+    if (value.length <= LOOPED && this.#putAscii(value, at + 4)) {
+      this.#putLong(at, value.length);
+      return;
+    }
+    this.#position = at;
+    // Relative to the start: what makes room for the text may move what is written.
+    const lengthAt = this.length;
+    this.long(0);
+    const length = this.text(value);
+    this.patchLong(lengthAt, length);
+  }
+
+  /** The bytes of a string as UTF-8; returns how many they are. */
+  text(value: string): number {
+    // A code unit takes three bytes at most, and a pair of surrogates four. Measuring first costs as much as writing.
+    const at = this.#grow(value.length * 3);
+    const length = this.#buffer.write(value, at, 'utf8');
+    this.#position = at + length;
+    return length;
   }
 
   bytes(value: Uint8Array): void {
@@ -128,6 +156,24 @@ export class WireWriter {
   /** Overwrites four octets, `offset` bytes after the last `take()`. */
   patchLong(offset: number, value: number): void {
     this.#putLong(this.#start + offset, value);
+  }
+
+  /** Writes a string if it is all ASCII, and says so. For short ones this costs less than the way into native code. */
+  #putAscii(value: string, at: number): boolean {
+    const buffer = this.#buffer;
+    for (let index = 0; index < value.length; index += 1) {
+      const code = value.charCodeAt(index);
+      if (code > 0x7f) return false;
+      buffer[at + index] = code;
+    }
+    return true;
+  }
+
+  /** Overwrites two octets, `offset` bytes after the last `take()`. */
+  patchShort(offset: number, value: number): void {
+    const at = this.#start + offset;
+    this.#buffer[at] = value >>> 8;
+    this.#buffer[at + 1] = value;
   }
 
   #putLong(at: number, value: number): void {
@@ -159,14 +205,22 @@ export class WireWriter {
 
 /** A cursor over bytes from a peer. Every read checks that the bytes are there, so a lying length is a `ProtocolError`. */
 export class WireReader {
-  readonly buffer: Buffer;
+  buffer: Buffer;
   position: number;
-  readonly end: number;
+  end: number;
 
   constructor(buffer: Buffer, start = 0, end = buffer.length) {
     this.buffer = buffer;
     this.position = start;
     this.end = end;
+  }
+
+  /** The same reader, over other bytes. */
+  over(buffer: Buffer, start: number, end: number): this {
+    this.buffer = buffer;
+    this.position = start;
+    this.end = end;
+    return this;
   }
 
   get remaining(): number {
@@ -224,8 +278,27 @@ export class WireReader {
     return this.buffer.readDoubleBE(this.#advance(8));
   }
 
+  /** The next four octets, which are read again; -1 where there are fewer. */
+  peekLong(): number {
+    return this.remaining < 4 ? -1 : this.buffer.readUInt32BE(this.position);
+  }
+
   shortstr(): string {
     const length = this.octet();
+    const at = this.#advance(length);
+    return this.buffer.toString('utf8', at, at + length);
+  }
+
+  /** A short string that mostly is the one that `seen` read last. */
+  seenText(seen: SeenText): string {
+    const length = this.octet();
+    const at = this.#advance(length);
+    return seen.read(this.buffer, at, at + length);
+  }
+
+  /** A long string as UTF-8. */
+  longText(): string {
+    const length = this.long();
     const at = this.#advance(length);
     return this.buffer.toString('utf8', at, at + length);
   }

@@ -2,7 +2,8 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 
-import { CommandAssembler, type Content } from '../../lib/protocol/command.js';
+import type { Content } from '../../lib/protocol/content.js';
+import { CommandAssembler } from '../../lib/protocol/command.js';
 import { FrameDecoder } from '../../lib/protocol/frame-decoder.js';
 import type { Method } from '../../lib/protocol/methods.js';
 import type { BasicProperties } from '../../lib/protocol/properties.js';
@@ -287,12 +288,15 @@ describe('memory', () => {
     return contents[0] as Content;
   }
 
+  /** The least memory that small messages share. */
+  const PIECE = 1024;
+
   test('a small message keeps no large chunk alive', () => {
     const { publish } = goldenContents;
     const content = contentOf(Buffer.concat([Buffer.alloc(65_536, goldenHeartbeat), publish.bytes]));
     expect(content.body).toEqual(publish.pieces[0]);
-    expect(content.body.buffer.byteLength).toBe(content.body.length);
-    expect(content.propertyBytes.buffer.byteLength).toBe(content.propertyBytes.length);
+    expect(content.body.buffer.byteLength).toBe(PIECE);
+    expect(content.propertyBytes.buffer).toBe(content.body.buffer);
   });
 
   test('a small message keeps nothing of the shared pool alive when its frames came cut', () => {
@@ -300,10 +304,31 @@ describe('memory', () => {
     for (let cut = 1; cut < stream.length; cut += 1) {
       const content = contentOf(stream.subarray(0, cut), stream.subarray(cut));
       expect(content.body).toEqual(pieces[0]);
-      expect(content.body.buffer.byteLength).toBeLessThanOrEqual(2 * stream.length);
-      expect(content.propertyBytes.buffer.byteLength).toBeLessThanOrEqual(2 * stream.length);
+      expect(content.body.buffer.byteLength).toBe(PIECE);
+      expect(content.propertyBytes.buffer.byteLength).toBe(PIECE);
     }
   });
+
+  test.each([12, 100, 300, 1_000, 4_000, 20_000])(
+    'of a message of %i bytes no more than three like it are kept alive, or a kibibyte',
+    (size) => {
+      const count = 2_000;
+      const message = new Channel().frame(METHOD, DELIVER);
+      const bodies: Buffer[] = [];
+      for (let index = 0; index < count; index += 1) {
+        if (index > 0) message.frame(METHOD, DELIVER);
+        // As in a chunk of 64 KiB that many messages share.
+        const chunk = Buffer.alloc(65_536, index);
+        message.frame(HEADER, header(size)).frame(BODY, chunk.subarray(7, 7 + size));
+        const { body } = message.commands.at(-1)?.content as Content;
+        if (index % 500 === 0) bodies.push(body);
+      }
+      expect(bodies.map((body) => body[0])).toEqual([0, 500 % 256, 1_000 % 256, 1_500 % 256]);
+      const kept = new Set(bodies.map(({ buffer }) => buffer));
+      const bytes = [...kept].reduce((sum, { byteLength }) => sum + byteLength, 0);
+      expect(bytes).toBeLessThanOrEqual(bodies.length * Math.max(PIECE, 4 * (size + 2)));
+    },
+  );
 
   test('a body that is most of its chunk is not copied', () => {
     const body = Buffer.alloc(60_000, 'x');
