@@ -1,0 +1,18 @@
+/** Decorators without a compiler: the bench is plain JavaScript. */
+
+/**
+ * Applies decorators to the method `handle` of a class, and to its parameters.
+ *
+ * @template {new () => { handle: (...args: any[]) => unknown }} C
+ * @param {C} handler
+ * @param {MethodDecorator} decorator
+ * @param {readonly ParameterDecorator[]} [parameters] In order.
+ * @returns {C}
+ */
+export function decorated(handler, decorator, parameters = []) {
+  const { prototype } = handler;
+  for (const [index, parameter] of parameters.entries()) parameter(prototype, 'handle', index);
+  const descriptor = /** @type {PropertyDescriptor} */ (Object.getOwnPropertyDescriptor(prototype, 'handle'));
+  decorator(prototype, 'handle', descriptor);
+  return handler;
+}
