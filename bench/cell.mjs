@@ -12,6 +12,7 @@ import { PEERS } from './peers/index.mjs';
  * @property {import('./scenarios.mjs').Scenario} scenario
  * @property {string} url
  * @property {number} warmUp Milliseconds to warm up, at least.
+ * @property {number} warmUpCount Messages to warm up with, at least: the compiler counts calls, not time.
  * @property {number} measure Milliseconds that the measured part should take; how many messages that is, is estimated.
  * @property {{ warmUp: number, measure: number } | undefined} counts Numbers of messages instead.
  */
@@ -24,6 +25,8 @@ import { PEERS } from './peers/index.mjs';
  */
 
 const FIRST_COUNT = 200;
+/** Of large messages fewer are enough to warm up. */
+const WARM_UP_BYTES = 100 * 2 ** 20;
 
 /** @type {CellSpec} */
 const spec = JSON.parse(process.argv[2]);
@@ -39,7 +42,17 @@ async function work(driver) {
   const latencies = scenario.latency === true ? meter.latencies : undefined;
   const { body } = messageOf(scenario.message);
   const properties = propertiesOf(scenario.message.kind);
-  const target = { url, exchange: EXCHANGE, routingKey: PATTERN, queue: QUEUE, body, properties, channels, inFlight, latencies };
+  const target = {
+    url,
+    exchange: EXCHANGE,
+    routingKey: PATTERN,
+    queue: QUEUE,
+    body,
+    properties,
+    channels,
+    inFlight,
+    latencies,
+  };
   switch (scenario.operation) {
     case 'publish':
     case 'confirm':
@@ -72,7 +85,7 @@ function has(driver, operation) {
 }
 
 /**
- * Warms up by doubling until it took long enough; the last part tells how many messages the measured part is.
+ * Warms up in growing parts until it was long and often enough; the fastest tells how many messages the measured part is.
  *
  * @param {(count: number) => Promise<void>} run
  * @param {(count: number) => Promise<void>} measured
@@ -85,19 +98,21 @@ async function warmedUp(run, measured) {
     await measured(measure);
     return { count: measure, total: warmUp + measure };
   }
-  let [total, elapsed, count] = [0, 0, Math.min(FIRST_COUNT, Math.ceil(2e7 / (scenario.message.size + 1)))];
-  for (;;) {
+  const enough = Math.ceil(
+    Math.min(spec.warmUpCount, WARM_UP_BYTES / (scenario.message.size + 1)) / (inFlight === 1 ? 10 : 1),
+  );
+  let [total, elapsed, rate] = [0, 0, 0];
+  for (let count = Math.min(FIRST_COUNT, enough); elapsed < spec.warmUp || total < enough;) {
     const at = performance.now();
     await run(count);
     const took = performance.now() - at;
-    [total, elapsed] = [total + count, elapsed + took];
-    if (elapsed >= spec.warmUp) {
-      const measure = Math.max(1, Math.round((count / took) * spec.measure));
-      await measured(measure);
-      return { count: measure, total: total + measure };
-    }
-    count = Math.ceil(count * Math.min(4, Math.max(0.5, (spec.warmUp / took) * 0.5)));
+    [total, elapsed, rate] = [total + count, elapsed + took, Math.max(rate, count / took)];
+    count =
+      elapsed < spec.warmUp ? Math.ceil(count * Math.min(4, Math.max(1, spec.warmUp / 2 / took))) : enough - total;
   }
+  const measure = Math.max(1, Math.round(rate * spec.measure));
+  await measured(measure);
+  return { count: measure, total: total + measure };
 }
 
 /**
@@ -116,14 +131,14 @@ async function called(meter, prepared) {
 }
 
 /**
- * Every part is a queue of its own, whose name ends with how many messages are in it. Measured is from the first message.
+ * Every part is a queue of its own, whose name ends with how many consumers and messages it has. Measured is from the first message.
  *
  * @param {Meter} meter
  * @param {import('./peers/driver.js').ConsumeWork} prepared
  */
 async function consumed(meter, prepared) {
   let part = 0;
-  const queueOf = (/** @type {number} */ count) => `bench.${part++}.${count}`;
+  const queueOf = (/** @type {number} */ count) => `bench.${part++}.${channels}.${count}`;
   const counts = await warmedUp(
     (count) => prepared.run(queueOf(count), new Tally(count, () => undefined)),
     async (count) => {

@@ -50,9 +50,12 @@ if (options.help) {
   process.exit();
 }
 
-const isWhole = options.only === undefined && options.peers === undefined && !options.quick && options.server === 'both';
+const isWhole =
+  options.only === undefined && options.peers === undefined && !options.quick && options.server === 'both';
 const rounds = Number(options.rounds ?? (options.quick ? 1 : 3));
-const pace = options.quick ? { warmUp: 100, measure: 250 } : { warmUp: 300, measure: 800 };
+const pace = options.quick
+  ? { warmUp: 100, warmUpCount: 10_000, measure: 250 }
+  : { warmUp: 300, warmUpCount: 30_000, measure: 800 };
 const scenarios = chosenScenarios();
 const peers = chosenPeers();
 
@@ -64,7 +67,8 @@ const started = performance.now();
 const rows = [];
 try {
   for (const server of servers) {
-    for (const scenario of scenarios.filter((each) => server.offers(each))) rows.push(...(await measure(server, scenario)));
+    for (const scenario of scenarios.filter((each) => server.offers(each)))
+      rows.push(...(await measure(server, scenario)));
   }
 } finally {
   for (const server of servers) await server.stop();
@@ -157,7 +161,8 @@ function chosenPeers() {
 }
 
 async function chosenServers() {
-  if (!['sink', 'rabbitmq', 'both'].includes(options.server)) throw new Error(`no server is called ${options.server}\n${USAGE}`);
+  if (!['sink', 'rabbitmq', 'both'].includes(options.server))
+    throw new Error(`no server is called ${options.server}\n${USAGE}`);
   const chosen = options.server === 'rabbitmq' ? [] : [sink];
   if (options.server === 'sink') return chosen;
   const broker = await rabbitmq();

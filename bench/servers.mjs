@@ -29,7 +29,9 @@ import { PATTERN, messageOf } from './messages.mjs';
 
 /** What the body of a message is that this client's handlers can read. @param {Scenario} scenario @param {string} peer */
 function messageFor({ message }, peer) {
-  return peer === 'microservices' && message.kind === 'json' ? { ...message, kind: /** @type {const} */ ('nest') } : message;
+  return peer === 'microservices' && message.kind === 'json'
+    ? { ...message, kind: /** @type {const} */ ('nest') }
+    : message;
 }
 
 // ── the sink ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,7 +148,7 @@ async function stageOnRabbitMq(connection, url, scenario, peer) {
     case 'consume':
     case 'nestConsume':
       for (const [part, count] of [counts.warmUp, counts.measure].entries()) {
-        const queue = `bench.${part}.${count}`;
+        const queue = `bench.${part}.1.${count}`;
         queues.set(queue, 0);
         await channel.queueDeclare(queue);
         await fill(channel, queue, count, messageOf(messageFor(scenario, peer)));

@@ -1,4 +1,8 @@
-/** Decorators without a compiler: the bench is plain JavaScript. */
+/** Nest's decorators without a compiler: the bench is plain JavaScript. */
+
+/** The root of every application here; what it imports is given with it, as a dynamic module. */
+// eslint-disable-next-line @typescript-eslint/no-extraneous-class -- A Nest module is an empty class.
+export class AppModule {}
 
 /**
  * Applies decorators to the method `handle` of a class, and to its parameters.

@@ -31,7 +31,10 @@ export interface ConsumeTarget {
   readonly consumers: number;
 }
 
-export interface NestPublishTarget extends Pick<PublishTarget, 'url' | 'exchange' | 'routingKey' | 'queue' | 'inFlight'> {
+export interface NestPublishTarget extends Pick<
+  PublishTarget,
+  'url' | 'exchange' | 'routingKey' | 'queue' | 'inFlight'
+> {
   readonly payload: object;
   readonly latencies: number[] | undefined;
 }

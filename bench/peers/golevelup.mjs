@@ -7,14 +7,13 @@ import { AmqpConnection, RabbitMQModule, RabbitSubscribe } from '@golevelup/nest
 import { NestFactory } from '@nestjs/core';
 
 import { inFlight } from '../meter.mjs';
-import { decorated } from './decorate.mjs';
+import { AppModule, decorated } from './decorate.mjs';
 
 /**
  * @param {import('@golevelup/nestjs-rabbitmq').RabbitMQConfig} config
  * @param {import('@nestjs/common').Provider[]} [providers]
  */
 async function booted(config, providers = []) {
-  class AppModule {}
   const module = { module: AppModule, imports: [RabbitMQModule.forRoot(config)], providers };
   const app = await NestFactory.createApplicationContext(module, { logger: false });
   // Only `listen()`, or this, starts its handlers.
@@ -34,8 +33,8 @@ export const driver = {
   },
 
   async nestConsume({ url, prefetch }) {
-    /** @type {import('@nestjs/common').INestApplicationContext[]} */
-    const apps = [];
+    /** @type {import('@nestjs/common').INestApplicationContext | undefined} */
+    let app;
     return {
       async run(queue, tally) {
         class Handler {
@@ -45,10 +44,12 @@ export const driver = {
           }
         }
         decorated(Handler, RabbitSubscribe({ queue, createQueueIfNotExists: false }));
-        apps.push(await booted({ uri: url, prefetchCount: prefetch }, [Handler]));
+        // Only one application in a process at a time finds its handlers.
+        await app?.close();
+        app = await booted({ uri: url, prefetchCount: prefetch }, [Handler]);
         await tally.done;
       },
-      close: () => Promise.all(apps.map((app) => app.close())),
+      close: async () => await app?.close(),
     };
   },
 

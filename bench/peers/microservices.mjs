@@ -3,14 +3,16 @@
  * `@EventPattern` that acknowledges by hand, because the transport does not.
  */
 import 'reflect-metadata';
-import { Controller } from '@nestjs/common';
+import { Controller, Logger } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { ClientProxyFactory, Ctx, EventPattern, Payload, Transport } from '@nestjs/microservices';
 import { lastValueFrom } from 'rxjs';
 
 import { PATTERN } from '../messages.mjs';
 import { inFlight } from '../meter.mjs';
-import { decorated } from './decorate.mjs';
+import { AppModule, decorated } from './decorate.mjs';
+
+Logger.overrideLogger(false);
 
 /** @type {import('./driver.js').Driver} */
 export const driver = {
@@ -33,8 +35,8 @@ export const driver = {
   },
 
   async nestConsume({ url, prefetch, pattern }) {
-    /** @type {import('@nestjs/common').INestMicroservice[]} */
-    const apps = [];
+    /** @type {import('@nestjs/common').INestMicroservice | undefined} */
+    let app;
     return {
       async run(queue, tally) {
         class Handler {
@@ -49,8 +51,8 @@ export const driver = {
         }
         decorated(Handler, EventPattern(pattern), [Payload(), Ctx()]);
         Controller()(Handler);
-        class AppModule {}
-        const app = await NestFactory.createMicroservice(
+        await app?.close();
+        app = await NestFactory.createMicroservice(
           { module: AppModule, controllers: [Handler] },
           {
             logger: false,
@@ -58,11 +60,10 @@ export const driver = {
             options: { urls: [url], queue, noAssert: true, noAck: false, prefetchCount: prefetch },
           },
         );
-        apps.push(app);
         await app.listen();
         await tally.done;
       },
-      close: () => Promise.all(apps.map((app) => app.close())),
+      close: async () => await app?.close(),
     };
   },
 };

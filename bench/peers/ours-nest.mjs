@@ -4,14 +4,13 @@ import { NestFactory } from '@nestjs/core';
 import { AmqpModule, AmqpPublisher, Consume, Payload } from 'nest-amqp';
 
 import { inFlight } from '../meter.mjs';
-import { decorated } from './decorate.mjs';
+import { AppModule, decorated } from './decorate.mjs';
 
 /**
  * @param {import('nest-amqp').AmqpModuleOptions} options
  * @param {import('@nestjs/common').Provider[]} [providers]
  */
 async function booted(options, providers = []) {
-  class AppModule {}
   const module = { module: AppModule, imports: [AmqpModule.forRoot(options)], providers };
   return await NestFactory.createApplicationContext(module, { logger: false });
 }
@@ -28,8 +27,8 @@ export const driver = {
   },
 
   async nestConsume({ url, prefetch }) {
-    /** @type {import('@nestjs/common').INestApplicationContext[]} */
-    const apps = [];
+    /** @type {import('@nestjs/common').INestApplicationContext | undefined} */
+    let app;
     return {
       async run(queue, tally) {
         class Handler {
@@ -39,10 +38,11 @@ export const driver = {
           }
         }
         decorated(Handler, Consume(queue, { prefetch }), [Payload()]);
-        apps.push(await booted({ url }, [Handler]));
+        await app?.close();
+        app = await booted({ url }, [Handler]);
         await tally.done;
       },
-      close: () => Promise.all(apps.map((app) => app.close())),
+      close: async () => await app?.close(),
     };
   },
 

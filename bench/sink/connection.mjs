@@ -69,7 +69,11 @@ const PLAIN_ANSWERS = new Map([
  * @property {string[]} faults What a client said that is wrong.
  */
 
-/** A queue that is full of `left` messages, all the same. @typedef {{ left: number }} Queue */
+/**
+ * A queue that holds `left` messages, all the same, and gives them out when `awaited` more consumers are there.
+ *
+ * @typedef {{ left: number, awaited: number }} Queue
+ */
 
 /** One channel's state. */
 class Channel {
@@ -100,7 +104,7 @@ class Channel {
   }
 
   get mayDeliver() {
-    if (this.queue === undefined || this.queue.left === 0) return false;
+    if (this.queue === undefined || this.queue.left === 0 || this.queue.awaited > 0) return false;
     return this.noAck || this.prefetch === 0 || this.unacked < this.prefetch;
   }
 
@@ -210,7 +214,8 @@ export class SinkConnection {
       const type = bytes[at];
       const number = (bytes[at + 1] << 8) | bytes[at + 2];
       const size = bytes[at + 3] * 0x1000000 + ((bytes[at + 4] << 16) | (bytes[at + 5] << 8) | bytes[at + 6]);
-      if (size + FRAME_OVERHEAD > this.#frameMax) this.#fault(`a frame of ${size} bytes on channel ${number}`);
+      // As lenient as RabbitMQ: some clients take the limit for the payload's alone.
+      if (size > this.#frameMax) this.#fault(`a frame of ${size} bytes on channel ${number}`);
       const channel = this.#channel(number);
       if (type === FRAME_BODY && channel.request === undefined) {
         channel.bodyLeft -= size;
@@ -294,7 +299,9 @@ export class SinkConnection {
   #reply(channel, request) {
     const { number, replyTag = '' } = channel;
     const tag = u64(channel.nextTag++);
-    this.#answers.push(method(number, 60, 60, shortString(replyTag), tag, u8(0), shortString(''), shortString('reply')));
+    this.#answers.push(
+      method(number, 60, 60, shortString(replyTag), tag, u8(0), shortString(''), shortString('reply')),
+    );
     this.#answers.push(...request);
     this.#counts.delivered += 1;
     channel.request = undefined;
@@ -329,7 +336,8 @@ export class SinkConnection {
    */
   #acked(channel, tag, multiple) {
     const settled = channel.settle(tag, multiple);
-    if (settled === 0) this.#fault(`an acknowledgement of ${tag}, which is not outstanding on channel ${channel.number}`);
+    if (settled === 0)
+      this.#fault(`an acknowledgement of ${tag}, which is not outstanding on channel ${channel.number}`);
     this.#counts.acked += settled;
   }
 
@@ -410,9 +418,10 @@ export class SinkConnection {
       channel.replyTag = consumerTag;
       return;
     }
-    // A queue's name ends with how many messages are in it.
-    const holds = Number(/\.(\d+)$/.exec(name)?.[1] ?? 0);
-    const queue = this.#queues.get(name) ?? { left: holds };
+    // A queue's name ends with how many consumers it waits for, and how many messages are in it.
+    const [awaited = 0, left = 0] = name.split('.').slice(-2).map(Number);
+    const queue = this.#queues.get(name) ?? { left, awaited };
+    queue.awaited -= 1;
     this.#queues.set(name, queue);
     channel.queue = queue;
     channel.noAck = (args[tagAt + 1 + args[tagAt]] & 0b10) !== 0;
@@ -461,7 +470,7 @@ export class SinkConnection {
     let length = 0;
     /** @type {Buffer | undefined} */
     let shared;
-    for (let idle = 0; idle < consumers.length && shared === undefined; ) {
+    for (let idle = 0; idle < consumers.length && shared === undefined;) {
       const channel = consumers[this.#turn % consumers.length];
       const { source, queue } = channel;
       if (source === undefined || queue === undefined || !channel.mayDeliver) {

@@ -90,13 +90,19 @@ function propertyList({ contentType, headers, deliveryMode, priority, correlatio
   return Buffer.concat([u16(flags), ...values]);
 }
 
-/** @param {Readonly<Record<string, string | number | boolean | object>>} fields */
+/**
+ * @param {Readonly<Record<string, string | number | boolean | object>>} fields
+ * @returns {Buffer}
+ */
 export function table(fields) {
   const entries = Object.entries(fields).map(([name, value]) => Buffer.concat([shortString(name), fieldValue(value)]));
   return longString(Buffer.concat(entries));
 }
 
-/** @param {string | number | boolean | object} value */
+/**
+ * @param {string | number | boolean | object} value
+ * @returns {Buffer}
+ */
 function fieldValue(value) {
   if (typeof value === 'string') return Buffer.concat([Buffer.from('S'), longString(value)]);
   if (typeof value === 'number') return Buffer.concat([Buffer.from('I'), u32(value)]);
