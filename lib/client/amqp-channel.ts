@@ -28,7 +28,7 @@ import { timerMilliseconds } from './duration.js';
 import type { Message } from './message.js';
 import { MessageStream } from './message-stream.js';
 import { Queue } from './queue.js';
-import { type RepublishOptions, Republisher } from './republisher.js';
+import { type PublishBounds, type RepublishOptions, Republisher } from './republisher.js';
 import { ended, orLate, orAborted } from './wait.js';
 
 /** Longest wait for the broker to end a consumer, in milliseconds. */
@@ -318,7 +318,18 @@ export class AmqpChannel implements AsyncDisposable {
     body: string | Uint8Array,
     { signal, ...options }: PublishOptions & { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
-    await this.#publishes.publish(exchange, routingKey, body, options, signal);
+    await this.#publishes.publish(exchange, routingKey, body, options, { signal });
+  }
+
+  /** @internal `basicPublish` for those who publish most: bounds apart from the message, and a timeout in milliseconds. */
+  publish(
+    exchange: string,
+    routingKey: string,
+    body: string | Uint8Array,
+    options: PublishOptions,
+    bounds: PublishBounds,
+  ): Promise<void> {
+    return this.#publishes.publish(exchange, routingKey, body, options, bounds);
   }
 
   /** @internal The present name of a queue that messages are sent to by name. */
@@ -380,8 +391,13 @@ export class AmqpChannel implements AsyncDisposable {
       const connection = await this.#connection.opened(this.#life.signal);
       try {
         const channel = await connection.channel({ confirm: true, signal: this.#life.signal });
+        const onUnblocked = (): void => {
+          this.#publishes.unblocked();
+        };
+        connection.on('unblocked', onUnblocked);
         channel.once('close', () => {
           this.#current = undefined;
+          connection.off('unblocked', onUnblocked);
         });
         if (channel.isOpen) return channel;
       } catch (error) {

@@ -36,7 +36,7 @@ import type { Metrics } from './metrics.js';
 import { type Answer, Message, type Settler } from './message.js';
 import type { LateWriter } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
-import { PublisherConfirms } from './publisher-confirms.js';
+import { PublisherConfirms, type UnconfirmedPublish } from './publisher-confirms.js';
 import { orLate, within } from './wait.js';
 
 /** What a channel needs of its connection. */
@@ -60,6 +60,7 @@ export interface ChannelLine {
     body: string | Uint8Array,
   ): boolean;
   ack(channel: number, deliveryTag: number, multiple: boolean): void;
+  isBlocked(): boolean;
   /** Has it say, at the end of this turn, what it holds back. */
   writeLate(late: LateWriter): void;
   drained(): Promise<void>;
@@ -155,6 +156,11 @@ export class ChannelCore implements Settler, LateWriter {
 
   get endError(): AmqpError | undefined {
     return this.#state.name === 'closed' ? this.#state.error : undefined;
+  }
+
+  /** The broker takes no publishes for now. */
+  get isBlocked(): boolean {
+    return this.#line.isBlocked();
   }
 
   get unconfirmedCount(): number {
@@ -283,27 +289,33 @@ export class ChannelCore implements Settler, LateWriter {
     await this.#within('basic.publish', options, () => confirms.settled());
   }
 
+  /** Publishes as the channel does: with confirms the promise of the confirm, without whether to keep writing. */
   publish(
     exchange: string,
     routingKey: string | Uint8Array,
     body: string | Uint8Array,
     options: EchoingOptions,
   ): boolean | Promise<void> {
-    const confirms = this.#confirms;
-    if (confirms === undefined) return this.#publish(exchange, routingKey, body, options);
+    if (this.#confirms === undefined) return this.#publish(exchange, routingKey, body, options);
     return new Promise<void>((resolve, reject) => {
-      this.#assertOpen('basic.publish');
-      const { messageId, mandatory = false } = options;
       // A key that is echoed stands in a return as the text that its bytes make.
-      const key = typeof routingKey === 'string' ? routingKey : Buffer.from(routingKey).toString();
-      confirms.add({ exchange, routingKey: key, messageId, mandatory, resolve, reject, returned: undefined });
-      try {
-        this.#publish(exchange, routingKey, body, options);
-      } catch (error) {
-        confirms.removeLast();
-        throw error;
-      }
+      const key = typeof routingKey === 'string' ? routingKey : textOf(routingKey);
+      const { messageId, mandatory = false } = options;
+      const publish = { exchange, routingKey: key, messageId, mandatory, returned: undefined, resolve, reject };
+      this.publishFor(publish, body, options, routingKey);
     });
+  }
+
+  /** Publishes with the confirm told to `publish`. Throws with nothing sent and nobody told. */
+  publishFor(
+    publish: UnconfirmedPublish,
+    body: string | Uint8Array,
+    options: EchoingOptions,
+    routingKey: string | Uint8Array = publish.routingKey,
+  ): void {
+    this.#publish(publish.exchange, routingKey, body, options);
+    // Confirms come in another turn.
+    this.#confirms?.add(publish);
   }
 
   #publish(
@@ -646,6 +658,10 @@ export class ChannelCore implements Settler, LateWriter {
       this.#line.callbackFailed(error);
     }
   }
+}
+
+function textOf(bytes: unknown): string {
+  return types.isUint8Array(bytes) ? Buffer.from(bytes).toString() : String(bytes);
 }
 
 const COUNTED_AS = { ack: 'acknowledged', requeue: 'requeued', discard: 'rejected' } as const;

@@ -24,6 +24,7 @@ import { tell } from './listeners.js';
 import { type Message, returnAddress } from './message.js';
 import type { MessageStream } from './message-stream.js';
 import { MessageStreams } from './message-streams.js';
+import type { UnconfirmedPublish } from './publisher-confirms.js';
 import { Queue } from './queue.js';
 
 /** A channel on which `confirmSelect` was called: every publish is a promise of its confirm. */
@@ -77,6 +78,11 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   /** Why it ended; undefined while it is open, and when it was closed on purpose. */
   get endError(): AmqpError | undefined {
     return this.#core.endError;
+  }
+
+  /** True while the broker takes no publishes from this connection: memory or disk run low. */
+  get isBlocked(): boolean {
+    return this.#core.isBlocked;
   }
 
   /** How many publishes await their confirm. */
@@ -357,6 +363,11 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   async reply(message: Message, body: string | Uint8Array, options: ReplyOptions = {}): Promise<void> {
     const { replyTo, correlationId } = returnAddress(message);
     if ((await this.#core.publish('', replyTo, body, { ...options, correlationId })) === false) await this.drained();
+  }
+
+  /** @internal Publishes with the confirm told to `publish`. */
+  publishFor(publish: UnconfirmedPublish, body: string | Uint8Array, options: PublishOptions): void {
+    this.#core.publishFor(publish, body, options);
   }
 
   /** Resolves when the connection has taken what was written and it is time to go on. */

@@ -335,6 +335,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       writeLate: (late) => {
         outbox.writeLate(late);
       },
+      isBlocked: () => this.#blocked !== undefined,
       drained: () => outbox.drained(),
       release: (channel) => {
         this.#channels.delete(channel);

@@ -2,22 +2,45 @@
  * Publishes that outlive their channel: each is kept until its outcome is known. What a lost connection leaves unconfirmed
  * is sent again on the next channel, in order and before anything new, so that the broker may get a message twice and never
  * loses one that was confirmed to the caller. Opening channels is the handle's.
+ *
+ * ```
+ *   oldest ─► sent ─► sent ─► sent ─► waiting ─► waiting ─► newest
+ *             └── in flight, bounded ──┘ └── no connection, blocked, or as much in flight as may
+ * ```
  */
-import { AmqpError, PublishOutcomeUnknownError, PublisherBufferFullError, quoted } from '../errors.js';
+import {
+  AmqpError,
+  PublishOutcomeUnknownError,
+  PublisherBufferFullError,
+  type UnroutableError,
+  quoted,
+} from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
 import { type Duration, timerMilliseconds } from './duration.js';
+import type { UnconfirmedPublish } from './publisher-confirms.js';
 
 /** What may wait, and what becomes of publishes whose connection is lost. */
 export interface RepublishOptions {
   /** `false` rejects what a loss leaves unconfirmed with `PublishOutcomeUnknownError` instead of sending it again. @default true */
   readonly republish?: boolean | undefined;
-  /** Most publishes that may wait while there is no connection. @default 10000 */
+  /** Most publishes that may wait while there is no connection, or the broker blocks it. @default 10000 */
   readonly maxBuffered?: number | undefined;
-  /** Most bytes of bodies that may wait while there is no connection. @default 67108864 (64 MiB) */
+  /** Most bytes of bodies that may wait then; a string counts one for each of its UTF-16 units. @default 67108864 (64 MiB) */
   readonly maxBufferedBytes?: number | undefined;
+  /** Most publishes that may be sent and not confirmed; what is published beyond it waits here, in order. @default 4096 */
+  readonly maxInFlight?: number | undefined;
+  /** Most bytes of bodies that may be sent and not confirmed; one message may be larger. @default 16777216 (16 MiB) */
+  readonly maxInFlightBytes?: number | undefined;
   /** A publish older than this is not sent again. @default '5m' */
   readonly maxAge?: Duration | undefined;
+}
+
+/** What ends the wait for one confirm. */
+export interface PublishBounds {
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds. */
+  readonly timeout?: number | undefined;
 }
 
 /** What republishing needs of a handle. */
@@ -28,21 +51,69 @@ interface ChannelSource {
   queueNamed(queue: string): string;
 }
 
-interface Entry {
+/** One publish, from the call to its outcome; also what the channel's ledger of confirms holds of it. */
+class Entry implements UnconfirmedPublish {
   readonly exchange: string;
-  readonly routingKey: string;
+  routingKey: string;
+  readonly messageId: string | undefined;
+  readonly mandatory: boolean;
+  returned: UnroutableError | undefined = undefined;
   readonly body: string | Uint8Array;
   readonly options: PublishOptions;
   readonly bytes: number;
   readonly publishedAt: number;
+  readonly deadline: number;
   /** It was sent at least once. */
-  wasSent: boolean;
+  wasSent = false;
   /** It was sent and has no outcome yet. */
-  isUnderWay: boolean;
+  isInFlight = false;
   /** Why the last channel that it was sent on ended without an outcome. */
-  lost: PublishOutcomeUnknownError | undefined;
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
+  lost: PublishOutcomeUnknownError | undefined = undefined;
+  before: Entry | undefined = undefined;
+  after: Entry | undefined = undefined;
+  unlisten: (() => void) | undefined = undefined;
+  readonly #owner: Republisher;
+  readonly #resolve: () => void;
+  readonly #reject: (error: unknown) => void;
+
+  constructor(
+    owner: Republisher,
+    exchange: string,
+    routingKey: string,
+    body: string | Uint8Array,
+    options: PublishOptions,
+    timeout: number,
+    resolve: () => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#owner = owner;
+    this.exchange = exchange;
+    this.routingKey = routingKey;
+    this.messageId = options.messageId;
+    this.mandatory = options.mandatory ?? false;
+    this.body = body;
+    this.options = options;
+    this.bytes = body.length;
+    this.publishedAt = performance.now();
+    this.deadline = this.publishedAt + timeout;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  /** The broker has confirmed it. */
+  resolve(): void {
+    if (this.#owner.settled(this)) this.#resolve();
+  }
+
+  /** The attempt failed; the owner decides whether there is another. */
+  reject(error: AmqpError): void {
+    this.#owner.failed(this, error);
+  }
+
+  /** It is over. */
+  end(error: unknown): void {
+    if (this.#owner.settled(this)) this.#reject(error);
+  }
 }
 
 export class Republisher {
@@ -50,12 +121,23 @@ export class Republisher {
   readonly #republish: boolean;
   readonly #maxBuffered: number;
   readonly #maxBufferedBytes: number;
+  readonly #maxInFlight: number;
+  readonly #maxInFlightBytes: number;
   readonly #maxAge: number;
   /** Everything without an outcome, in publishing order. */
-  readonly #entries = new Set<Entry>();
+  #oldest: Entry | undefined;
+  #newest: Entry | undefined;
+  /** The first that is to be sent; undefined when none waits. */
+  #waiting: Entry | undefined;
+  #count = 0;
   #bytes = 0;
+  #inFlight = 0;
+  #inFlightBytes = 0;
   #channel: ConfirmChannel | undefined;
   #opening = false;
+  /** One timer for all deadlines: those of one publisher mostly come in publishing order. */
+  #timer: NodeJS.Timeout | undefined;
+  #timerAt = Infinity;
 
   /** Throws `INVALID_OPTION`. */
   constructor(source: ChannelSource, options: RepublishOptions = {}) {
@@ -63,44 +145,64 @@ export class Republisher {
     this.#republish = options.republish ?? true;
     this.#maxBuffered = bound(options.maxBuffered ?? 10_000, 'maxBuffered');
     this.#maxBufferedBytes = bound(options.maxBufferedBytes ?? 64 * 1024 * 1024, 'maxBufferedBytes');
+    this.#maxInFlight = bound(options.maxInFlight ?? 4_096, 'maxInFlight', 1);
+    this.#maxInFlightBytes = bound(options.maxInFlightBytes ?? 16 * 1024 * 1024, 'maxInFlightBytes', 1);
     this.#maxAge = timerMilliseconds(options.maxAge ?? '5m', 'maxAge');
   }
 
-  /** Resolves when the broker has confirmed it. When the signal fires before it has left, it is not sent. */
-  async publish(
+  /** Resolves when the broker has confirmed it. When its bounds end the wait before it has left, it is not sent. */
+  publish(
     exchange: string,
     routingKey: string,
     body: string | Uint8Array,
     options: PublishOptions,
-    signal: AbortSignal | undefined,
+    { signal, timeout = Infinity }: PublishBounds,
   ): Promise<void> {
-    if (signal?.aborted === true) throw givenUp({ exchange, routingKey, wasSent: false }, signal.reason);
-    const bytes = typeof body === 'string' ? Buffer.byteLength(body) : body.length;
-    if (this.#channel?.isOpen !== true) this.#makeSure(bytes);
-    let onAbort: () => void = () => undefined;
-    try {
-      await new Promise<void>((resolve, reject) => {
-        const publishedAt = performance.now();
-        const state = { wasSent: false, isUnderWay: false, lost: undefined };
-        const entry: Entry = { exchange, routingKey, body, options, bytes, publishedAt, ...state, resolve, reject };
-        onAbort = () => {
-          this.#forget(entry);
-          reject(givenUp(entry, signal?.reason));
-        };
-        signal?.addEventListener('abort', onAbort, { once: true });
-        this.#entries.add(entry);
-        this.#bytes += bytes;
-        if (this.#channel?.isOpen === true) this.#send(entry, this.#channel);
-        else this.#open();
-      });
-    } finally {
-      signal?.removeEventListener('abort', onAbort);
+    return new Promise<void>((resolve, reject) => {
+      if (signal?.aborted === true)
+        throw givenUp({ exchange, routingKey, wasSent: false }, whyOf(signal), signal.reason);
+      const canSend = this.#channel?.isOpen === true && !this.#channel.isBlocked;
+      if (!canSend) this.#makeSure(body.length);
+      const entry = new Entry(this, exchange, routingKey, body, options, timeout, resolve, reject);
+      this.#append(entry);
+      if (entry.deadline < this.#timerAt) this.#expireAt(entry.deadline);
+      if (signal !== undefined) this.#endOn(signal, entry);
+      if (canSend) this.#sendWaiting();
+      else this.#open();
+    });
+  }
+
+  /** The broker takes publishes again. */
+  unblocked(): void {
+    this.#sendWaiting();
+  }
+
+  /** @internal Of an entry: it has its outcome. False when it had one before. */
+  settled(entry: Entry): boolean {
+    if (!this.#remove(entry)) return false;
+    if (this.#waiting !== undefined) this.#sendWaiting();
+    return true;
+  }
+
+  /** @internal Of an entry: an attempt failed. */
+  failed(entry: Entry, error: AmqpError): void {
+    if (!entry.isInFlight) return;
+    this.#landed(entry);
+    if (this.#isWorthAnotherTry(error, entry)) {
+      if (error instanceof PublishOutcomeUnknownError) entry.lost = error;
+      entry.returned = undefined;
+      // Looked for anew: those that failed before it come before it.
+      this.#waiting = this.#oldest;
+      this.#open();
+    } else {
+      // An attempt that did not leave says nothing about those before it.
+      entry.end(isUnsent(error) ? (entry.lost ?? error) : error);
     }
   }
 
   #makeSure(bytes: number): void {
-    if (this.#entries.size < this.#maxBuffered && this.#bytes + bytes <= this.#maxBufferedBytes) return;
-    throw new PublisherBufferFullError(this.#entries.size, this.#bytes);
+    if (this.#count < this.#maxBuffered && this.#bytes + bytes <= this.#maxBufferedBytes) return;
+    throw new PublisherBufferFullError(this.#count, this.#bytes);
   }
 
   #open(): void {
@@ -109,62 +211,74 @@ export class Republisher {
     this.#source.opened().then(
       (channel) => {
         this.#opening = false;
+        if (channel === this.#channel) {
+          this.#sendWaiting();
+          return;
+        }
         this.#channel = channel;
-        // All of them in this turn: nothing new comes between.
-        for (const entry of this.#entries) this.#sendAgain(entry, channel);
+        // What waits with nothing in flight hears of the end from nobody else.
+        channel.once('close', () => {
+          this.#sendWaiting();
+        });
+        this.#sendWaiting();
       },
       (error: unknown) => {
         this.#opening = false;
+        this.#channel = undefined;
         // There never will be a channel. What was sent before has an unknown outcome, what was not is not sent.
-        for (const entry of this.#entries) {
-          this.#forget(entry);
-          entry.reject(entry.lost ?? error);
-        }
+        for (let entry = this.#oldest; entry !== undefined; entry = entry.after) entry.end(entry.lost ?? error);
       },
     );
   }
 
-  #sendAgain(entry: Entry, channel: ConfirmChannel): void {
-    if (entry.isUnderWay) return;
-    if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#maxAge) {
-      this.#forget(entry);
-      entry.reject(entry.lost);
-    } else {
-      this.#send(entry, channel);
+  /** Sends what waits, in order, as far as the bounds go. */
+  #sendWaiting(): void {
+    const channel = this.#channel;
+    if (channel === undefined) return;
+    while (this.#waiting !== undefined && this.#hasRoom(this.#waiting)) {
+      if (channel.isBlocked) return;
+      if (!channel.isOpen) {
+        this.#open();
+        return;
+      }
+      const entry = this.#waiting;
+      this.#waiting = entry.after;
+      if (!entry.isInFlight) this.#send(entry, channel);
     }
   }
 
-  #send(entry: Entry, channel: ConfirmChannel): void {
-    entry.wasSent = true;
-    entry.isUnderWay = true;
-    // The default exchange routes by the queue's name, and that may have changed.
-    const routingKey = entry.exchange === '' ? this.#source.queueNamed(entry.routingKey) : entry.routingKey;
-    channel.basicPublish(entry.exchange, routingKey, entry.body, entry.options).then(
-      () => {
-        this.#forget(entry);
-        entry.resolve();
-      },
-      (error: unknown) => {
-        if (!this.#entries.has(entry)) return;
-        entry.isUnderWay = false;
-        if (this.#isWorthAnotherTry(error, entry)) {
-          entry.lost = error instanceof PublishOutcomeUnknownError ? error : entry.lost;
-          this.#open();
-        } else {
-          this.#forget(entry);
-          // An attempt that did not leave says nothing about those before it.
-          entry.reject(isUnsent(error) ? (entry.lost ?? error) : error);
-        }
-      },
+  #hasRoom(entry: Entry): boolean {
+    return (
+      entry.isInFlight ||
+      this.#inFlight === 0 ||
+      (this.#inFlight < this.#maxInFlight && this.#inFlightBytes + entry.bytes <= this.#maxInFlightBytes)
     );
+  }
+
+  #send(entry: Entry, channel: ConfirmChannel): void {
+    if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#maxAge) {
+      entry.end(entry.lost);
+      return;
+    }
+    entry.isInFlight = true;
+    this.#inFlight += 1;
+    this.#inFlightBytes += entry.bytes;
+    // The default exchange routes by the queue's name, and that may have changed.
+    if (entry.exchange === '') entry.routingKey = this.#source.queueNamed(entry.routingKey);
+    try {
+      channel.publishFor(entry, entry.body, entry.options);
+      entry.wasSent = true;
+    } catch (error) {
+      if (error instanceof AmqpError) entry.reject(error);
+      else entry.end(error);
+    }
   }
 
   /**
    * True when the message itself is not to blame: its connection was lost, or its channel was closed over the exchange of
    * another message. A message that might be to blame is not sent again: it would end channel after channel.
    */
-  #isWorthAnotherTry(error: unknown, { exchange }: Entry): boolean {
-    if (!(error instanceof AmqpError)) return false;
+  #isWorthAnotherTry(error: AmqpError, { exchange }: Entry): boolean {
     if (!isUnsent(error) && !(error instanceof PublishOutcomeUnknownError && this.#republish)) return false;
     if (error.method !== 'basic.publish') return error.closedBy !== 'client';
     return (
@@ -173,8 +287,79 @@ export class Republisher {
     );
   }
 
-  #forget(entry: Entry): void {
-    if (this.#entries.delete(entry)) this.#bytes -= entry.bytes;
+  #endOn(signal: AbortSignal, entry: Entry): void {
+    const onAbort = (): void => {
+      entry.end(givenUp(entry, whyOf(signal), signal.reason));
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    entry.unlisten = () => {
+      signal.removeEventListener('abort', onAbort);
+    };
+  }
+
+  // ── deadlines ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #expireAt(deadline: number): void {
+    clearTimeout(this.#timer);
+    this.#timerAt = deadline;
+    this.#timer = setTimeout(
+      () => {
+        this.#expire();
+      },
+      Math.max(1, Math.ceil(deadline - performance.now())),
+    );
+    // Never cleared when all is quiet, which would cost each publish a timer. A connection keeps the process alive by itself.
+    this.#timer.unref();
+  }
+
+  #expire(): void {
+    const now = performance.now();
+    this.#timerAt = Infinity;
+    let next = Infinity;
+    for (let entry = this.#oldest; entry !== undefined; entry = entry.after) {
+      if (entry.deadline <= now) {
+        const timeout = Math.round(entry.deadline - entry.publishedAt);
+        entry.end(givenUp(entry, `it took longer than its timeout of ${timeout} ms`));
+      } else {
+        next = Math.min(next, entry.deadline);
+      }
+    }
+    if (next !== Infinity) this.#expireAt(next);
+  }
+
+  // ── the list ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #append(entry: Entry): void {
+    entry.before = this.#newest;
+    if (this.#newest === undefined) this.#oldest = entry;
+    else this.#newest.after = entry;
+    this.#newest = entry;
+    this.#waiting ??= entry;
+    this.#count += 1;
+    this.#bytes += entry.bytes;
+  }
+
+  /** Takes it off the list; its own link forward stays, for whoever walks the list. False when it is off already. */
+  #remove(entry: Entry): boolean {
+    const { before, after } = entry;
+    if (before === undefined ? this.#oldest !== entry : before.after !== entry) return false;
+    if (before === undefined) this.#oldest = after;
+    else before.after = after;
+    if (after === undefined) this.#newest = before;
+    else after.before = before;
+    if (this.#waiting === entry) this.#waiting = after;
+    this.#count -= 1;
+    this.#bytes -= entry.bytes;
+    this.#landed(entry);
+    entry.unlisten?.();
+    return true;
+  }
+
+  #landed(entry: Entry): void {
+    if (!entry.isInFlight) return;
+    entry.isInFlight = false;
+    this.#inFlight -= 1;
+    this.#inFlightBytes -= entry.bytes;
   }
 }
 
@@ -183,21 +368,26 @@ function isUnsent(error: unknown): boolean {
   return error instanceof AmqpError && ['CHANNEL_CLOSED', 'CONNECTION_LOST', 'CONNECTION_CLOSED'].includes(error.code);
 }
 
-/** The error for a publish that its signal ended. */
+/** Why a signal has fired, to be added to a sentence. */
+function whyOf({ reason }: AbortSignal): string {
+  return reason instanceof AmqpError ? reason.message : 'it was aborted';
+}
+
+/** The error for a publish that its signal or its deadline ended. */
 function givenUp(
   { exchange, routingKey, wasSent }: Pick<Entry, 'exchange' | 'routingKey' | 'wasSent'>,
-  reason: unknown,
+  why: string,
+  cause?: unknown,
 ): AmqpError {
-  const why = reason instanceof AmqpError ? reason.message : 'it was aborted';
   return new AmqpError(
     'ABORTED',
     `The publish to exchange ${quoted(exchange)} with routing key ${quoted(routingKey)} ended before the broker confirmed it: ${why}. ` +
       (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
-    { cause: reason instanceof AmqpError ? reason.cause : reason },
+    { cause: cause instanceof AmqpError ? cause.cause : cause },
   );
 }
 
-function bound(value: number, option: string): number {
-  if (Number.isInteger(value) && value >= 0) return value;
-  throw new AmqpError('INVALID_OPTION', `${option} has to be an integer of 0 or more.`);
+function bound(value: number, option: string, least = 0): number {
+  if (Number.isInteger(value) && value >= least) return value;
+  throw new AmqpError('INVALID_OPTION', `${option} has to be an integer of ${least} or more.`);
 }

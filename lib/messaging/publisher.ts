@@ -63,48 +63,35 @@ export class AmqpPublisher {
     options: PublishMessageOptions = {},
   ): Promise<void> {
     const { body, contentType } = serialize(payload);
-    const { expiration, persistent, timeout, signal, appId, ...rest } = options;
-    const deadline = timeout === undefined ? this.#timeout : timerMilliseconds(timeout, 'timeout');
-    await this.#inTime(deadline, signal, (ended) =>
-      this.#channel.basicPublish(exchange, routingKey, body, {
-        ...rest,
-        // Given as undefined is not given.
-        contentType: rest.contentType ?? contentType,
-        messageId: rest.messageId ?? randomUUID(),
-        timestamp: rest.timestamp ?? Math.floor(Date.now() / 1000),
-        mandatory: rest.mandatory ?? this.#defaults.mandatory ?? true,
-        appId: appId ?? this.#defaults.appId,
-        // The broker reads whole milliseconds only.
-        expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
-        deliveryMode: (persistent ?? this.#defaults.persistent ?? true) ? 2 : 1,
-        signal: ended,
-      }),
-    );
+    const { expiration, persistent, timeout, signal, ...properties } = options;
+    try {
+      await this.#channel.publish(
+        exchange,
+        routingKey,
+        body,
+        {
+          ...properties,
+          // Given as undefined is not given.
+          contentType: properties.contentType ?? contentType,
+          messageId: properties.messageId ?? randomUUID(),
+          timestamp: properties.timestamp ?? Math.floor(Date.now() / 1000),
+          mandatory: properties.mandatory ?? this.#defaults.mandatory ?? true,
+          appId: properties.appId ?? this.#defaults.appId,
+          // The broker reads whole milliseconds only.
+          expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
+          deliveryMode: (persistent ?? this.#defaults.persistent ?? true) ? 2 : 1,
+        },
+        { signal, timeout: timeout === undefined ? this.#timeout : timerMilliseconds(timeout, 'timeout') },
+      );
+    } catch (error) {
+      // The error was made where the bytes came in; the stack that helps is the caller's.
+      if (error instanceof AmqpError) Error.captureStackTrace(error);
+      throw error;
+    }
   }
 
   /** Sends to a queue by its name, through the default exchange. */
   async sendToQueue(queue: string, payload: unknown, options?: PublishMessageOptions): Promise<void> {
     await this.publish('', queue, payload, options);
-  }
-
-  /** Publishes with a signal that fires at the deadline, or with the caller's. */
-  async #inTime(
-    deadline: number,
-    signal: AbortSignal | undefined,
-    publish: (ended: AbortSignal) => Promise<void>,
-  ): Promise<void> {
-    const timeout = new AbortController();
-    const timer = setTimeout(() => {
-      timeout.abort(new AmqpError('ABORTED', `it took longer than its timeout of ${deadline} ms`));
-    }, deadline);
-    try {
-      await publish(signal === undefined ? timeout.signal : AbortSignal.any([signal, timeout.signal]));
-    } catch (error) {
-      // The error was made where the bytes came in; the stack that helps is the caller's.
-      if (error instanceof AmqpError) Error.captureStackTrace(error);
-      throw error;
-    } finally {
-      clearTimeout(timer);
-    }
   }
 }

@@ -4,14 +4,14 @@ import type { BasicProperties } from '../protocol/properties.js';
 
 /** A body with the content type that tells how to read it. */
 export interface Serialized {
-  readonly body: Uint8Array;
+  readonly body: string | Uint8Array;
   readonly contentType: string;
 }
 
 /** A Uint8Array as it is, anything else as JSON. Throws `UNSERIALIZABLE` for what JSON has no text for. */
 export function serialize(payload: unknown): Serialized {
   if (payload instanceof Uint8Array) return { body: payload, contentType: 'application/octet-stream' };
-  return { body: Buffer.from(jsonText(payload)), contentType: 'application/json' };
+  return { body: jsonText(payload), contentType: 'application/json' };
 }
 
 function jsonText(payload: unknown): string {

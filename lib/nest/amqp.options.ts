@@ -76,6 +76,8 @@ const PUBLISHER_OPTIONS = [
   'republish',
   'maxBuffered',
   'maxBufferedBytes',
+  'maxInFlight',
+  'maxInFlightBytes',
   'maxAge',
 ] as const satisfies readonly (keyof (PublisherOptions & RepublishOptions))[];
 
