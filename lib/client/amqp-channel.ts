@@ -9,7 +9,7 @@ import type { MethodName } from '../protocol/methods.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import { AmqpConsumer, type AmqpConsumerOptions } from './amqp-consumer.js';
 import type { ConfirmChannel } from './channel.js';
-import { notAnswered } from './channel-core.js';
+import { notAnswered, requestAborted } from './channel-core.js';
 import type {
   ConsumeOptions,
   ConsumerCallbacks,
@@ -362,10 +362,16 @@ export class AmqpChannel implements AsyncDisposable {
     options: O | undefined,
     ask: (channel: ConfirmChannel, options: O | undefined) => Promise<T>,
   ): Promise<T> {
-    if (options?.timeout === undefined) return await ask(await this.opened(options?.signal), options);
-    const limit = timerMilliseconds(options.timeout, 'timeout');
+    const { signal, timeout } = options ?? {};
+    const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
     const since = performance.now();
-    const channel = await orLate(this.opened(options.signal), limit, () => notAnswered(name, limit), undefined);
+    const opened = this.opened(signal).catch((error: unknown) => {
+      throw signal?.aborted === true && error === signal.reason
+        ? requestAborted(name, 'It was not sent.', error)
+        : error;
+    });
+    if (options === undefined || limit === undefined) return await ask(await opened, options);
+    const channel = await orLate(opened, limit, () => notAnswered(name, limit), undefined);
     return await ask(channel, { ...options, timeout: Math.max(1, limit - (performance.now() - since)) });
   }
 

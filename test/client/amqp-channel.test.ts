@@ -326,6 +326,19 @@ describe('a handle, as the peer sees it,', () => {
     await amqp.close();
   });
 
+  test('rejects a request that is given up while the connection is down with ABORTED', async () => {
+    const { amqp, channel } = onPeers();
+    const giveUp = new AbortController();
+    const waits = [{ signal: giveUp.signal }, { signal: giveUp.signal, timeout: '1m' as const }];
+    const waiting = waits.map((options) => failure(channel.queueDeclare('q', options)));
+    giveUp.abort();
+    const errors = await Promise.all(waiting);
+    for (const error of errors) {
+      expect(error).toMatchObject({ code: 'ABORTED', method: 'queue.declare', cause: giveUp.signal.reason as unknown });
+    }
+    await amqp.close();
+  });
+
   test('that is closed while the connection is down rejects what waited', async () => {
     const { amqp, channel, nextPeer } = onPeers();
     const statuses = new Inbox<ConnectionStatus>();
