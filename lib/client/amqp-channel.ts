@@ -239,7 +239,8 @@ export class AmqpChannel implements AsyncDisposable {
   ): Promise<string> {
     const { topology } = this.#connection;
     const { queue } = more;
-    const { signal, consumerTag = `nest-amqp.${randomUUID()}` } = consume;
+    // The signal is for the first start; once it runs, it starts again also when the signal has fired since.
+    const { signal, consumerTag = `nest-amqp.${randomUUID()}`, ...lasting } = consume;
     this.#life.signal.throwIfAborted();
     if (this.#consumers.has(consumerTag)) {
       throw new AmqpError('INVALID_ARGUMENT', `The channel already has a consumer tagged ${quoted(consumerTag)}.`);
@@ -247,7 +248,7 @@ export class AmqpChannel implements AsyncDisposable {
     let isQueueGone = false;
     const consumer = new AmqpConsumer(
       this.#connection,
-      { ...more, consume: { ...consume, consumerTag } },
+      { ...more, consume: { ...lasting, consumerTag } },
       {
         prepare: async (connection) => {
           if (isQueueGone) await topology.declareQueue(connection, queue, this.#life.signal);

@@ -202,6 +202,22 @@ describe('a handle, as the peer sees it,', () => {
     await amqp.close();
   });
 
+  test('starts a consumer again although the signal of its first start has fired since', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const first = await nextPeer();
+    const giveUp = new AbortController();
+    const consuming = channel.basicConsume('q', () => undefined, { consumerTag: 'c', signal: giveUp.signal });
+    await first.openChannel();
+    await first.answer('basic.consume-ok', { consumerTag: 'c' });
+    await consuming;
+    giveUp.abort();
+    first.hangUp();
+    const second = await nextPeer();
+    await second.openChannel();
+    expect((await second.answer('basic.consume-ok', { consumerTag: 'c' })).name).toBe('basic.consume');
+    await amqp.close();
+  });
+
   test('starts a consumer again whose channel ended together with its consume-ok', async () => {
     const { amqp, channel, nextPeer } = onPeers();
     const peer = await nextPeer();
