@@ -7,7 +7,7 @@ import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { MethodName } from '../protocol/methods.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { AmqpConsumer, type AmqpConsumerOptions } from './amqp-consumer.js';
+import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isQueueMissing } from './amqp-consumer.js';
 import type { ConfirmChannel } from './channel.js';
 import { notAnswered, requestAborted } from './channel-core.js';
 import type {
@@ -367,9 +367,7 @@ export class AmqpChannel implements AsyncDisposable {
     const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
     const since = performance.now();
     const opened = this.opened(signal).catch((error: unknown) => {
-      throw signal?.aborted === true && error === signal.reason
-        ? requestAborted(name, 'It was not sent.', error)
-        : error;
+      throw error === signal?.reason ? requestAborted(name, 'It was not sent.', error) : error;
     });
     if (options === undefined || limit === undefined) return await ask(await opened, options);
     const channel = await orLate(opened, limit, () => notAnswered(name, limit), undefined);
@@ -399,12 +397,4 @@ export class AmqpChannel implements AsyncDisposable {
       }
     }
   }
-}
-
-function isQueueMissing(error: unknown): boolean {
-  return error instanceof AmqpError && error.replyCode === 404;
-}
-
-function consumeAborted(queue: string, cause: unknown): AmqpError {
-  return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
 }
