@@ -7,9 +7,9 @@ import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { MethodName } from '../protocol/methods.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { AmqpConsumer, type AmqpConsumerOptions } from './amqp-consumer.js';
+import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isQueueMissing } from './amqp-consumer.js';
 import type { ConfirmChannel } from './channel.js';
-import { notAnswered } from './channel-core.js';
+import { notAnswered, requestAborted } from './channel-core.js';
 import type {
   ConsumeOptions,
   ConsumerCallbacks,
@@ -239,7 +239,8 @@ export class AmqpChannel implements AsyncDisposable {
   ): Promise<string> {
     const { topology } = this.#connection;
     const { queue } = more;
-    const { signal, consumerTag = `nest-amqp.${randomUUID()}` } = consume;
+    // The signal is for the first start; once it runs, it starts again also when the signal has fired since.
+    const { signal, consumerTag = `nest-amqp.${randomUUID()}`, ...lasting } = consume;
     this.#life.signal.throwIfAborted();
     if (this.#consumers.has(consumerTag)) {
       throw new AmqpError('INVALID_ARGUMENT', `The channel already has a consumer tagged ${quoted(consumerTag)}.`);
@@ -247,7 +248,7 @@ export class AmqpChannel implements AsyncDisposable {
     let isQueueGone = false;
     const consumer = new AmqpConsumer(
       this.#connection,
-      { ...more, consume: { ...consume, consumerTag } },
+      { ...more, consume: { ...lasting, consumerTag } },
       {
         prepare: async (connection) => {
           if (isQueueGone) await topology.declareQueue(connection, queue, this.#life.signal);
@@ -373,10 +374,14 @@ export class AmqpChannel implements AsyncDisposable {
     options: O | undefined,
     ask: (channel: ConfirmChannel, options: O | undefined) => Promise<T>,
   ): Promise<T> {
-    if (options?.timeout === undefined) return await ask(await this.opened(options?.signal), options);
-    const limit = timerMilliseconds(options.timeout, 'timeout');
+    const { signal, timeout } = options ?? {};
+    const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
     const since = performance.now();
-    const channel = await orLate(this.opened(options.signal), limit, () => notAnswered(name, limit), undefined);
+    const opened = this.opened(signal).catch((error: unknown) => {
+      throw error === signal?.reason ? requestAborted(name, 'It was not sent.', error) : error;
+    });
+    if (options === undefined || limit === undefined) return await ask(await opened, options);
+    const channel = await orLate(opened, limit, () => notAnswered(name, limit), undefined);
     return await ask(channel, { ...options, timeout: Math.max(1, limit - (performance.now() - since)) });
   }
 
@@ -408,12 +413,4 @@ export class AmqpChannel implements AsyncDisposable {
       }
     }
   }
-}
-
-function isQueueMissing(error: unknown): boolean {
-  return error instanceof AmqpError && error.replyCode === 404;
-}
-
-function consumeAborted(queue: string, cause: unknown): AmqpError {
-  return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
 }

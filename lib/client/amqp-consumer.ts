@@ -233,3 +233,13 @@ function isLoss(error: unknown): boolean {
     (error.code === 'CONNECTION_LOST' || (error.code === 'CONNECTION_CLOSED' && error.method === undefined))
   );
 }
+
+/** True when the broker has no such queue (404). */
+export function isQueueMissing(error: unknown): boolean {
+  return error instanceof AmqpError && error.replyCode === 404;
+}
+
+/** The error of a start that the caller's signal ended. */
+export function consumeAborted(queue: string, cause: unknown): AmqpError {
+  return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
+}

@@ -704,7 +704,7 @@ export function notAnswered(name: MethodName, limit: number): AmqpError {
   );
 }
 
-function requestAborted(name: MethodName, fate: string, cause: unknown): AmqpError {
+export function requestAborted(name: MethodName, fate: string, cause: unknown): AmqpError {
   return new AmqpError('ABORTED', `The wait for the answer to ${name} was aborted. ${fate}`, { method: name, cause });
 }
 

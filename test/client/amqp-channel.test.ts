@@ -202,6 +202,22 @@ describe('a handle, as the peer sees it,', () => {
     await amqp.close();
   });
 
+  test('starts a consumer again although the signal of its first start has fired since', async () => {
+    const { amqp, channel, nextPeer } = onPeers();
+    const first = await nextPeer();
+    const giveUp = new AbortController();
+    const consuming = channel.basicConsume('q', () => undefined, { consumerTag: 'c', signal: giveUp.signal });
+    await first.openChannel();
+    await first.answer('basic.consume-ok', { consumerTag: 'c' });
+    await consuming;
+    giveUp.abort();
+    first.hangUp();
+    const second = await nextPeer();
+    await second.openChannel();
+    expect((await second.answer('basic.consume-ok', { consumerTag: 'c' })).name).toBe('basic.consume');
+    await amqp.close();
+  });
+
   test('starts a consumer again whose channel ended together with its consume-ok', async () => {
     const { amqp, channel, nextPeer } = onPeers();
     const peer = await nextPeer();
@@ -322,6 +338,19 @@ describe('a handle, as the peer sees it,', () => {
     for (const number of [1, 2]) {
       peer.send(number, 'channel.open-ok', {});
       expect((await peer.answer('channel.close-ok', {})).name).toBe('channel.close');
+    }
+    await amqp.close();
+  });
+
+  test('rejects a request that is given up while the connection is down with ABORTED', async () => {
+    const { amqp, channel } = onPeers();
+    const giveUp = new AbortController();
+    const waits = [{ signal: giveUp.signal }, { signal: giveUp.signal, timeout: '1m' as const }];
+    const waiting = waits.map((options) => failure(channel.queueDeclare('q', options)));
+    giveUp.abort();
+    const errors = await Promise.all(waiting);
+    for (const error of errors) {
+      expect(error).toMatchObject({ code: 'ABORTED', method: 'queue.declare', cause: giveUp.signal.reason as unknown });
     }
     await amqp.close();
   });

@@ -50,8 +50,13 @@ export function runs(fallback: number): { readonly iterations: number; readonly 
   return { iterations: Number(iterations ?? fallback), seed: Number(seed ?? 1) };
 }
 
-/** Runs sessions one after the other; the error of one names the seed that repeats it. */
+/** Runs hostile sessions, each with the bytes that `segmentsOf` makes. */
 export async function fuzz(fallback: number, segmentsOf: (random: Random) => readonly Buffer[]): Promise<void> {
+  await sessions(fallback, (random) => hostileSession(segmentsOf(random), random));
+}
+
+/** Runs sessions one after the other; the error of one names the seed that repeats it. */
+export async function sessions(fallback: number, session: (random: Random) => Promise<void>): Promise<void> {
   const { iterations, seed } = runs(fallback);
   const escaped: unknown[] = [];
   const note = (error: unknown): void => {
@@ -64,7 +69,7 @@ export async function fuzz(fallback: number, segmentsOf: (random: Random) => rea
     for (let run = 0; run < iterations; run += 1) {
       const random = new Random(seed + run);
       try {
-        await hostileSession(segmentsOf(random), random);
+        await session(random);
         if (escaped.length > 0) throw new Error('an exception escaped', { cause: escaped[0] });
         // From the second look on: the first is when everything has been loaded.
         if (run % 200 === 199) {

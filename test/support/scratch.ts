@@ -120,6 +120,18 @@ export class Scratch implements AsyncDisposable {
     );
   }
 
+  /** Takes everything out that is ready; resolves to the bodies, in order. */
+  async drain(queue: string): Promise<string[]> {
+    return await this.#with(async (channel) => {
+      const bodies: string[] = [];
+      for (;;) {
+        const got = await channel.basicGet(queue, { noAck: true });
+        if (got === undefined) return bodies;
+        bodies.push(got.message.body.toString());
+      }
+    });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     const connection = this.#connection.isOpen ? this.#connection : await connect(brokerUrl);
     const channel = await connection.channel();
