@@ -2,8 +2,7 @@
  * A channel that survives reconnects: a handle on a confirm channel of whatever connection is open. What it declared is
  * declared again, its consumers are started again on every new channel; deliveries of an old one settle as harmless no-ops.
  */
-import { randomUUID } from 'node:crypto';
-import { AmqpError, quoted } from '../errors.js';
+import { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { MethodName } from '../protocol/methods.js';
 import type { AmqpConnection } from './amqp-connection.js';
@@ -25,14 +24,12 @@ import type {
   StreamOptions,
 } from './channel-options.js';
 import { timerMilliseconds } from './duration.js';
+import { HandleConsumers } from './handle-consumers.js';
 import type { Message } from './message.js';
-import { MessageStream } from './message-stream.js';
+import type { MessageStream } from './message-stream.js';
 import { Queue } from './queue.js';
 import { type PublishBounds, type RepublishOptions, Republisher } from './republisher.js';
 import { ended, orLate, orAborted } from './wait.js';
-
-/** Longest wait for the broker to end a consumer, in milliseconds. */
-const CLOSE_TIMEOUT = 2_000;
 
 /**
  * Everything that a channel can do, on whatever connection is open: while there is none, its methods wait for the next.
@@ -50,12 +47,7 @@ export class AmqpChannel implements AsyncDisposable {
   readonly #connection: AmqpConnection;
   #current: Promise<ConfirmChannel> | undefined;
   #prefetch: number | undefined;
-  /** Each on a channel of its own: what ends one, such as a queue that is gone, ends neither the others nor this handle. */
-  readonly #consumers = new Map<string, AmqpConsumer>();
-  /** Cancelled, and some of what they delivered is not answered yet. */
-  readonly #cancelled = new Set<AmqpConsumer>();
-  /** The loops that are under way. */
-  readonly #streams = new Set<MessageStream>();
+  readonly #consumers: HandleConsumers;
   readonly #life = new AbortController();
   readonly #publishes: Republisher;
 
@@ -63,16 +55,22 @@ export class AmqpChannel implements AsyncDisposable {
   constructor(connection: AmqpConnection, options?: RepublishOptions) {
     this.#connection = connection;
     this.#publishes = new Republisher(this, options);
+    this.#consumers = new HandleConsumers(connection, this.#life.signal);
   }
 
   /** The present channel, opened when there is none. It lives once: ask again after a loss. Rejects with the signal's reason. */
   async opened(signal?: AbortSignal): Promise<ConfirmChannel> {
-    this.#life.signal.throwIfAborted();
-    this.#current ??= this.#open().catch((error: unknown) => {
-      this.#current = undefined;
-      throw error;
-    });
-    return await orAborted(this.#current, signal);
+    for (;;) {
+      this.#life.signal.throwIfAborted();
+      this.#current ??= this.#open().catch((error: unknown) => {
+        this.#current = undefined;
+        throw error;
+      });
+      const channel = await orAborted(this.#current, signal);
+      if (channel.isOpen) return channel;
+      // It is being closed.
+      await orAborted(ended(channel), signal);
+    }
   }
 
   // ── declaring ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,109 +194,20 @@ export class AmqpChannel implements AsyncDisposable {
     options: ConsumeOptions = {},
   ): Promise<string> {
     const callbacks = typeof consumer === 'function' ? { onMessage: consumer } : consumer;
-    return await this.#consume({ queue, prefetch: this.#prefetch, consume: options }, callbacks);
+    return await this.#consumers.start({ queue, prefetch: this.#prefetch, consume: options }, callbacks);
   }
 
   /**
    * Messages to loop over, see `Channel.consume`. The loop outlives its channels: what an old one delivered and the loop had
    * not reached is dropped, because the broker delivers it again. It ends when the queue is gone for good.
    */
-  consume(queue: string, { prefetch = 50, signal, ...consume }: StreamOptions = {}): MessageStream {
-    let consumerTag: string | undefined;
-    const stream: MessageStream = new MessageStream({
-      start: async () => {
-        const onMessage = (message: Message): void => {
-          stream.push(message);
-        };
-        consumerTag = await this.#consume({ queue, prefetch, consume }, { onMessage }, stream);
-        this.#streams.add(stream);
-      },
-      stop: async () => {
-        this.#streams.delete(stream);
-        if (consumerTag !== undefined) await this.basicCancel(consumerTag);
-      },
-    });
-    stream.endOn(signal);
-    return stream;
+  consume(queue: string, options?: StreamOptions): MessageStream {
+    return this.#consumers.loop(queue, options);
   }
 
   /** See `Channel.basicCancel`. */
   async basicCancel(consumerTag: string): Promise<void> {
-    const consumer = this.#consumers.get(consumerTag);
-    if (consumer === undefined) return;
-    this.#ended(consumerTag);
-    this.#cancelled.add(consumer);
-    void consumer.stopped.then(() => this.#cancelled.delete(consumer));
-    await consumer.cancel();
-  }
-
-  async #consume(
-    { consume, ...more }: AmqpConsumerOptions,
-    callbacks: ConsumerCallbacks,
-    stream?: MessageStream,
-  ): Promise<string> {
-    const { topology } = this.#connection;
-    const { queue } = more;
-    // The signal is for the first start; once it runs, it starts again also when the signal has fired since.
-    const { signal, consumerTag = `nest-amqp.${randomUUID()}`, ...lasting } = consume;
-    this.#life.signal.throwIfAborted();
-    if (this.#consumers.has(consumerTag)) {
-      throw new AmqpError('INVALID_ARGUMENT', `The channel already has a consumer tagged ${quoted(consumerTag)}.`);
-    }
-    let isQueueGone = false;
-    const consumer = new AmqpConsumer(
-      this.#connection,
-      { ...more, consume: { ...lasting, consumerTag } },
-      {
-        prepare: async (connection) => {
-          if (isQueueGone) await topology.declareQueue(connection, queue, this.#life.signal);
-          isQueueGone = false;
-        },
-        receive: (message) => callbacks.onMessage(message),
-        lost: () => stream?.drop(),
-        failed: (error) => {
-          if (!isQueueMissing(error)) {
-            if (error instanceof AmqpError && error.closedBy === 'server') this.#connection.tellRecoveryError(error);
-            return true;
-          }
-          isQueueGone = topology.hasQueue(queue);
-          return isQueueGone;
-        },
-        ended: (error) => {
-          this.#consumers.delete(consumerTag);
-          if (isQueueMissing(error)) callbacks.onCancel?.(consumerTag);
-          if (stream !== undefined) this.#endStream(stream, isQueueMissing(error) ? undefined : error);
-        },
-      },
-    );
-    this.#consumers.set(consumerTag, consumer);
-    const giveUp = (): void => void consumer.stop(0);
-    signal?.addEventListener('abort', giveUp, { once: true });
-    try {
-      signal?.throwIfAborted();
-      await consumer.start();
-      topology.consumerStarted(queue);
-    } catch (error) {
-      this.#consumers.delete(consumerTag);
-      if (signal?.aborted === true) throw consumeAborted(queue, signal.reason);
-      throw error;
-    } finally {
-      signal?.removeEventListener('abort', giveUp);
-    }
-    return consumerTag;
-  }
-
-  #endStream(stream: MessageStream, error: unknown): void {
-    this.#streams.delete(stream);
-    stream.end(error instanceof AmqpError && error.closedBy !== 'client' ? error : undefined);
-  }
-
-  /** A consumer is over because the user said so. */
-  #ended(consumerTag: string): void {
-    const consumer = this.#consumers.get(consumerTag);
-    if (consumer === undefined) return;
-    this.#consumers.delete(consumerTag);
-    this.#connection.topology.consumerEnded(consumer.queue);
+    await this.#consumers.cancel(consumerTag);
   }
 
   /** See `Channel.basicGet`. */
@@ -352,12 +261,9 @@ export class AmqpChannel implements AsyncDisposable {
   async close(): Promise<void> {
     if (this.#life.signal.aborted) return;
     this.#life.abort(new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' }));
-    const consumers = [...this.#consumers.values(), ...this.#cancelled];
-    for (const consumerTag of this.#consumers.keys()) this.#ended(consumerTag);
-    for (const stream of this.#streams) this.#endStream(stream, undefined);
     await Promise.all([
       this.#current?.then((channel) => channel.close()).catch(() => undefined),
-      ...consumers.map((consumer) => consumer.stop(CLOSE_TIMEOUT)),
+      this.#consumers.stop(),
     ]);
   }
 

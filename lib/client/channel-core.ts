@@ -154,6 +154,10 @@ export class ChannelCore implements Settler, LateWriter {
     return this.#state.name === 'open';
   }
 
+  get hasEnded(): boolean {
+    return this.#state.name === 'closed';
+  }
+
   get endError(): AmqpError | undefined {
     return this.#state.name === 'closed' ? this.#state.error : undefined;
   }

@@ -75,6 +75,11 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     return this.#core.isOpen;
   }
 
+  /** True once it is closed, by whomever; not yet while `close()` awaits the broker's answer. */
+  get hasEnded(): boolean {
+    return this.#core.hasEnded;
+  }
+
   /** Why it ended; undefined while it is open, and when it was closed on purpose. */
   get endError(): AmqpError | undefined {
     return this.#core.endError;

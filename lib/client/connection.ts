@@ -184,6 +184,11 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     return this.#state.name === 'open';
   }
 
+  /** True once it is closed, by whomever; not yet while `close()` awaits the broker's answer. */
+  get hasEnded(): boolean {
+    return this.#state.name === 'closed';
+  }
+
   /** Why it ended; undefined while it is open, and when it was closed on purpose. */
   get endError(): AmqpError | undefined {
     return this.#state.name === 'closed' ? this.#state.error : undefined;

@@ -66,14 +66,15 @@ export async function within(ms: number, work: Promise<unknown>): Promise<void> 
 interface Mortal {
   /** Why it ended; undefined while it is open, and when it was closed on purpose. */
   readonly endError: AmqpError | undefined;
-  readonly isOpen: boolean;
+  /** False also while it is being closed. */
+  readonly hasEnded: boolean;
   once(event: 'close', listener: (error: AmqpError | undefined) => void): unknown;
 }
 
 /** Resolves when it has ended: with the error, or with undefined when it was closed on purpose. */
 export async function ended(mortal: Mortal): Promise<AmqpError | undefined> {
   return await new Promise((resolve) => {
-    if (mortal.isOpen) mortal.once('close', resolve);
-    else resolve(mortal.endError);
+    if (mortal.hasEnded) resolve(mortal.endError);
+    else mortal.once('close', resolve);
   });
 }
