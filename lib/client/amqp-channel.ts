@@ -6,7 +6,6 @@ import { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { MethodName } from '../protocol/methods.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isQueueMissing } from './amqp-consumer.js';
 import type { ConfirmChannel } from './channel.js';
 import { notAnswered, requestAborted } from './channel-core.js';
 import type {

@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { AmqpError, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { AmqpConsumer, type AmqpConsumerOptions } from './amqp-consumer.js';
+import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isQueueMissing } from './amqp-consumer.js';
 import type { ConsumerCallbacks, StreamOptions } from './channel-options.js';
 import type { Message } from './message.js';
 import { MessageStream } from './message-stream.js';
@@ -77,7 +77,7 @@ export class HandleConsumers {
       topology.consumerStarted(queue);
     } catch (error) {
       this.#running.delete(consumerTag);
-      if (signal?.aborted === true) throw startAborted(queue, signal.reason);
+      if (signal?.aborted === true) throw consumeAborted(queue, signal.reason);
       throw error;
     } finally {
       signal?.removeEventListener('abort', giveUp);
@@ -135,12 +135,4 @@ export class HandleConsumers {
     this.#running.delete(consumerTag);
     this.#connection.topology.consumerEnded(consumer.queue);
   }
-}
-
-function isQueueMissing(error: unknown): boolean {
-  return error instanceof AmqpError && error.replyCode === 404;
-}
-
-function startAborted(queue: string, cause: unknown): AmqpError {
-  return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
 }
