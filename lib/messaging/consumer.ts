@@ -5,6 +5,7 @@
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpConsumer, type ConsumerState } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
+import { warnOf } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
@@ -40,7 +41,9 @@ export class Consumer {
   readonly #handler: DeliveryHandler;
   readonly #log: Log;
   readonly #consumer: AmqpConsumer;
-  readonly #underWay = new Set<Promise<void>>();
+  /** Handlers that run, and who waits until none does. */
+  #running = 0;
+  #onIdle: (() => void)[] = [];
   /** Delivered while `prefetch` handlers run: those of a lost channel still do when the next one delivers. */
   #waiting: Message[] = [];
 
@@ -83,7 +86,7 @@ export class Consumer {
 
   /** Deliveries whose handler is running. */
   get underWay(): number {
-    return this.#underWay.size;
+    return this.#running;
   }
 
   get #label(): string {
@@ -106,10 +109,10 @@ export class Consumer {
    */
   async stop(timeout: number): Promise<void> {
     for (const message of this.#waiting.splice(0)) message.nack();
-    await this.#consumer.stop(timeout, () => Promise.all(this.#underWay));
-    if (this.#underWay.size > 0) {
+    await this.#consumer.stop(timeout, () => this.#idle());
+    if (this.#running > 0) {
       this.#log.warn(
-        `${this.#underWay.size} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
+        `${this.#running} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
           'the broker delivers their messages again.',
       );
     }
@@ -130,32 +133,49 @@ export class Consumer {
   }
 
   #receive(message: Message): void {
-    if (this.#underWay.size >= this.#options.prefetch) {
-      this.#waiting.push(message);
-      return;
-    }
-    const done = this.#handle(message).finally(() => {
-      this.#underWay.delete(done);
-      const next = this.#waiting.shift();
-      if (next !== undefined) this.#receive(next);
-    });
-    this.#underWay.add(done);
+    if (this.#running >= this.#options.prefetch) this.#waiting.push(message);
+    else void this.#handle(message);
   }
 
+  /** Never rejects. */
   async #handle(message: Message): Promise<void> {
+    this.#running += 1;
     try {
-      await this.#handler(new Delivery(message, deserialize(message.body, message.properties), this.queue));
+      await this.#handler(new Delivery(message, deserialize(message), this.queue));
       message.ack();
     } catch (error) {
-      const sent = message.reject();
-      this.#log.error(
-        `${this.#label} failed on the message with routing key ${quoted(message.routingKey)}${idOf(message)}. It was ${
-          sent
-            ? 'rejected: dead-lettered where the queue has a dead-letter exchange, else dropped'
-            : 'not answered again'
-        }. ${messageOf(error)}`,
-      );
+      this.#failed(message, error);
     }
+    this.#running -= 1;
+    const next = this.#waiting.shift();
+    if (next !== undefined) this.#receive(next);
+    else if (this.#running === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  #failed(message: Message, error: unknown): void {
+    const sent = message.reject();
+    this.#tellError(
+      `${this.#label} failed on the message with routing key ${quoted(message.routingKey)}${idOf(message)}. It was ${
+        sent ? 'rejected: dead-lettered where the queue has a dead-letter exchange, else dropped' : 'not answered again'
+      }. ${messageOf(error)}`,
+    );
+  }
+
+  /** A log that throws is no reason to end the process, or to lose count of the handlers. */
+  #tellError(text: string): void {
+    try {
+      this.#log.error(text);
+    } catch (error) {
+      warnOf(error);
+    }
+  }
+
+  /** Resolves when no handler runs. */
+  async #idle(): Promise<void> {
+    if (this.#running === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onIdle.push(resolve);
+    });
   }
 }
 

@@ -69,7 +69,7 @@ test('of a handle a timeout bounds the wait for a connection and for the answer 
   down.openInBackground();
   const waiting = new AmqpChannel(down);
   expect((await failure(waiting.queueDeclare('q', { timeout: 1 }))).code).toBe('REQUEST_TIMEOUT');
-  await expect(waiting.queuePurge('q', NOW)).rejects.toBe(NOW.signal.reason);
+  expect((await failure(waiting.queuePurge('q', NOW))).code).toBe('ABORTED');
   await down.close();
 
   const peers = new Peers();

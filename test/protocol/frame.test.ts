@@ -7,16 +7,20 @@ import {
   FRAME_MIN_SIZE,
   PROTOCOL_HEADER,
   payloadLimit,
+  writeAck,
   writeBodyFrameHead,
   writeContentHead,
   writeFrameEnd,
   writeHeartbeat,
   writeMethodFrame,
+  writePublishHead,
 } from '../../lib/protocol/frame.js';
 import { type FieldTable, field } from '../../lib/protocol/field-table.js';
 import type { BasicProperties } from '../../lib/protocol/properties.js';
 import { WireWriter } from '../../lib/protocol/wire.js';
+import { thrown } from '../support/client.js';
 import { bytes, goldenContents, goldenHeartbeat, goldenMethods } from '../support/golden-frames.js';
+import { binary, fieldTable, shortText } from './arbitraries.js';
 
 const UNLIMITED = 0;
 const TO_QUEUE = { exchange: '', routingKey: 'q', mandatory: false, immediate: false };
@@ -214,5 +218,70 @@ describe('an error while writing', () => {
         expect(writer.take().equals(expected.take())).toBe(true);
       }),
     );
+  });
+});
+
+describe('what is laid out by hand', () => {
+  const name = fc.oneof(shortText, fc.string({ maxLength: 80 }));
+  const some = <T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(arbitrary, { nil: undefined });
+  const properties = fc.record({
+    contentType: some(name),
+    contentEncoding: some(name),
+    headers: some(fieldTable),
+    deliveryMode: some(fc.constantFrom(1, 2)),
+    priority: some(fc.nat(255)),
+    correlationId: some(fc.oneof(name, binary)),
+    replyTo: some(name),
+    expiration: some(name),
+    messageId: some(name),
+    timestamp: some(fc.maxSafeNat()),
+    type: some(name),
+    userId: some(name),
+    appId: some(name),
+    clusterId: some(name),
+  });
+
+  test('of basic.publish are the bytes that the table says', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 0xffff }),
+        name,
+        fc.oneof(name, binary),
+        fc.boolean(),
+        properties,
+        fc.maxSafeNat(),
+        (channel, exchange, routingKey, mandatory, options, bodySize) => {
+          const [byHand, byTable] = [new WireWriter(64), new WireWriter(64)];
+          writePublishHead(byHand, 0, channel, exchange, routingKey, mandatory, options, bodySize);
+          const args = { exchange, routingKey, mandatory, immediate: false };
+          writeContentHead(byTable, 0, channel, 'basic.publish', args, options, bodySize);
+          expect(byHand.take()).toEqual(byTable.take());
+        },
+      ),
+    );
+  });
+
+  test('of basic.ack are the bytes that the table says', () => {
+    fc.assert(
+      fc.property(fc.nat(0xffff), fc.maxSafeNat(), fc.boolean(), (channel, deliveryTag, multiple) => {
+        const [byHand, byTable] = [new WireWriter(64), new WireWriter(64)];
+        writeAck(byHand, channel, deliveryTag, multiple);
+        writeMethodFrame(byTable, 0, channel, 'basic.ack', { deliveryTag, multiple });
+        expect(byHand.take()).toEqual(byTable.take());
+      }),
+    );
+  });
+
+  test('of basic.publish refuses what the table refuses, with nothing written', () => {
+    for (const [exchange, routingKey, mandatory] of [
+      [7, 'k', false],
+      ['e', null, false],
+      ['e', 'k', 'no'],
+      ['e'.repeat(256), 'k', false],
+    ] as unknown as [string, string, boolean][]) {
+      const writer = new WireWriter();
+      const write = (): unknown => writePublishHead(writer, 0, 1, exchange, routingKey, mandatory, {}, 0);
+      expect([thrown(write).code, writer.length]).toEqual(['INVALID_ARGUMENT', 0]);
+    }
   });
 });
