@@ -317,9 +317,15 @@ export class ChannelCore implements Settler, LateWriter {
     options: EchoingOptions,
     routingKey: string | Uint8Array = publish.routingKey,
   ): void {
-    this.#publish(publish.exchange, routingKey, body, options);
-    // Confirms come in another turn.
+    if (this.#state.name !== 'open') this.#assertOpen('basic.publish');
+    // Before the bytes that may be confirmed at once.
     this.#confirms?.add(publish);
+    try {
+      this.#publish(publish.exchange, routingKey, body, options);
+    } catch (error) {
+      this.#confirms?.removeLast();
+      throw error;
+    }
   }
 
   #publish(

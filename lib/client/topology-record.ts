@@ -61,8 +61,14 @@ interface Step {
   readonly declare: (channel: Channel) => Promise<unknown>;
   /** It is not there any more, or not as declared. */
   readonly forget: () => void;
-  /** For a binding: declares its queue anew when that is gone. */
-  readonly queue?: RecordedQueue | undefined;
+  /** Says whether a refusal because something is missing (404) is to be left to the caller. */
+  readonly missing?: () => 'again' | 'later';
+}
+
+/** A step that the broker refused. */
+interface Refusal {
+  readonly step: Step;
+  readonly error: AmqpError;
 }
 
 /** What somebody outside is told of while everything is declared again. */
@@ -75,6 +81,8 @@ export interface TopologyListener {
 /** A lock that a lost connection held is gone after three heartbeats at the latest; and a little more. */
 const LOCK_SLACK = 5_000;
 const LOCK_WITHOUT_HEARTBEAT = 30_000;
+/** So often everything is declared while something is missing that was declared just before. */
+const ROUNDS = 5;
 
 export class TopologyRecord {
   readonly #isWanted: TopologyFilter;
@@ -165,74 +173,74 @@ export class TopologyRecord {
 
   // ── saying it again ───────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Declares everything on a new connection: exchanges, queues, bindings. */
+  /**
+   * Declares everything on a new connection: exchanges, queues, bindings. While the broker clears up after the lost connection
+   * it deletes its exclusive queues, and with their bindings what is auto-deleted, also what was found there a moment before.
+   * What is missing for a binding is therefore declared again, from the exchanges on.
+   */
   async declareAll(connection: Connection, signal: AbortSignal): Promise<void> {
     if (this.size === 0) return;
-    await this.#say(
-      connection,
-      [...this.#exchanges.values()].map((exchange) => this.#exchangeStep(exchange)),
-      signal,
-    );
-    await this.#say(
-      connection,
-      [...this.#queues.values()].map((queue) => this.#queueStep(queue)),
-      signal,
-    );
-    await this.#say(
-      connection,
-      [...this.#bindings.values()].map((binding) => this.#bindingStep(binding)),
-      signal,
-    );
+    const backoff = new Backoff();
+    const named = new Set<string>();
+    for (let round = 1; ; round += 1) {
+      const steps = [...this.#exchanges.values()].map((exchange) => this.#exchangeStep(exchange));
+      await this.#say(connection, steps, signal);
+      const queues = [...this.#queues.values()].map((queue) => this.#queueStep(queue, named));
+      await this.#say(connection, queues, signal);
+      const bindings = [...this.#bindings.values()].map((binding) => this.#bindingStep(binding));
+      const refusals = await this.#say(connection, bindings, signal);
+      if (refusals.length === 0) return;
+      if (round === ROUNDS) {
+        for (const refusal of refusals) this.#forget(refusal);
+        return;
+      }
+      await pause(backoff.next(), signal);
+      signal.throwIfAborted();
+    }
   }
 
-  /** Declares one queue and its bindings, because it is gone. */
+  /** Declares one queue with its bindings and their exchanges, because it is gone. */
   async declareQueue(connection: Connection, queue: string, signal: AbortSignal): Promise<void> {
     const recorded = this.#queues.get(this.current(queue));
     if (recorded === undefined) return;
-    await this.#say(connection, [this.#queueStep(recorded)], signal);
-    const bindings = [...this.#bindings.values()].filter((facts) => this.#queueOf(facts) === recorded);
-    await this.#say(
-      connection,
-      bindings.map((binding) => ({ ...this.#bindingStep(binding), queue: undefined })),
-      signal,
-    );
+    const bindings = (): BindingFacts[] =>
+      [...this.#bindings.values()].filter(({ kind, destination }) => kind === 'queue' && destination === recorded.name);
+    const sources = new Set(bindings().map(({ source }) => source));
+    const exchanges = [...this.#exchanges.values()].filter(({ name }) => sources.has(name));
+    const exchangeSteps = exchanges.map((exchange) => this.#exchangeStep(exchange));
+    await this.#say(connection, [...exchangeSteps, this.#queueStep(recorded, new Set())], signal);
+    const steps = bindings().map((binding) => this.#bindingStep(binding));
+    for (const refusal of await this.#say(connection, steps, signal)) this.#forget(refusal);
   }
 
   /**
    * Says the steps over a channel of their own, all of them at once: answers come in order, so that the first refusal is the
-   * first step that was not carried out, and those behind it are said again over the next channel.
+   * first step that was not carried out, and those behind it are said again over the next channel. Returns those that wait
+   * for something that is missing.
    */
-  async #say(connection: Connection, steps: readonly Step[], signal: AbortSignal): Promise<void> {
+  async #say(connection: Connection, steps: readonly Step[], signal: AbortSignal): Promise<Refusal[]> {
     const lock = new Lock(connection.heartbeat);
+    const later: Refusal[] = [];
     let left = steps;
     while (left.length > 0) {
       const channel = await connection.channel({ signal });
       const outcomes = await Promise.allSettled(left.map((step) => step.declare(channel)));
       await channel.close();
       const first = outcomes.findIndex(({ status }) => status === 'rejected');
-      if (first === -1) return;
+      if (first === -1) break;
       const [step, outcome] = [left[first] as Step, outcomes[first] as PromiseRejectedResult];
       const error: unknown = outcome.reason;
       if (!(error instanceof AmqpError) || error.replyCode === undefined || !connection.isOpen) throw error;
-      const isSaidAgain = await this.#refused(connection, step, error, lock, signal);
+      const missing = error.replyCode === 404 ? step.missing?.() : undefined;
+      const isSaidAgain = missing === 'again' || (error.replyCode === 405 && (await lock.waitsFor(signal)));
+      if (missing === 'later') later.push({ step, error });
+      else if (!isSaidAgain) this.#forget({ step, error });
       left = left.slice(isSaidAgain ? first : first + 1);
     }
+    return later;
   }
 
-  /** Deals with a refusal; says whether the step is worth saying again. */
-  async #refused(
-    connection: Connection,
-    step: Step,
-    error: AmqpError,
-    lock: Lock,
-    signal: AbortSignal,
-  ): Promise<boolean> {
-    if (error.replyCode === 405 && (await lock.waitsFor(signal))) return true;
-    if (error.replyCode === 404 && step.queue !== undefined && this.#queues.get(step.queue.name) === step.queue) {
-      // It vanished between its declaration and its binding, as exclusive and auto-deleted queues may.
-      await this.declareQueue(connection, step.queue.name, signal);
-      return false;
-    }
+  #forget({ step, error }: Refusal): void {
     step.forget();
     this.#listener.refused(
       new AmqpError(
@@ -241,7 +249,6 @@ export class TopologyRecord {
         { replyCode: error.replyCode, replyText: error.replyText, method: error.method, cause: error },
       ),
     );
-    return false;
   }
 
   #exchangeStep({ name, type, options }: RecordedExchange): Step {
@@ -254,16 +261,26 @@ export class TopologyRecord {
     };
   }
 
-  #queueStep(queue: RecordedQueue): Step {
-    const { name, isServerNamed, options } = queue;
+  /** @param named - the names that the broker has made up on this connection: asked for again, it would make up others */
+  #queueStep(queue: RecordedQueue, named: Set<string>): Step {
+    const { isServerNamed, options } = queue;
     return {
-      what: `queue ${quoted(name)}`,
+      what: `queue ${quoted(queue.name)}`,
       declare: async (channel) => {
-        const declared = await channel.queueDeclare(isServerNamed ? '' : name, options);
-        if (declared.queue !== name) this.#rename(queue, declared.queue);
+        if (named.has(queue.name)) {
+          await channel.queueDeclare(queue.name, { passive: true });
+          return;
+        }
+        const declared = await channel.queueDeclare(isServerNamed ? '' : queue.name, options);
+        if (isServerNamed) named.add(declared.queue);
+        if (declared.queue !== queue.name) this.#rename(queue, declared.queue);
       },
       forget: () => {
-        this.queueDeleted(name);
+        this.queueDeleted(queue.name);
+      },
+      missing: () => {
+        named.delete(queue.name);
+        return 'again';
       },
     };
   }
@@ -279,15 +296,11 @@ export class TopologyRecord {
       forget: () => {
         this.unbound(binding);
       },
-      queue: this.#queueOf(binding),
+      missing: () => 'later',
     };
   }
 
   // ── bookkeeping ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-  #queueOf({ kind, destination }: BindingFacts): RecordedQueue | undefined {
-    return kind === 'queue' ? this.#queues.get(destination) : undefined;
-  }
 
   #rename(queue: RecordedQueue, name: string): void {
     const before = queue.name;

@@ -15,7 +15,9 @@ import {
   type MethodName,
   type WritableArgs,
   METHODS,
+  ofType,
   writeMethod,
+  wrongField,
 } from './methods.js';
 import { type EchoingProperties, writeProperties } from './properties.js';
 import type { WireWriter } from './wire.js';
@@ -93,11 +95,14 @@ export function writePublishHead(
   properties: EchoingProperties,
   bodySize: number,
 ): number {
+  // Names come from configuration too, past the compiler.
+  if (typeof exchange !== 'string') throw wrongField('basic.publish', 'exchange', 'a string', ofType(exchange));
+  if (!isText(routingKey)) throw wrongField('basic.publish', 'routingKey', 'a string', ofType(routingKey));
+  if (typeof mandatory !== 'boolean') {
+    throw wrongField('basic.publish', 'mandatory', 'true or false', ofType(mandatory));
+  }
   const before = writer.length;
   try {
-    // What is past the compiler is left to the table, which says what is wrong with it.
-    if (typeof exchange !== 'string' || !isText(routingKey) || typeof mandatory !== 'boolean')
-      writeMethod(writer, 'basic.publish', { exchange, routingKey, mandatory, immediate: false });
     writer.octet(FRAME_METHOD);
     writer.short(channel);
     writer.long(0);

@@ -411,11 +411,13 @@ function writeField(
   }
 }
 
-function wrongField(method: string, name: string, wanted: string, given: string): AmqpError {
+/** The error for a value that a field cannot hold. */
+export function wrongField(method: string, name: string, wanted: string, given: string): AmqpError {
   return new AmqpError('INVALID_ARGUMENT', `${name} of ${method} has to be ${wanted}; it is ${given}.`, { method });
 }
 
-function ofType(value: unknown): string {
+/** What a value is, for an error that must not show it. */
+export function ofType(value: unknown): string {
   return Array.isArray(value) ? 'an array' : `of type ${typeof value}`;
 }
 

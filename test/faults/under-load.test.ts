@@ -8,6 +8,7 @@ import { once } from 'node:events';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
+import { connect } from '../../lib/client/connection.js';
 import { AmqpPublisher } from '../../lib/messaging/publisher.js';
 import { findRabbitMq } from '../support/rabbitmq-install.mjs';
 import { RabbitMqServer } from '../support/rabbitmq-server.mjs';
@@ -189,6 +190,10 @@ faultTest(
 faultTest(
   'no confirmed message is lost and none comes out of order when the broker is killed and started again',
   async () => {
+    // RabbitMQ writes what is declared to disk a few seconds later; an orderly end does so at once.
+    await using connection = await connect(server.url);
+    await (await connection.channel()).queueDeclare('under load: killed');
+    await server.restart();
     await underLoad('killed', async ({ confirmed, losses }) => {
       await confirmed.reaches('the confirms before the kill', TOTAL / 3);
       await server.kill();
