@@ -236,11 +236,12 @@ export class Republisher {
     const channel = this.#channel;
     if (channel === undefined) return;
     while (this.#waiting !== undefined && this.#hasRoom(this.#waiting)) {
-      if (channel.isBlocked) return;
+      // An ended channel first: of a blocked connection it would not hear when that is over.
       if (!channel.isOpen) {
         this.#open();
         return;
       }
+      if (channel.isBlocked) return;
       const entry = this.#waiting;
       this.#waiting = entry.after;
       if (!entry.isInFlight) this.#send(entry, channel);
