@@ -214,11 +214,16 @@ class ModelLine {
     this.#write(bytes);
   }
 
+  /** It takes no publishes until `unblock()`. */
+  isBlocked = false;
+
   block(): void {
+    this.isBlocked = true;
     this.#write(frameOf(0, 'connection.blocked', { reason: 'low on memory' }));
   }
 
   unblock(): void {
+    this.isBlocked = false;
     this.#write(frameOf(0, 'connection.unblocked', {}));
   }
 

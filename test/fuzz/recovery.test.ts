@@ -79,7 +79,7 @@ function healModel(broker: ModelBroker, random: Random): void {
   for (const line of broker.lines) {
     if (line.isPoisoned) {
       line.drop(true);
-    } else if (!line.isStalled) {
+    } else if (!line.isStalled && !line.isBlocked) {
       continue;
     } else if (random.chance(2)) {
       line.unblock();
