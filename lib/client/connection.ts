@@ -136,7 +136,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     this.#socket = socket;
     this.#options = options;
     this.#metrics = metrics;
-    this.#outbox = new Outbox(socket, metrics);
+    this.#outbox = new Outbox(socket, metrics, options.dial === undefined);
     this.#handshake = new MethodQueue();
     this.#control = new CommandAssembler((method) => {
       this.#controlMethod(method);

@@ -20,6 +20,7 @@ import type { MethodArgs, MethodName } from '../protocol/methods.js';
 import type { EchoingProperties } from '../protocol/properties.js';
 import { WireWriter } from '../protocol/wire.js';
 import type { Metrics } from './metrics.js';
+import { Segments } from './segments.js';
 
 /** Bodies from this size on are not copied into the batch: past it a write of its own costs less than the copy. */
 const COPY_LIMIT = 16 * 1024;
@@ -38,7 +39,8 @@ export interface LateWriter {
 export class Outbox {
   readonly #socket: Writable;
   readonly #metrics: Metrics;
-  readonly #writer = new WireWriter();
+  readonly #segments: Segments | undefined;
+  readonly #writer: WireWriter;
   /** Finished pieces of the batch, before the writer's own. */
   #pieces: Uint8Array[] = [];
   #pieceBytes = 0;
@@ -52,9 +54,15 @@ export class Outbox {
   #drainWaiters: { resolve: () => void; reject: (error: unknown) => void }[] = [];
   #ended: unknown;
 
-  constructor(socket: Writable, metrics: Metrics) {
+  /**
+   * @param isSocket - the transport has done with bytes when none is left to write, as sockets have. What is only passed on in
+   * memory, the other end may still look at.
+   */
+  constructor(socket: Writable, metrics: Metrics, isSocket: boolean) {
     this.#socket = socket;
     this.#metrics = metrics;
+    this.#segments = isSocket ? new Segments() : undefined;
+    this.#writer = new WireWriter(undefined, this.#segments);
     socket.on('drain', () => {
       this.#announceDrained();
     });
@@ -166,15 +174,18 @@ export class Outbox {
     this.#metrics.bytesSent += this.#pieceBytes;
     this.#pieceBytes = 0;
     this.#wroteAt = performance.now();
+    const socket = this.#socket;
     if (pieces.length === 1) {
-      this.#socket.write(pieces[0]);
+      socket.write(pieces[0]);
     } else {
       // Corked writes leave together, as one writev.
-      this.#socket.cork();
-      for (const piece of pieces) this.#socket.write(piece);
-      this.#socket.uncork();
+      socket.cork();
+      for (const piece of pieces) socket.write(piece);
+      socket.uncork();
     }
-    this.#untaken = this.#socket.writableLength;
+    this.#untaken = socket.writableLength;
+    if (this.#untaken === 0) this.#segments?.allTaken();
+    this.#writer.freshen();
   }
 
   #writeLate(): void {
@@ -207,6 +218,8 @@ export class Outbox {
 
   #announceDrained(): void {
     this.#untaken = 0;
+    // Pieces of a segment that the writer has left may still wait for the end of the turn.
+    if (this.#pieces.length === 0) this.#segments?.allTaken();
     const waiters = this.#drainWaiters;
     this.#drainWaiters = [];
     for (const waiter of waiters) waiter.resolve();

@@ -5,14 +5,30 @@
 import { AmqpError, ProtocolError, printable } from '../errors.js';
 import type { SeenText } from './seen-text.js';
 
-const SEGMENT_SIZE = 64 * 1024;
+/** More than is gathered before it leaves, so that a batch seldom crosses from one segment to the next. */
+export const SEGMENT_SIZE = 80 * 1024;
+const ALMOST_FULL = 16 * 1024;
 const TWO_TO_THE_32 = 0x1_0000_0000;
 /** Strings up to this length are written in a loop. */
 const LOOPED = 64;
 
+/** Where a writer gets its segments from, and gives them when it is done with them. */
+export interface SegmentSource {
+  /** Memory that nobody reads any more. */
+  next(): Buffer;
+  /** What was taken of it may still be read; the writer will not write into it again. */
+  retired(segment: Buffer): void;
+}
+
+/** Segments of their own for every writer, left to the garbage collector. */
+const NEW_SEGMENTS: SegmentSource = {
+  next: () => Buffer.allocUnsafeSlow(SEGMENT_SIZE),
+  retired: () => undefined,
+};
+
 /**
  * An append-only writer over large segments of memory. `take()` hands out what was written since the last `take()`
- * without copying it; the bytes handed out are never written again.
+ * without copying it; the bytes handed out are not written again before the source gives out their segment anew.
  *
  * ```
  *   buffer  [ taken | taken | being written | free          ]
@@ -20,12 +36,15 @@ const LOOPED = 64;
  * ```
  */
 export class WireWriter {
+  readonly #segments: SegmentSource;
   #buffer: Buffer;
   #start = 0;
   #position = 0;
 
-  constructor(size = SEGMENT_SIZE) {
-    this.#buffer = Buffer.allocUnsafeSlow(size);
+  /** @param size - of the first segment, where it is not to be one of the source's */
+  constructor(size?: number, segments = NEW_SEGMENTS) {
+    this.#segments = segments;
+    this.#buffer = size === undefined ? segments.next() : Buffer.allocUnsafeSlow(size);
   }
 
   /** Bytes written and not yet taken. Pass it to `rewind` to undo what is written after this moment. */
@@ -42,6 +61,11 @@ export class WireWriter {
     const bytes = this.#buffer.subarray(this.#start, this.#position);
     this.#start = this.#position;
     return bytes;
+  }
+
+  /** Goes on in a new segment when this one is almost full and nothing in it awaits `take()`: then nothing has to be moved. */
+  freshen(): void {
+    if (this.#start === this.#position && this.#buffer.length - this.#position < ALMOST_FULL) this.#nextSegment(0);
   }
 
   octet(value: number): void {
@@ -193,13 +217,16 @@ export class WireWriter {
   }
 
   #nextSegment(size: number): void {
-    const unfinished = this.#buffer.subarray(this.#start, this.#position);
+    const full = this.#buffer;
+    const unfinished = full.subarray(this.#start, this.#position);
     // Twice the unfinished part, so that one huge frame written piece by piece is copied O(1) times a byte.
-    const segment = Buffer.allocUnsafeSlow(Math.max(SEGMENT_SIZE, unfinished.length * 2 + size));
+    const needed = unfinished.length * 2 + size;
+    const segment = needed > SEGMENT_SIZE ? Buffer.allocUnsafeSlow(needed) : this.#segments.next();
     segment.set(unfinished, 0);
     this.#buffer = segment;
     this.#start = 0;
     this.#position = unfinished.length;
+    this.#segments.retired(full);
   }
 }
 
