@@ -43,20 +43,45 @@ export function createHandler(
     undefined,
     AMQP_CONTEXT_TYPE,
   ) as (payload: unknown, delivery: Delivery) => Promise<unknown>;
-  return async (delivery) => await run(delivery.payload, delivery);
+  return (delivery) => run(delivery.payload, delivery);
 }
 
+/** A decorated parameter, as far as it decides whether its value can be had at once. */
+interface Param {
+  readonly index: number;
+  readonly pipes: readonly unknown[];
+  /** Nest 12 validates by it. */
+  readonly schema?: unknown;
+  readonly type: unknown;
+  readonly extractValue: (...args: unknown[]) => unknown;
+}
+
+type ApplyPipes = ((args: unknown[], ...params: unknown[]) => Promise<void> | void) | null;
+
 /**
- * The creator, with two of its ways changed. By itself it looks for the class among providers only, finds no module for a
- * controller, and then leaves out, without a word, every guard, interceptor and filter that is given as a class. And it
- * takes an Observable that completes without a value for a failure.
+ * The creator, with three of its ways changed. By itself it looks for the class among providers only, finds no module for a
+ * controller, and then leaves out, without a word, every guard, interceptor and filter that is given as a class. It takes an
+ * Observable that completes without a value for a failure. And it makes promises for every parameter, which is a third of
+ * what a delivery costs, also where no pipe waits for anything.
  */
 function adapted(creator: ExternalContextCreator, moduleKey: string): ExternalContextCreator {
   return Object.create(creator, {
     getContextModuleKey: { value: () => moduleKey },
     transformToResult: {
-      value: async (result: unknown) =>
-        isObservable(result) ? await lastValueFrom(result, { defaultValue: undefined }) : result,
+      value: (result: unknown) => (isObservable(result) ? lastValueFrom(result, { defaultValue: undefined }) : result),
+    },
+    createPipesFn: {
+      value: (pipes: never[], params: Param[]): ApplyPipes =>
+        pipes.length === 0 && params.length > 0 && params.every(isPlain)
+          ? (args, ...values) => {
+              for (const { index, extractValue } of params) args[index] = extractValue(...values);
+            }
+          : creator.createPipesFn(pipes, params as never[]),
     },
   }) as ExternalContextCreator;
+}
+
+/** True for a parameter of ours without pipes. Those of custom decorators may be promises. */
+function isPlain({ pipes, schema, type }: Param): boolean {
+  return pipes.length === 0 && schema === undefined && typeof type === 'number';
 }
