@@ -61,6 +61,8 @@ export interface ChannelLine {
   ): boolean;
   ack(channel: number, deliveryTag: number, multiple: boolean): void;
   isBlocked(): boolean;
+  /** Has the connection read nothing more; the function returned has it read on. */
+  pauseReading(): () => void;
   /** Has it say, at the end of this turn, what it holds back. */
   writeLate(late: LateWriter): void;
   drained(): Promise<void>;
@@ -451,6 +453,11 @@ export class ChannelCore implements Settler, LateWriter {
     }
     if (this.#deliveries.outstanding === 0) this.#tellSettled();
     return true;
+  }
+
+  /** @internal */
+  pauseReading(): () => void {
+    return this.#line.pauseReading();
   }
 
   /** basic.ack, basic.nack and basic.reject by tag, as the specification has them. */

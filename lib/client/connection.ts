@@ -125,6 +125,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   /** What came before the first frame was recognised. */
   #greeting: Buffer | undefined = Buffer.alloc(0);
   #readAt = performance.now();
+  /** How many have asked that nothing be read for now. */
+  #pauses = 0;
   #blocked: string | undefined;
   #closeAnswered: (() => void) | undefined;
 
@@ -340,6 +342,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       writeLate: (late) => {
         outbox.writeLate(late);
       },
+      pauseReading: () => this.#pauseReading(),
       isBlocked: () => this.#blocked !== undefined,
       drained: () => outbox.drained(),
       release: (channel) => {
@@ -365,7 +368,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   }
 
   #heartbeatLine(): HeartbeatLine {
-    const readAt = (): number => this.#readAt;
+    // What nobody reads proves nothing about the peer.
+    const readAt = (): number => (this.#pauses > 0 ? performance.now() : this.#readAt);
     const wroteAt = (): number => this.#outbox.wroteAt;
     return {
       get readAt() {
@@ -384,6 +388,21 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   }
 
   // ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Stops reading until each that asked for it has called the function that it got. */
+  #pauseReading(): () => void {
+    let isPaused = true;
+    this.#pauses += 1;
+    this.#socket.pause();
+    return () => {
+      if (!isPaused) return;
+      isPaused = false;
+      this.#pauses -= 1;
+      if (this.#pauses > 0) return;
+      this.#readAt = performance.now();
+      this.#socket.resume();
+    };
+  }
 
   /** The one place where bytes from the peer enter, and where whatever they break is caught. */
   #data(chunk: Buffer): void {
@@ -464,6 +483,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       };
     });
     this.#sendClose(replyCode, replyText);
+    // The answer has to be read, whoever has asked to wait.
+    this.#socket.resume();
     for (const channel of this.#channels.values()) channel.connectionClosing();
     await answered;
     this.#end(

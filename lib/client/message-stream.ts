@@ -15,13 +15,20 @@ export interface MessageSource {
 
 type End = { readonly error: AmqpError | undefined };
 
+/** Bodies that may wait to be pulled, in bytes: above it the connection stops reading, below half of it it goes on. */
+const MOST_WAITING = 16 * 1024 * 1024;
+
 /**
  * Ends when its consumer is cancelled, rejects when the channel dies, and cancels when the loop is left. What was delivered
- * and not yet pulled goes back to the queue then. The prefetch of the consumer bounds what waits here.
+ * and not yet pulled goes back to the queue then. The prefetch of the consumer bounds what waits here; without one, 16 MiB of
+ * bodies do: then the whole connection reads nothing until the loop has caught up.
  */
 export class MessageStream implements AsyncIterableIterator<Message>, AsyncDisposable {
   readonly #source: MessageSource;
   readonly #waiting: Message[] = [];
+  #waitingBytes = 0;
+  /** Has the connection read again. */
+  #readOn: (() => void) | undefined;
   #started: Promise<void> | undefined;
   #stopped: Promise<void> | undefined;
   #end: End | undefined;
@@ -49,7 +56,11 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
     }
     for (;;) {
       const message = this.#waiting.shift();
-      if (message !== undefined) return { done: false, value: message };
+      if (message !== undefined) {
+        this.#waitingBytes -= message.size;
+        if (this.#waitingBytes < MOST_WAITING / 2) this.#readAgain();
+        return { done: false, value: message };
+      }
       if (this.#end !== undefined) {
         if (this.#end.error !== undefined) throw this.#end.error;
         return { done: true, value: undefined };
@@ -79,14 +90,21 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
   /** @internal */
   push(message: Message): void {
     // A message that crosses the cancel: somebody else shall have it.
-    if (this.#stopped !== undefined) message.nack();
-    else this.#waiting.push(message);
+    if (this.#stopped !== undefined) {
+      message.nack();
+      return;
+    }
+    this.#waiting.push(message);
+    this.#waitingBytes += message.size;
+    if (this.#waitingBytes > MOST_WAITING) this.#readOn ??= message.pauseReading();
     this.#wakeUp();
   }
 
   /** @internal Forgets what waits: its channel is gone, and the broker delivers it again. */
   drop(): void {
     this.#waiting.length = 0;
+    this.#waitingBytes = 0;
+    this.#readAgain();
   }
 
   /** @internal Ends with `ABORTED` when the signal fires, and cancels the consumer. */
@@ -109,6 +127,8 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
 
   async #stop(): Promise<void> {
     for (const message of this.#waiting.splice(0)) message.nack();
+    // Before the broker is asked for anything: its answer has to be read.
+    this.#readAgain();
     if (this.#started === undefined) return;
     try {
       await this.#started;
@@ -116,6 +136,11 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
     } catch {
       // It never started, or the channel is gone and the consumer with it.
     }
+  }
+
+  #readAgain(): void {
+    this.#readOn?.();
+    this.#readOn = undefined;
   }
 
   #wakeUp(): void {

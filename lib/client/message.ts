@@ -7,6 +7,8 @@ import type { BasicProperties } from '../protocol/properties.js';
 export interface Settler {
   /** Says whether the answer was sent. */
   settle(answer: Answer, deliveryTag: number): boolean;
+  /** Has the connection read nothing more; the function returned has it read on. */
+  pauseReading(): () => void;
 }
 
 /** Acknowledge, give back to the queue, or refuse for good (dead-letter, where the queue has a dead-letter exchange). */
@@ -67,6 +69,11 @@ export class Message {
     return this.#content.text;
   }
 
+  /** Bytes of the body. */
+  get size(): number {
+    return this.#content.size;
+  }
+
   /** Decoded when first read. Throws `UNDECODABLE` when the publisher wrote property bytes that make no sense. */
   get properties(): BasicProperties {
     return this.#content.properties;
@@ -75,6 +82,11 @@ export class Message {
   /** @internal A property as the bytes that came. Throws like `properties`, though not over headers that make no sense. */
   bytesOf(property: 'correlationId' | 'replyTo'): Buffer | undefined {
     return this.#content.bytesOf(property);
+  }
+
+  /** @internal Has the connection that it came over read nothing more, until the function returned is called. */
+  pauseReading(): () => void {
+    return this.#settler.pauseReading();
   }
 
   /** True once it was answered, or needs no answer because its consumer is `noAck`. */

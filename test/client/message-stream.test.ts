@@ -7,7 +7,7 @@ import type { Message } from '../../lib/client/message.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure } from '../support/client.js';
 import { Scratch } from '../support/scratch.js';
-import { within } from '../support/waits.js';
+import { eventually, within } from '../support/waits.js';
 
 let scratch: Scratch;
 let connection: Connection;
@@ -52,6 +52,36 @@ describe('a loop over a queue', () => {
     await scratch.hasConsumers(queue, 0);
     // What was delivered and not handed out is back, and the channel goes on.
     expect((await channel.basicGet(queue, { noAck: true }))?.message.body.toString()).toBe('c');
+  });
+
+  test('that is slow and has no prefetch stops the connection from reading, and goes on where it stopped', async () => {
+    const queue = await scratch.queue();
+    const [count, mebibyte] = [64, Buffer.alloc(1024 * 1024)];
+    for (let number = 0; number < count; number += 1) await scratch.send(queue, mebibyte);
+    const stream = channel.consume(queue, { noAck: true, prefetch: 0 });
+    await next(stream);
+    await scratch.hasMessages(queue, 0);
+    const { metrics } = connection;
+    await eventually('more than the bound', () =>
+      Promise.resolve(metrics.bytesReceived > 16 * mebibyte.length ? true : undefined),
+    );
+    // The broker has sent everything: time enough for it to arrive, were it read.
+    for (let look = 0; look < 20; look += 1) await scratch.state(queue);
+    expect(metrics.bytesReceived).toBeLessThan(20 * mebibyte.length);
+    for (let number = 1; number < count; number += 1) expect((await next(stream)).size).toBe(mebibyte.length);
+    expect(metrics.bytesReceived).toBeGreaterThan(count * mebibyte.length);
+    await stream.return();
+  });
+
+  test('that is slow does not hold up close()', async () => {
+    const queue = await scratch.queue();
+    for (let number = 0; number < 30; number += 1) await scratch.send(queue, Buffer.alloc(1024 * 1024));
+    await next(channel.consume(queue, { noAck: true, prefetch: 0 }));
+    await eventually('more than the bound', () =>
+      Promise.resolve(connection.metrics.bytesReceived > 16 * 1024 * 1024 ? true : undefined),
+    );
+    await connection.close();
+    expect(connection.endError).toBeUndefined();
   });
 
   test('holds no more than its prefetch', async () => {
