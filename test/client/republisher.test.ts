@@ -1,5 +1,6 @@
 /** Publishes of a handle across lost connections: sent again in order, bounded, or rejected with what is known. */
 import { describe, expect, test } from '@jest/globals';
+import { once } from 'node:events';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
@@ -16,6 +17,7 @@ function onPeers(options?: RepublishOptions) {
   const peers = new Inbox<ScriptedPeer>();
   const amqp = new AmqpConnection('amqp://broker', {
     recovery: { initialDelay: 1 },
+    closeTimeout: 0,
     dial: () => {
       const peer = new ScriptedPeer();
       peers.push(peer);
@@ -217,4 +219,73 @@ test('no confirmed message is lost and none is out of order over many lost conne
     if (seen.size === total) break;
   }
   await amqp.close();
+});
+
+describe('what is published beyond a bound', () => {
+  /** A handle with an open channel. */
+  async function opened(options: RepublishOptions) {
+    const { amqp, channel, nextPeer } = onPeers(options);
+    const peer = await nextPeer();
+    const opening = channel.opened();
+    const number = await openConfirmChannel(peer);
+    await opening;
+    return { amqp, channel, nextPeer, peer, number };
+  }
+
+  /** Nothing more was published than what the test has received: the next thing that the client says is this request. */
+  async function saysNothingMore(peer: ScriptedPeer, channel: AmqpChannel): Promise<void> {
+    const asked = channel.queuePurge('marker');
+    expect((await peer.answer('queue.purge-ok', { messageCount: 0 })).name).toBe('queue.purge');
+    await asked;
+  }
+
+  test.each<[what: string, RepublishOptions, sizes: number[], inFlight: number]>([
+    ['in number', { maxInFlight: 2 }, [1, 1, 1, 1], 2],
+    ['in bytes', { maxInFlightBytes: 100 }, [60, 40, 1, 60], 2],
+    ['as one message alone', { maxInFlightBytes: 100 }, [1000, 1, 1, 1], 1],
+  ])('of what is in flight (%s) waits for confirms, in order', async (_what, options, sizes, inFlight) => {
+    const { amqp, channel, peer, number } = await opened(options);
+    const sent = sizes.map((size, index) => String(index).repeat(size));
+    const published = sent.map((body) => channel.basicPublish('', 'q', body));
+    expect(await bodies(peer, inFlight)).toEqual(sent.slice(0, inFlight));
+    await saysNothingMore(peer, channel);
+    const rest = bodies(peer, sizes.length - inFlight);
+    for (let deliveryTag = 1; deliveryTag <= sizes.length; deliveryTag += 1) {
+      peer.send(number, 'basic.ack', { deliveryTag, multiple: false });
+      await published[deliveryTag - 1];
+    }
+    expect(await rest).toEqual(sent.slice(inFlight));
+    await amqp.close();
+  });
+
+  test('of a blocked broker waits within the buffer, beyond it is refused, and leaves when the broker takes it', async () => {
+    const { amqp, channel, nextPeer, peer } = await opened({ maxBuffered: 2 });
+    const blocked = once(await amqp.opened(), 'blocked');
+    peer.send(0, 'connection.blocked', { reason: 'low on memory' });
+    await blocked;
+    const published = ['a', 'b'].map((body) => channel.basicPublish('', 'q', body));
+    expect((await failure(channel.basicPublish('', 'q', 'c'))).code).toBe('PUBLISHER_BUFFER_FULL');
+    await saysNothingMore(peer, channel);
+    peer.send(0, 'connection.unblocked', {});
+    expect(await bodies(peer, 2)).toEqual(['a', 'b']);
+    // And so it does when the blocked connection is lost.
+    peer.send(0, 'connection.blocked', { reason: 'low on memory' });
+    peer.hangUp();
+    const second = await nextPeer();
+    const number = await openConfirmChannel(second);
+    expect(await bodies(second, 2)).toEqual(['a', 'b']);
+    second.send(number, 'basic.ack', { deliveryTag: 2, multiple: true });
+    await within('the confirms', Promise.all(published));
+    await amqp.close();
+  });
+
+  test('of time is given up, each at its own, also before it was sent', async () => {
+    const { amqp, channel, peer } = await opened({ maxInFlight: 1 });
+    const publish = (body: string, timeout: number): Promise<void> => channel.publish('', 'q', body, {}, { timeout });
+    const [late, waiting] = [failure(publish('a', 40)), failure(publish('b', 5))];
+    expect((await waiting).message).toContain('timeout of 5 ms. The message was not sent');
+    expect((await late).message).toContain('Whether the broker has the message is unknown');
+    expect(await bodies(peer, 1)).toEqual(['a']);
+    await amqp.close();
+  });
 });
