@@ -153,20 +153,24 @@ test('a large body is handed to the socket as it is', async () => {
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
-/** Runs before the one that counts. */
-const ROUNDS = 5;
+const ROUNDS = 8;
 
-/** Bytes of JavaScript heap that `work` takes a time, in `times` runs, when the compiler has seen it before. */
+/**
+ * Bytes of JavaScript heap that `work` takes a time, in `times` runs: the least of some rounds, the first of which the
+ * compiler has not seen before, and into any of which something else in the process may come.
+ */
 async function heapPer(times: number, work: (times: number) => void): Promise<number> {
+  let least = Infinity;
   for (let round = 0; round < ROUNDS; round += 1) {
+    collectGarbage();
+    const before = process.memoryUsage().heapUsed;
     work(times);
+    const used = (process.memoryUsage().heapUsed - before) / times;
+    // Less than nothing was used where a collection came in between.
+    if (used > 0) least = Math.min(least, used);
     await endOfTurn();
   }
-  collectGarbage();
-  const before = process.memoryUsage().heapUsed;
-  work(times);
-  // Collections within the run take away from it: the least that can be said is what is left, so that runs are short.
-  return (process.memoryUsage().heapUsed - before) / times;
+  return least;
 }
 
 test('a publish takes little heap, and so do its confirm and a delivery', async () => {
@@ -182,7 +186,7 @@ test('a publish takes little heap, and so do its confirm and a delivery', async 
   const confirmed = await heapPer(runs, (times) => {
     publishAll(times, channel);
   });
-  const rounds = Array.from({ length: ROUNDS + 1 }, (_, round) => deliveries(round * runs + 1, runs));
+  const rounds = Array.from({ length: ROUNDS }, (_, round) => deliveries(round * runs + 1, runs));
   const delivered = await heapPer(runs, () => {
     for (const chunk of rounds.shift() ?? []) transport.emit('data', chunk);
   });
