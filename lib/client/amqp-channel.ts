@@ -7,7 +7,6 @@ import type { FieldTable } from '../protocol/field-table.js';
 import type { MethodName } from '../protocol/methods.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import type { ConfirmChannel } from './channel.js';
-import { notAnswered, requestAborted } from './channel-core.js';
 import type {
   ConsumeOptions,
   ConsumerCallbacks,
@@ -27,6 +26,7 @@ import { HandleConsumers } from './handle-consumers.js';
 import type { Message } from './message.js';
 import type { MessageStream } from './message-stream.js';
 import { Queue } from './queue.js';
+import { notAnswered, requestAborted } from './request-bounds.js';
 import { type PublishBounds, type RepublishOptions, Republisher } from './republisher.js';
 import { ended, orLate, orAborted } from './wait.js';
 

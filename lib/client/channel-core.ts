@@ -11,7 +11,7 @@
 import { types } from 'node:util';
 import { AmqpError, factsOf, printable } from '../errors.js';
 import { CommandAssembler } from '../protocol/command.js';
-import type { Content, ContentMemory } from '../protocol/content.js';
+import type { Content } from '../protocol/content.js';
 import {
   type Method,
   type MethodArgs,
@@ -22,61 +22,22 @@ import {
   methodName,
 } from '../protocol/methods.js';
 import type { BasicProperties, EchoingProperties } from '../protocol/properties.js';
+import type { ChannelLine, ChannelListener } from './channel-line.js';
 import type {
   CloseOptions,
   ConsumerCallbacks,
   NoWaitOptions,
   PublishOptions,
   RequestOptions,
-  ReturnedMessage,
 } from './channel-options.js';
-import { timerMilliseconds } from './duration.js';
 import { DeliveryLedger } from './delivery-ledger.js';
-import type { Metrics } from './metrics.js';
 import { type Answer, Message, type Settler } from './message.js';
 import type { LateWriter } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
+import { closeReason, shortText } from './reply-text.js';
+import { bounded, isEndedWait } from './request-bounds.js';
 import { PublisherConfirms, type UnconfirmedPublish } from './publisher-confirms.js';
-import { orLate, within } from './wait.js';
-
-/** What a channel needs of its connection. */
-export interface ChannelLine {
-  readonly metrics: Metrics;
-  /** Where the contents of all channels go that are kept. */
-  readonly memory: ContentMemory;
-  readonly maxMessageSize: number;
-  /** Longest wait for close-ok, in milliseconds. */
-  readonly closeTimeout: number;
-  /** Longest wait for other answers, in milliseconds. */
-  readonly requestTimeout: number;
-  send<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
-  /** Publishes; says whether to keep writing. */
-  publish(
-    channel: number,
-    exchange: string,
-    routingKey: string | Uint8Array,
-    mandatory: boolean,
-    properties: EchoingProperties,
-    body: string | Uint8Array,
-  ): boolean;
-  ack(channel: number, deliveryTag: number, multiple: boolean): void;
-  isBlocked(): boolean;
-  /** Has the connection read nothing more; the function returned has it read on. */
-  pauseReading(): () => void;
-  /** Has it say, at the end of this turn, what it holds back. */
-  writeLate(late: LateWriter): void;
-  drained(): Promise<void>;
-  /** Both sides have said goodbye: the number is free. */
-  release(channel: number): void;
-  /** User code threw where nobody can catch it. */
-  callbackFailed(error: unknown): void;
-}
-
-/** Who is told of what nobody asked for. */
-export interface ChannelListener {
-  closed(error: AmqpError | undefined): void;
-  returned(message: ReturnedMessage): void;
-}
+import { within } from './wait.js';
 
 /** Options of a publish that echoes properties of another message. */
 type EchoingOptions = EchoingProperties & Pick<PublishOptions, 'mandatory' | 'immediate'>;
@@ -217,24 +178,9 @@ export class ChannelCore implements Settler, LateWriter {
     return undefined;
   }
 
-  /**
-   * An answer within its bounds. Answers come in order, so a request whose wait was ended keeps its place in the line: its
-   * late answer finds it there, and not the request behind it.
-   */
+  /** An answer within its bounds, see `bounded`. */
   async #within<T>(name: MethodName, options: RequestOptions | undefined, ask: () => Promise<T>): Promise<T> {
-    const { timeout, signal } = options ?? {};
-    const limit = timeout === undefined ? this.#line.requestTimeout : timerMilliseconds(timeout, 'timeout');
-    if (hasFired(signal)) throw requestAborted(name, 'It was not sent.', signal?.reason);
-    try {
-      return await orLate(ask(), limit, () => notAnswered(name, limit), signal);
-    } catch (error) {
-      if (hasFired(signal) && error === signal?.reason) {
-        throw requestAborted(name, 'The broker may carry it out all the same.', error);
-      }
-      // The error was made where the bytes came in; the stack that helps is the caller's.
-      if (error instanceof AmqpError) Error.captureStackTrace(error);
-      throw error;
-    }
+    return await bounded(name, this.#line.requestTimeout, options, ask);
   }
 
   /** Sends a request; resolves to its answer, with a message where it carries one. */
@@ -684,56 +630,6 @@ function textOf(bytes: unknown): string {
 const COUNTED_AS = { ack: 'acknowledged', requeue: 'requeued', discard: 'rejected' } as const;
 
 const GIVE_BACK: ConsumerCallbacks = { onMessage: (message) => message.nack() };
-
-/** What to do about the reply codes that a user can do something about. */
-const CLOSE_ADVICE: Readonly<Record<number, string>> = {
-  403: 'Grant the user the permission, wait for the exclusive user to end, or use another name.',
-  404: 'Declare it first, or correct the name.',
-  405: 'Another connection holds it exclusively: wait for that to end, or use another name.',
-  406: 'See the reply text: it names what does not fit.',
-};
-
-/** The broker's reply as a sentence or two: `404 'NOT_FOUND - no queue …' (queue.bind). Declare it first, …`. */
-export function closeReason(replyCode: number, replyText: string, method: MethodName | undefined): string {
-  const advice = CLOSE_ADVICE[replyCode];
-  return (
-    `${replyCode} ${printable(replyText.replace(/\.$/, ''))}${method === undefined ? '' : ` (${method})`}.` +
-    (advice === undefined ? '' : ` ${advice}`)
-  );
-}
-
-/** A reply text that fits a short string: control characters escaped, cut at a character to at most 255 bytes of UTF-8. */
-export function shortText(text: string): string {
-  const bytes = Buffer.from(printable(text, 255));
-  if (bytes.length <= 255) return bytes.toString();
-  let end = 255;
-  // The bytes of a character after its first are 10xxxxxx.
-  while (((bytes[end] as number) & 0xc0) === 0x80) end -= 1;
-  return bytes.toString('utf8', 0, end);
-}
-
-export function notAnswered(name: MethodName, limit: number): AmqpError {
-  return new AmqpError(
-    'REQUEST_TIMEOUT',
-    `The broker did not answer ${name} within ${limit} ms. It may carry it out still; a blocked or overloaded broker takes ` +
-      'long. Wait longer (timeout, or requestTimeout of the connection), or close the channel.',
-    { method: name },
-  );
-}
-
-export function requestAborted(name: MethodName, fate: string, cause: unknown): AmqpError {
-  return new AmqpError('ABORTED', `The wait for the answer to ${name} was aborted. ${fate}`, { method: name, cause });
-}
-
-/** Looked at anew every time: the compiler takes `aborted` for what it was. */
-function hasFired(signal: AbortSignal | undefined): boolean {
-  return signal?.aborted === true;
-}
-
-/** True when the wait for an answer was given up, and the answer may still come. */
-function isEndedWait(error: unknown): boolean {
-  return error instanceof AmqpError && (error.code === 'REQUEST_TIMEOUT' || error.code === 'ABORTED');
-}
 
 /** The message id of a returned message; a message whose properties cannot be decoded has none. */
 function messageIdOf(content: Content): string | undefined {

@@ -18,7 +18,8 @@ import { FRAME_HEARTBEAT } from '../protocol/frame.js';
 import { FrameDecoder } from '../protocol/frame-decoder.js';
 import { type Method, type MethodArgs, methodName } from '../protocol/methods.js';
 import { Channel, type ConfirmChannel } from './channel.js';
-import { ChannelCore, type ChannelLine, closeReason, notAnswered, shortText } from './channel-core.js';
+import { ChannelCore } from './channel-core.js';
+import type { ChannelLine } from './channel-line.js';
 import { ChannelNumbers } from './channel-numbers.js';
 import type { CloseOptions, RequestOptions } from './channel-options.js';
 import {
@@ -43,7 +44,9 @@ import { tell, warnOf } from './listeners.js';
 import { type ConnectionMetrics, Metrics } from './metrics.js';
 import { Outbox } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
-import { orLate, orAborted } from './wait.js';
+import { closeReason, shortText } from './reply-text.js';
+import { bounded } from './request-bounds.js';
+import { orAborted } from './wait.js';
 
 interface ConnectionEvents {
   /** Ended; with the error, unless `close()` was called. Emitted once. */
@@ -267,19 +270,20 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   }
 
   /** Gives the broker a new password or token before the present one expires (https://www.rabbitmq.com/docs/oauth2). */
-  async updateSecret(newSecret: string, reason = ''): Promise<void> {
-    const { requestTimeout } = this.#options;
-    const answered = new Promise((resolve, reject) => {
-      this.#assertOpen('connection.update-secret');
-      const withdraw = this.#pending.add({ name: 'connection.update-secret', consumerTag: undefined, resolve, reject });
-      try {
-        this.#outbox.method(0, 'connection.update-secret', { newSecret, reason });
-      } catch (error) {
-        withdraw();
-        throw error;
-      }
+  async updateSecret(newSecret: string, reason = '', options?: RequestOptions): Promise<void> {
+    await bounded('connection.update-secret', this.#options.requestTimeout, options, () => {
+      return new Promise((resolve, reject) => {
+        this.#assertOpen('connection.update-secret');
+        const request = { name: 'connection.update-secret', consumerTag: undefined, resolve, reject } as const;
+        const withdraw = this.#pending.add(request);
+        try {
+          this.#outbox.method(0, 'connection.update-secret', { newSecret, reason });
+        } catch (error) {
+          withdraw();
+          throw error;
+        }
+      });
     });
-    await orLate(answered, requestTimeout, () => notAnswered('connection.update-secret', requestTimeout), undefined);
   }
 
   /** @internal */
