@@ -93,7 +93,7 @@ function compare({ operation, noAck = false, message }, counts, { total }, bodyS
 const EXCHANGE = 'bench';
 const PUBLISHED = 'bench.published';
 const REQUESTS = 'bench.rpc';
-const WARM_UP_SHARE = 5;
+const WARM_UP_SHARE = 2;
 const FILLED_AT_ONCE = 1_000;
 
 /**
