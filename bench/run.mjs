@@ -54,7 +54,7 @@ const isWhole =
   options.only === undefined && options.peers === undefined && !options.quick && options.server === 'both';
 const rounds = Number(options.rounds ?? (options.quick ? 1 : 3));
 const pace = options.quick
-  ? { warmUp: 100, warmUpCount: 10_000, measure: 250 }
+  ? { warmUp: 50, warmUpCount: 5_000, measure: 150 }
   : { warmUp: 200, warmUpCount: 30_000, measure: 500 };
 const scenarios = chosenScenarios();
 const peers = chosenPeers();
@@ -175,7 +175,7 @@ async function chosenServers() {
     throw new Error(`no server is called ${options.server}\n${USAGE}`);
   const chosen = options.server === 'rabbitmq' ? [] : [sink];
   if (options.server === 'sink') return chosen;
-  const broker = await rabbitmq();
+  const broker = await rabbitmq({ quick: options.quick });
   if (broker !== undefined) return [...chosen, broker];
   console.warn('There is no RabbitMQ: set AMQP_URL, or install rabbitmq-server. Its rows are left out.');
   return chosen;
