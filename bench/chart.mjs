@@ -12,22 +12,18 @@ import { figure } from './table.mjs';
 const RESULTS = fileURLToPath(new URL('./results/latest.json', import.meta.url));
 const CHART = fileURLToPath(new URL('./results/chart.svg', import.meta.url));
 
-/** What is drawn, in reading order. */
+/** What is drawn, two to a line. */
 const PANELS = [
-  'publish-100b',
-  'confirm-100b',
-  'consume-100b',
-  'consume-no-ack',
-  'publish-1k-rich',
-  'consume-1k-rich',
-  'rpc-100b',
-  'nest-publish',
-  'nest-consume',
+  ['publish-100b', 'consume-no-ack'],
+  ['confirm-100b', 'consume-100b'],
+  ['publish-1k-rich', 'consume-1k-rich'],
+  ['publish-1m', 'consume-1m'],
+  ['rpc-100b', 'rpc-awaited'],
+  ['nest-publish', 'nest-consume'],
 ];
 
 const WIDTH = 960;
 const MARGIN = 24;
-const COLUMNS = 2;
 const GAP = 40;
 const HEADER = 64;
 const LABEL = 178;
@@ -68,17 +64,20 @@ export function writeChart() {
 
 /** @param {import('./results.mjs').Results} results */
 function chart({ environment, rows }) {
-  const panelWidth = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS;
-  const bottoms = Array.from({ length: COLUMNS }, () => MARGIN + HEADER);
+  const panelWidth = (WIDTH - 2 * MARGIN - GAP) / 2;
   const parts = [];
-  for (const name of PANELS) {
-    const own = rows.filter(({ server, scenario }) => server === 'sink' && scenario === name);
-    if (own.length === 0) continue;
-    const column = bottoms.indexOf(Math.min(...bottoms));
-    parts.push(panel(name, own, MARGIN + column * (panelWidth + GAP), bottoms[column], panelWidth));
-    bottoms[column] += TITLE + own.length * ROW + PANEL_GAP;
+  let y = MARGIN + HEADER;
+  for (const line of PANELS) {
+    let longest = 0;
+    for (const [column, name] of line.entries()) {
+      const own = rows.filter(({ server, scenario }) => server === 'sink' && scenario === name);
+      if (own.length === 0) continue;
+      parts.push(panel(name, own, MARGIN + column * (panelWidth + GAP), y, panelWidth));
+      longest = Math.max(longest, own.length);
+    }
+    if (longest > 0) y += TITLE + longest * ROW + PANEL_GAP;
   }
-  const height = Math.max(...bottoms) + FOOTER;
+  const height = y + FOOTER;
   const { machine, node, rounds, date, versions } = environment;
   const made = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
   const half = Math.ceil(made.length / 2);

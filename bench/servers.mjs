@@ -1,6 +1,7 @@
 /** The two servers that are measured against: what a measurement needs there, and whether the work was really done. */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 import { findRabbitMq } from '../test/support/rabbitmq-install.mjs';
@@ -93,15 +94,20 @@ function compare({ operation, noAck = false, message }, counts, { total }, bodyS
 const EXCHANGE = 'bench';
 const PUBLISHED = 'bench.published';
 const REQUESTS = 'bench.rpc';
-const WARM_UP_SHARE = 5;
+const WARM_UP_SHARE = 2;
 const FILLED_AT_ONCE = 1_000;
+const SETTLE_ATTEMPTS = 50;
+const SETTLE_INTERVAL = 100;
+/** What a smoke run measures of a scenario's messages. */
+const QUICK_SHARE = 10;
 
 /**
  * The broker at AMQP_URL, else a private node; undefined where there is neither.
  *
+ * @param {{ quick: boolean }} options
  * @returns {Promise<Server | undefined>}
  */
-export async function rabbitmq() {
+export async function rabbitmq({ quick }) {
   const given = process.env['AMQP_URL'];
   if ((given === undefined || given === '') && findRabbitMq() === undefined) return undefined;
   const node = given === undefined || given === '' ? await RabbitMqServer.start() : undefined;
@@ -113,7 +119,7 @@ export async function rabbitmq() {
     name: 'rabbitmq',
     title: `RabbitMQ ${String(connection.serverProperties['version'])}`,
     offers: (scenario) => scenario.rabbitmq !== undefined,
-    stage: (scenario, peer) => stageOnRabbitMq(connection, url, scenario, peer),
+    stage: (scenario, peer) => stageOnRabbitMq(connection, url, scenario, peer, quick ? QUICK_SHARE : 1),
     async stop() {
       await connection.close();
       await node?.stop();
@@ -126,10 +132,11 @@ export async function rabbitmq() {
  * @param {string} url
  * @param {Scenario} scenario
  * @param {string} peer
+ * @param {number} share Of the scenario's messages one in so many.
  * @returns {Promise<Stage>}
  */
-async function stageOnRabbitMq(connection, url, scenario, peer) {
-  const measure = scenario.rabbitmq ?? 0;
+async function stageOnRabbitMq(connection, url, scenario, peer, share) {
+  const measure = Math.ceil((scenario.rabbitmq ?? 0) / share);
   const counts = { warmUp: Math.ceil(measure / WARM_UP_SHARE), measure };
   const channel = await connection.channel({ confirm: true });
   /** @type {import('node:child_process').ChildProcess | undefined} */
@@ -161,7 +168,7 @@ async function stageOnRabbitMq(connection, url, scenario, peer) {
       await once(responder, 'message');
       break;
     case 'boot':
-      for (let index = 0; index < measure; index += 1) queues.set(`bench.boot.${index}`, 0);
+      for (let index = 0; index < (scenario.channels ?? 1); index += 1) queues.set(`bench.boot.${index}`, 0);
       break;
   }
   return {
@@ -169,9 +176,8 @@ async function stageOnRabbitMq(connection, url, scenario, peer) {
     counts: scenario.operation === 'boot' ? undefined : counts,
     async verify() {
       for (const [queue, expected] of queues) {
-        // A queue that the client should have declared and has not is an error of its own here.
-        const { messageCount } = await channel.queueDeclare(queue, { passive: true });
-        if (messageCount !== expected) throw new Error(`${queue} holds ${messageCount} messages, and not ${expected}`);
+        const saw = await settledCount(channel, queue, expected);
+        if (saw !== expected) throw new Error(`${queue} holds ${saw} messages, and not ${expected}`);
       }
     },
     async close() {
@@ -187,6 +193,22 @@ async function stageOnRabbitMq(connection, url, scenario, peer) {
       await channel.close();
     },
   };
+}
+
+/**
+ * How many messages a queue holds. RabbitMQ tells that ahead of publishes that are still on their way into the queue. A queue
+ * that the client should have declared and has not is an error of its own.
+ *
+ * @param {import('nest-amqp/client').Channel} channel
+ * @param {string} queue
+ * @param {number} expected
+ */
+async function settledCount(channel, queue, expected) {
+  for (let left = SETTLE_ATTEMPTS; ; left -= 1) {
+    const { messageCount } = await channel.queueDeclare(queue, { passive: true });
+    if (messageCount === expected || left === 0) return messageCount;
+    await delay(SETTLE_INTERVAL);
+  }
 }
 
 /**

@@ -2,7 +2,6 @@
  * amqplib by its promise API. Without confirms as https://amqp-node.github.io/amqplib/channel_api.html#flowcontrol says: on
  * after `publish` returned false only when 'drain' was emitted. With confirms the callback of each publish settles a promise.
  */
-import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import amqplib from 'amqplib';
 
@@ -85,9 +84,10 @@ export const driver = {
       },
       { noAck: true },
     );
+    let requests = 0;
     const request = () =>
       new Promise((resolve) => {
-        const correlationId = randomUUID();
+        const correlationId = String(++requests);
         pending.set(correlationId, resolve);
         channel.publish(exchange, routingKey, body, { correlationId, replyTo: 'amq.rabbitmq.reply-to' });
       });

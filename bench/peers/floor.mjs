@@ -8,6 +8,7 @@ import { connect } from 'node:net';
 import { content, method, longString, shortString, table, u16, u32, u8 } from '../sink/wire.mjs';
 
 const FRAME_MAX = 131_072;
+const CHANNEL_MAX = 2_047;
 const BLOCK = 64 * 1024;
 /** A `basic.ack` frame, and where its delivery tag's low half is. */
 const ACK_SIZE = 21;
@@ -27,7 +28,7 @@ async function opened(url, more) {
     Buffer.from('AMQP\0\0\x09\x01', 'latin1'),
     method(0, 10, 11, table({}), shortString('PLAIN'), response, shortString('en_US')),
     Buffer.concat([
-      method(0, 10, 31, u16(0), u32(FRAME_MAX), u16(0)),
+      method(0, 10, 31, u16(CHANNEL_MAX), u32(FRAME_MAX), u16(0)),
       method(0, 10, 40, shortString('/'), shortString(''), u8(0)),
     ]),
     method(1, 20, 10, shortString('')),
@@ -56,8 +57,10 @@ function repeated(bytes, count) {
 
 /** @param {import('node:net').Socket} socket */
 async function closed(socket) {
-  socket.end(method(0, 10, 50, u16(200), shortString(''), u16(0), u16(0)));
-  await once(socket, 'close');
+  const answered = once(socket, 'data');
+  socket.write(method(0, 10, 50, u16(200), shortString(''), u16(0), u16(0)));
+  await answered;
+  socket.destroy();
 }
 
 /** @type {import('./driver.js').Driver} */
@@ -94,9 +97,13 @@ export const driver = {
       if (room > 0) socket.write(block.subarray(0, room * message.length));
       published += Math.max(room, 0);
     };
+    let read = 0;
     socket.on('data', (/** @type {Buffer} */ chunk) => {
-      // The newest acknowledgement is enough: they are multiple.
-      confirmed = chunk.readUInt32BE(chunk.length - ACK_SIZE + ACK_TAG);
+      // The newest acknowledgement that is whole is enough: they come in order, or are multiple.
+      const end = chunk.length - ((read + chunk.length) % ACK_SIZE);
+      read += chunk.length;
+      if (end < ACK_SIZE) return;
+      confirmed = chunk.readUInt32BE(end - ACK_SIZE + ACK_TAG);
       if (confirmed === goal) finish();
       else send();
     });

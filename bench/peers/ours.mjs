@@ -1,5 +1,4 @@
 /** nest-amqp/client: a `Connection` and its channels. */
-import { randomUUID } from 'node:crypto';
 import { connect } from 'nest-amqp/client';
 
 import { inFlight, times } from '../meter.mjs';
@@ -78,9 +77,10 @@ export const driver = {
       },
       { noAck: true },
     );
+    let requests = 0;
     const request = () =>
       new Promise((resolve) => {
-        const correlationId = randomUUID();
+        const correlationId = String(++requests);
         pending.set(correlationId, resolve);
         channel.basicPublish(exchange, routingKey, body, { correlationId, replyTo: 'amq.rabbitmq.reply-to' });
       });
