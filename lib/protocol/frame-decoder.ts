@@ -13,13 +13,19 @@ import {
   FRAME_OVERHEAD,
 } from './frame.js';
 
-/** Where whole frames go. The payload is `buffer[start, end)`: a view, valid during the call. */
+/**
+ * Where whole frames go. The payload is `buffer[start, end)`: a view, valid during the call. Of a large body frame it may be a
+ * part, and the other parts follow: a body is its bytes, however they are cut.
+ */
 export type FrameReceiver = (type: number, channel: number, buffer: Buffer, start: number, end: number) => void;
 
 /** What a decoder accepts where the peers agreed on no limit (frame_max 0). */
 export const UNNEGOTIATED_FRAME_LIMIT = 16 * 1024 * 1024;
 /** What a decoder accepts before the peers have agreed: RabbitMQ's default frame_max. */
 export const INITIAL_FRAME_LIMIT = 131_072;
+
+/** Body frames from this size on are handed on as they come: putting each together first would copy the whole body once more. */
+const STREAMED = 4096;
 
 export class FrameDecoder {
   readonly #receive: FrameReceiver;
@@ -28,6 +34,11 @@ export class FrameDecoder {
   /** The bytes of a frame that has not come whole, in order. */
   #parts: Buffer[] = [];
   #have = 0;
+  /** Of a body frame that is handed on as it comes: its channel, and how many bytes of its payload are still to come. */
+  #bodyChannel = 0;
+  #bodyLeft = 0;
+  /** The last byte of that payload, kept until the frame-end octet has proven that it is the last. */
+  #lastByte: Buffer | undefined;
 
   constructor(receive: FrameReceiver) {
     this.#receive = receive;
@@ -46,17 +57,47 @@ export class FrameDecoder {
   /** Takes a chunk and hands on the frames that it completes. Throws `ProtocolError`; after that the decoder is of no use. */
   push(chunk: Buffer): void {
     let offset = 0;
-    if (this.#have > 0) {
+    if (chunk.length === 0) return;
+    if (this.#bodyLeft > 0) {
+      offset = this.#body(chunk, 0);
+      if (offset < 0) return;
+    } else if (this.#have > 0) {
       offset = this.#complete(chunk);
       if (offset < 0) return;
     }
     while (chunk.length - offset >= FRAME_HEAD_SIZE) {
       const size = this.#frameSize(chunk, offset);
-      if (chunk.length - offset < size) break;
+      if (chunk.length - offset < size) {
+        if (chunk[offset] !== FRAME_BODY || size < STREAMED) break;
+        this.#bodyChannel = ((chunk[offset + 1] as number) << 8) | (chunk[offset + 2] as number);
+        this.#bodyLeft = size - FRAME_OVERHEAD;
+        if (chunk.length > offset + FRAME_HEAD_SIZE) this.#body(chunk, offset + FRAME_HEAD_SIZE);
+        return;
+      }
       this.#emit(chunk, offset, size);
       offset += size;
     }
     if (offset < chunk.length) this.#keep(chunk.subarray(offset));
+  }
+
+  /** Hands on what the chunk has of a body frame; returns where the next frame begins, or -1 when more is needed. */
+  #body(chunk: Buffer, offset: number): number {
+    const last = this.#lastByte;
+    const end = offset + (last === undefined ? this.#bodyLeft : 0);
+    if (end < chunk.length) {
+      checkEnd(chunk, end);
+      this.#bodyLeft = 0;
+      this.#lastByte = undefined;
+      if (last === undefined) this.#receive(FRAME_BODY, this.#bodyChannel, chunk, offset, end);
+      else this.#receive(FRAME_BODY, this.#bodyChannel, last, 0, 1);
+      return end + 1;
+    }
+    // All of the payload and not the end: its last byte waits.
+    if (end === chunk.length) this.#lastByte = Buffer.from(chunk.subarray(end - 1));
+    const known = end === chunk.length ? end - 1 : chunk.length;
+    this.#bodyLeft -= known - offset;
+    if (known > offset) this.#receive(FRAME_BODY, this.#bodyChannel, chunk, offset, known);
+    return -1;
   }
 
   /** Completes the frame that was cut; returns where the next one begins in `chunk`, or -1 when more is needed. */
@@ -107,10 +148,7 @@ export class FrameDecoder {
 
   #emit(buffer: Buffer, offset: number, size: number): void {
     const end = offset + size - 1;
-    // Specification, section 4.2.3: the frame-end octet must be 0xCE; anything else means that the stream is out of step.
-    if (buffer[end] !== FRAME_END) {
-      throw new ProtocolError(501, 'The peer sent a frame that does not end with 0xCE: the stream is out of step.');
-    }
+    checkEnd(buffer, end);
     this.#receive(
       buffer[offset] as number,
       ((buffer[offset + 1] as number) << 8) | (buffer[offset + 2] as number),
@@ -118,5 +156,12 @@ export class FrameDecoder {
       offset + FRAME_HEAD_SIZE,
       end,
     );
+  }
+}
+
+/** Specification, section 4.2.3: the frame-end octet must be 0xCE; anything else means that the stream is out of step. */
+function checkEnd(buffer: Buffer, end: number): void {
+  if (buffer[end] !== FRAME_END) {
+    throw new ProtocolError(501, 'The peer sent a frame that does not end with 0xCE: the stream is out of step.');
   }
 }

@@ -249,7 +249,8 @@ describe('the limit', () => {
     decoder.limit(0, 0);
     const large = frameOfSize(BODY, MIB);
     for (let at = 0; at < large.length; at += 65_536) decoder.push(large.subarray(at, at + 65_536));
-    expect(frames.map(({ payload }) => payload.length)).toEqual([MIB - 8]);
+    expect(Buffer.concat(frames.map(({ payload }) => payload))).toHaveLength(MIB - 8);
+    expect(frames.map(({ type, channel }) => [type, channel])).toEqual(frames.map(() => [BODY, 1]));
   });
 
   test('a frame of exactly the limit is read whole', () => {
@@ -278,5 +279,38 @@ describe('the limit', () => {
     const decoders = Array.from({ length: 10 }, () => limited(0, 0));
     for (const decoder of decoders) announce(decoder, BODY, 16 * MIB);
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(MIB);
+  });
+});
+
+describe('a large body frame', () => {
+  const payload = Buffer.from(Array.from({ length: 5_000 }, (_, index) => index % 251));
+  const heartbeat = Buffer.from(goldenHeartbeat);
+  const stream = Buffer.concat([heartbeat, frame({ type: BODY, channel: 258, payload }), heartbeat]);
+
+  test('is handed on as it comes, whole in the end, wherever it is cut', () => {
+    for (let cut = 0; cut <= stream.length; cut += 1) {
+      for (const next of [1, 2, 700, 5_000]) {
+        const chunks = [stream.subarray(0, cut), stream.subarray(cut, cut + next), stream.subarray(cut + next)];
+        const frames = framesOf(...chunks);
+        const body = frames.slice(1, -1);
+        expect([frames[0]?.type, frames.at(-1)?.type]).toEqual([8, 8]);
+        expect(body.every(({ type, channel }) => type === BODY && channel === 258)).toBe(true);
+        expect(Buffer.concat(body.map((part) => part.payload)).equals(payload)).toBe(true);
+      }
+    }
+  });
+
+  test('does not end before its end octet has come, and is refused when that is another', () => {
+    const whole = frame({ type: BODY, channel: 1, payload });
+    for (const before of [0, 1, 2]) {
+      const { decoder, frames } = decoding();
+      const cut = whole.length - 1 - before;
+      decoder.push(whole.subarray(0, cut));
+      expect(frames.reduce((sum, part) => sum + part.payload.length, 0)).toBeLessThan(payload.length);
+      const wrong = Buffer.from(whole.subarray(cut));
+      wrong[wrong.length - 1] = 0;
+      expect(() => decoder.push(wrong)).toThrow('0xCE');
+      expect(frames.reduce((sum, part) => sum + part.payload.length, 0)).toBeLessThan(payload.length);
+    }
   });
 });
