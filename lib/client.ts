@@ -10,6 +10,7 @@ export { AmqpRequester, type RequesterOptions, type RequestMessageOptions } from
 export type { BackoffOptions } from './client/backoff.js';
 export { Channel, type ConfirmChannel } from './client/channel.js';
 export type {
+  ChannelEvents,
   CloseOptions,
   ConsumeOptions,
   ConsumerCallbacks,
@@ -25,7 +26,7 @@ export type {
   ReturnedMessage,
   StreamOptions,
 } from './client/channel-options.js';
-export { type ConnectOptions, Connection, connect } from './client/connection.js';
+export { type ConnectOptions, Connection, type ConnectionEvents, connect } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
 export type { CredentialsProvider, Mechanism, SaslMechanism, UserCredentials } from './client/credentials.js';
 export type { HostLookup, TlsOptions } from './client/dial.js';

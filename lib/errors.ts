@@ -30,7 +30,7 @@
  * | `UNROUTABLE` | A mandatory message reached no queue. |
  * | `PUBLISH_NACKED` | The broker refused to take charge of a message. |
  * | `PUBLISH_REFUSED` | The broker refused the exchange that a message was published to: it does not exist, or is not open to this user. |
- * | `PUBLISHER_BUFFER_FULL` | There is no connection, and as many publishes wait for one as may. |
+ * | `PUBLISHER_BUFFER_FULL` | There is no connection, or the broker blocks it, and as many publishes wait as may. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
  * | `REPLY_TIMEOUT` | A request was not replied to in time. |
  * | `REPLY_LOST` | The channel to which the reply to a request would have come has ended. |
@@ -183,14 +183,15 @@ export class PublishRefusedError extends AmqpError {
   }
 }
 
-/** There is no connection, and as many publishes wait for one as may. The message was not sent. */
+/** There is no connection, or the broker blocks it, and as many publishes wait as may. The message was not sent. */
 export class PublisherBufferFullError extends AmqpError {
   override readonly name = 'PublisherBufferFullError';
 
   constructor(count: number, bytes: number) {
     super(
       'PUBLISHER_BUFFER_FULL',
-      `The message was not sent: there is no connection, and ${count} messages of ${bytes} bytes wait for one already. ` +
+      `The message was not sent: there is no connection, or the broker blocks it, and ${count} messages of ${bytes} bytes wait ` +
+        'already. ' +
         'Publish it again later, or let more of them wait (maxBuffered, maxBufferedBytes).',
     );
   }

@@ -28,7 +28,10 @@ import type { MessageStream } from './message-stream.js';
 import { Queue } from './queue.js';
 import { notAnswered, requestAborted } from './request-bounds.js';
 import { type PublishBounds, type RepublishOptions, Republisher } from './republisher.js';
-import { ended, orLate, orAborted } from './wait.js';
+import { ended, orAborted, orLate, unblocked, within } from './wait.js';
+
+/** Longest wait for the confirms of what was published before `close()`, in milliseconds. */
+const FLUSH_TIMEOUT = 2_000;
 
 /**
  * Everything that a channel can do, on whatever connection is open: while there is none, its methods wait for the next.
@@ -46,6 +49,7 @@ export class AmqpChannel implements AsyncDisposable {
   readonly #connection: AmqpConnection;
   #current: Promise<ConfirmChannel> | undefined;
   #prefetch: number | undefined;
+  #closing: Promise<void> | undefined;
   readonly #consumers: HandleConsumers;
   readonly #life = new AbortController();
   readonly #publishes: Republisher;
@@ -254,11 +258,30 @@ export class AmqpChannel implements AsyncDisposable {
     await (await this.opened()).reply(message, body, options);
   }
 
+  /** @internal */
+  isConnected(): boolean {
+    const { status } = this.#connection;
+    return status.state === 'open' && status.connection.isOpen && status.connection.blockedReason === undefined;
+  }
+
+  /** @internal */
+  isBusy(busy: boolean): void {
+    if (busy) this.#connection.busy.add(this.#publishes);
+    else this.#connection.busy.delete(this.#publishes);
+  }
+
   // ── life ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Closes for good, consumers and all; what they have not answered goes back to the queue. The connection stays. */
+  /**
+   * Closes for good, consumers and all; what they have not answered goes back to the queue. The connection stays. What was
+   * published is awaited first, for up to two seconds while there is a connection that takes it; the rest rejects.
+   */
   async close(): Promise<void> {
-    if (this.#life.signal.aborted) return;
+    await (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    if (this.#publishes.isFlowing) await within(FLUSH_TIMEOUT, this.#publishes.settled());
     this.#life.abort(new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' }));
     await Promise.all([
       this.#current?.then((channel) => channel.close()).catch(() => undefined),
@@ -299,6 +322,8 @@ export class AmqpChannel implements AsyncDisposable {
     for (;;) {
       this.#life.signal.throwIfAborted();
       const connection = await this.#connection.opened(this.#life.signal);
+      // A broker that blocks reads nothing, channel.open included.
+      await unblocked(connection, this.#life.signal);
       try {
         const channel = await connection.channel({ confirm: true, signal: this.#life.signal });
         const onUnblocked = (): void => {

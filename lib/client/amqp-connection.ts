@@ -20,7 +20,7 @@ import { tell, warnOf } from './listeners.js';
 import { type ConnectionMetrics, Metrics } from './metrics.js';
 import { refuseUnknown } from './option-names.js';
 import { type TopologyFilter, TopologyRecord } from './topology-record.js';
-import { ended, orAborted, pause } from './wait.js';
+import { ended, orAborted, pause, within } from './wait.js';
 
 /** `ConnectionOptions`, and how to come back. */
 export interface AmqpConnectionOptions extends ConnectionOptions {
@@ -90,6 +90,8 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   readonly #backoff: Backoff;
   readonly #setups: ConnectionSetup[] = [];
   readonly #metrics = new Metrics();
+  /** @internal Those whose publishes await their confirms. */
+  readonly busy = new Set<{ readonly isFlowing: boolean; settled(): Promise<void> }>();
   /** @internal What the handles have declared. */
   readonly topology: TopologyRecord;
   readonly #life = new AbortController();
@@ -179,9 +181,18 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     }
   }
 
-  /** Closes for good: also while connecting, also while the broker blocks. Closing twice is no error. */
+  /**
+   * Closes for good: also while connecting, also while the broker blocks. What handles have published is awaited first, for up
+   * to `closeTimeout` while the broker takes it. Closing twice is no error.
+   */
   async close(): Promise<void> {
     const connection = this.#status.state === 'open' ? this.#status.connection : undefined;
+    const flowing = [...this.busy].filter((publishes) => publishes.isFlowing);
+    if (connection !== undefined && flowing.length > 0) {
+      const settled = Promise.all(flowing.map((publishes) => publishes.settled()));
+      // At the latest when the connection ends: what it leaves is for nobody.
+      await within(connection.closeTimeout, Promise.race([settled, ended(connection)]));
+    }
     this.#giveUp(new AmqpError('CONNECTION_CLOSED', 'The connection was closed with close().', { closedBy: 'client' }));
     await connection?.close();
     await this.#loop;

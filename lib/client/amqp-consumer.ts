@@ -14,6 +14,7 @@ import { Backoff } from './backoff.js';
 import type { Channel } from './channel.js';
 import type { ConsumeOptions } from './channel-options.js';
 import type { Connection } from './connection.js';
+import { quietly } from './listeners.js';
 import type { Message } from './message.js';
 import { ended, orAborted, pause, within } from './wait.js';
 
@@ -153,11 +154,11 @@ export class AmqpConsumer {
           waiting?.running();
           waiting = undefined;
         });
-        if (!this.#isStopped()) this.#owner.lost?.(why);
+        if (!this.#isStopped()) quietly(() => this.#owner.lost?.(why));
       } catch (error) {
         if (!this.#isStopped() && !this.#goesOn(error, waiting !== undefined)) {
           this.#state = 'stopped';
-          if (waiting === undefined) this.#owner.ended?.(error);
+          if (waiting === undefined) quietly(() => this.#owner.ended?.(error));
           else waiting.refused(error);
           return;
         }
@@ -176,7 +177,12 @@ export class AmqpConsumer {
 
   #goesOn(error: unknown, isFirst: boolean): boolean {
     if (this.#connection.status.state === 'closed') return false;
-    return isFirst ? isLoss(error) : this.#owner.failed?.(error) !== false;
+    if (isFirst) return isLoss(error);
+    let goesOn = true;
+    quietly(() => {
+      goesOn = this.#owner.failed?.(error) !== false;
+    });
+    return goesOn;
   }
 
   /** Consumes on a new channel until that ends; says why it ended. */
@@ -215,7 +221,7 @@ export class AmqpConsumer {
       this.#active = { channel, consumerTag };
       this.#state = 'running';
       this.#backoff.succeeded();
-      this.#owner.running?.();
+      quietly(() => this.#owner.running?.());
       running();
       const closed = ended(channel).then((error) => error?.message ?? 'its channel was closed.');
       return await Promise.race([closed, cancelled]);
@@ -227,7 +233,7 @@ export class AmqpConsumer {
 }
 
 /** True for the end of a connection, as against an answer that the next attempt would get again. */
-function isLoss(error: unknown): boolean {
+export function isLoss(error: unknown): boolean {
   return (
     error instanceof AmqpError &&
     (error.code === 'CONNECTION_LOST' || (error.code === 'CONNECTION_CLOSED' && error.method === undefined))

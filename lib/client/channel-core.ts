@@ -9,7 +9,7 @@
  * ```
  */
 import { types } from 'node:util';
-import { AmqpError, factsOf, printable } from '../errors.js';
+import { AmqpError, factsOf, printable, quoted } from '../errors.js';
 import { CommandAssembler } from '../protocol/command.js';
 import type { Content } from '../protocol/content.js';
 import {
@@ -20,6 +20,8 @@ import {
   type Reply,
   type RequestName,
   methodName,
+  ofType,
+  wrongField,
 } from '../protocol/methods.js';
 import type { BasicProperties, EchoingProperties } from '../protocol/properties.js';
 import type { ChannelLine, ChannelListener } from './channel-line.js';
@@ -88,8 +90,6 @@ export class ChannelCore implements Settler, LateWriter {
   #state: State = { name: 'open' };
   #closing: Promise<void> | undefined;
   readonly #deliveries = new DeliveryLedger();
-  /** What is acknowledged in a transaction has to be said in order. */
-  #isTransactional = false;
   #onSettled: (() => void)[] = [];
 
   constructor(number: number, line: ChannelLine) {
@@ -183,12 +183,25 @@ export class ChannelCore implements Settler, LateWriter {
     return await bounded(name, this.#line.requestTimeout, options, ask);
   }
 
-  /** Sends a request; resolves to its answer, with a message where it carries one. */
-  call<N extends RequestName>(name: N, args: MethodArgs<N>, consumerTag?: string): Promise<Answered<N>> {
+  /**
+   * Sends a request; resolves to its answer, with a message where it carries one. `noted` is called with it at once, before
+   * what follows it in the same chunk.
+   */
+  call<N extends RequestName>(
+    name: N,
+    args: MethodArgs<N>,
+    consumerTag?: string,
+    noted?: (answer: Answered<N>) => void,
+  ): Promise<Answered<N>> {
     return new Promise((resolve, reject) => {
       this.#assertOpen(name);
+      refuseUnnamed(name, args);
+      const answered = (answer: Answered<N>): void => {
+        noted?.(answer);
+        resolve(answer);
+      };
       // Before the bytes that may be answered at once.
-      const withdraw = this.#pending.add({ name, consumerTag, resolve, reject });
+      const withdraw = this.#pending.add({ name, consumerTag, resolve: answered, reject });
       try {
         if (this.#deliveries.hasAcks) this.writeLate();
         this.#line.send(this.number, name, args);
@@ -202,6 +215,7 @@ export class ChannelCore implements Settler, LateWriter {
   /** Sends a method that nobody answers. */
   send<N extends MethodName>(name: N, args: MethodArgs<N>): void {
     this.#assertOpen(name);
+    refuseUnnamed(name, args);
     if (this.#deliveries.hasAcks) this.writeLate();
     this.#line.send(this.number, name, args);
   }
@@ -295,7 +309,19 @@ export class ChannelCore implements Settler, LateWriter {
         'RabbitMQ does not know immediate, and closes the connection over it. Give the message an expiration of 0 instead.',
       );
     }
-    if (this.#isTransactional) this.writeLate();
+    if ((options as { readonly persistent?: unknown }).persistent !== undefined) {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        'basic.publish has no persistent. Give deliveryMode: 2 for a message that is.',
+      );
+    }
+    // RabbitMQ closes the channel (406) over it, and every other publish on it has an unknown outcome then.
+    if (options.expiration !== undefined && !/^\d+$/.test(options.expiration)) {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        `The property expiration has to be whole milliseconds as a string, such as '60000'; it is ${quoted(options.expiration)}.`,
+      );
+    }
     const mandatory = options.mandatory ?? false;
     const goOn = this.#line.publish(this.number, exchange, routingKey, mandatory, options, body);
     this.#line.metrics.published += 1;
@@ -338,7 +364,7 @@ export class ChannelCore implements Settler, LateWriter {
     if (record !== undefined) record.callbacks = GIVE_BACK;
     started.then(
       () => {
-        this.cancel(consumerTag, { noWait: true }).catch(this.callbackFailed);
+        this.cancel(consumerTag, { noWait: true }).catch(() => undefined);
       },
       () => this.#consumers.delete(consumerTag),
     );
@@ -350,23 +376,36 @@ export class ChannelCore implements Settler, LateWriter {
   }
 
   async cancel(consumerTag: string, { noWait = false, ...options }: NoWaitOptions): Promise<void> {
-    // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed.
-    await this.#consumers.get(consumerTag)?.started;
-    await this.ask('basic.cancel', { consumerTag, noWait }, options);
-    const record = this.#consumers.get(consumerTag);
-    if (noWait && record !== undefined) Object.assign(record, { isEnded: true, callbacks: GIVE_BACK });
-    else this.#consumers.delete(consumerTag);
+    await this.#within('basic.cancel', options, async () => {
+      // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed.
+      await this.#consumers.get(consumerTag)?.started;
+      if (noWait) this.send('basic.cancel', { consumerTag, noWait });
+      else await this.call('basic.cancel', { consumerTag, noWait }, consumerTag);
+      const record = this.#consumers.get(consumerTag);
+      if (!noWait || record === undefined) this.#consumers.delete(consumerTag);
+      else this.#consumers.set(consumerTag, { ...record, isEnded: true, callbacks: GIVE_BACK });
+    });
   }
 
   async get(queue: string, noAck: boolean, options?: RequestOptions): Promise<Gotten | undefined> {
     let got: Promise<Gotten | undefined> | undefined;
-    const get = async (): Promise<Gotten | undefined> =>
-      await (got = this.call('basic.get', { queue, noAck }).then((answer) => this.#gotten(answer, noAck)));
+    const note = ({ method }: Answered<'basic.get'>): void => {
+      if (!noAck && method.name === 'basic.get-ok') this.#deliveries.delivered(method.args.deliveryTag);
+    };
+    const get = async (): Promise<Gotten | undefined> => {
+      got = this.call('basic.get', { queue, noAck }, undefined, note).then((answer) => this.#gotten(answer, noAck));
+      return await got;
+    };
     try {
       return await this.#within('basic.get', options, get);
     } catch (error) {
       // A message that comes when nobody waits for it any more goes back.
-      if (isEndedWait(error)) got?.then((late) => late?.message.nack()).catch(this.callbackFailed);
+      if (isEndedWait(error)) {
+        got?.then(
+          (late) => late?.message.nack(),
+          () => undefined,
+        );
+      }
       throw error;
     }
   }
@@ -374,11 +413,11 @@ export class ChannelCore implements Settler, LateWriter {
   #gotten({ method, content }: Answered<'basic.get'>, noAck: boolean): Gotten | undefined {
     if (method.name !== 'basic.get-ok' || content === undefined) return undefined;
     this.#line.metrics.delivered += 1;
-    if (!noAck) this.#deliveries.delivered(method.args.deliveryTag);
     if (content.isTooLarge) {
       if (!noAck) this.settle('discard', method.args.deliveryTag);
       throw this.#tooLarge(content, method.args.routingKey);
     }
+    content.keep();
     return {
       message: new Message(method.args, content, this, undefined, noAck),
       messageCount: method.args.messageCount,
@@ -423,9 +462,18 @@ export class ChannelCore implements Settler, LateWriter {
     await this.request('basic.recover', { requeue: true }, options);
   }
 
+  /** `recover` without an answer: what is delivered again cannot be told from what was on its way. */
+  recoverAsync(): void {
+    this.send('basic.recover-async', { requeue: true });
+    this.#deliveries.forgetAll();
+    this.#deliveries.sayAlone();
+    this.#tellSettled();
+  }
+
   async startTransactions(options?: RequestOptions): Promise<void> {
+    // A rollback makes unanswered again what was acknowledged, so that no acknowledgement after it may be for more than one.
+    this.#deliveries.sayAlone();
     await this.request('tx.select', {}, options);
-    this.#isTransactional = true;
   }
 
   #tellSettled(): void {
@@ -443,7 +491,8 @@ export class ChannelCore implements Settler, LateWriter {
   async #close({ replyCode = 200, replyText = 'Goodbye' }: CloseOptions): Promise<void> {
     const goodbye = { replyCode, replyText: shortText(replyText), classId: 0, methodId: 0 };
     const answered = this.call('channel.close', goodbye);
-    this.#state = { name: 'closing' };
+    // A transport in memory may have answered, or ended, within the write.
+    if (this.isOpen) this.#state = { name: 'closing' };
     let isOwedCloseOk = true;
     const settled = answered.then(
       () => (isOwedCloseOk = false),
@@ -565,7 +614,7 @@ export class ChannelCore implements Settler, LateWriter {
     const consumer = this.#consumers.get(args.consumerTag);
     if (consumer === undefined) {
       // Nobody knows whether it wants an answer: the broker takes it back when the channel closes.
-      this.#deliveries.holdBack();
+      this.#deliveries.sayAlone();
       return;
     }
     const { consumerTag, deliveryTag } = args;
@@ -579,15 +628,20 @@ export class ChannelCore implements Settler, LateWriter {
       return;
     }
     const message = new Message(args, content, this, consumerTag, noAck);
+    this.#guarded(() => callbacks.onMessage(message));
+    // Whoever has not answered keeps it, for how long nobody knows: then not with the chunk that it came in.
+    if (!message.settled || noAck) content.keep();
+  }
+
+  /** Runs the user's code so that what it throws ends neither the channel nor the process. */
+  #guarded(run: () => unknown): void {
     try {
-      const returned = callbacks.onMessage(message);
-      // A consumer is often an async function: what it rejects with would end the process.
+      const returned = run();
+      // A callback is often an async function: what it rejects with would end the process.
       if (typeof returned === 'object' && types.isPromise(returned)) returned.catch(this.callbackFailed);
     } catch (error) {
       this.#line.callbackFailed(error);
     }
-    // Whoever has not answered keeps it, for how long nobody knows: then not with the chunk that it came in.
-    if (!message.settled || noAck) content.keep();
   }
 
   #tooLarge({ size }: Content, routingKey: string): AmqpError {
@@ -615,11 +669,18 @@ export class ChannelCore implements Settler, LateWriter {
     const consumer = this.#consumers.get(consumerTag);
     this.#consumers.delete(consumerTag);
     if (!noWait) this.#line.send(this.number, 'basic.cancel-ok', { consumerTag });
-    try {
-      consumer?.callbacks.onCancel?.(consumerTag);
-    } catch (error) {
-      this.#line.callbackFailed(error);
-    }
+    this.#guarded(() => consumer?.callbacks.onCancel?.(consumerTag));
+  }
+}
+
+const NAMES = ['queue', 'exchange', 'source', 'destination'] as const;
+
+/** RabbitMQ takes a name that is left out for the queue that the channel declared last, and deletes that. */
+function refuseUnnamed(method: MethodName, args: object): void {
+  for (const name of NAMES) {
+    if (!(name in args)) continue;
+    const value: unknown = (args as Record<string, unknown>)[name];
+    if (typeof value !== 'string') throw wrongField(method, name, 'a string', ofType(value));
   }
 }
 

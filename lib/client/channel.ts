@@ -25,6 +25,7 @@ import { type Message, returnAddress } from './message.js';
 import type { MessageStream } from './message-stream.js';
 import { MessageStreams } from './message-streams.js';
 import type { UnconfirmedPublish } from './publisher-confirms.js';
+import { refuseUnknown } from './option-names.js';
 import { Queue } from './queue.js';
 
 /** A channel on which `confirmSelect` was called: every publish is a promise of its confirm. */
@@ -40,6 +41,12 @@ export interface ConfirmChannel extends Channel {
     options?: PublishOptions,
   ): Promise<void>;
 }
+
+const REQUEST_OPTIONS = ['noWait', 'timeout', 'signal'];
+const DECLARE_OPTIONS = ['passive', 'durable', 'autoDelete', 'arguments', ...REQUEST_OPTIONS];
+const EXCHANGE_OPTIONS = [...DECLARE_OPTIONS, 'internal'];
+const QUEUE_OPTIONS = [...DECLARE_OPTIONS, 'exclusive'];
+const CONSUME_OPTIONS = ['consumerTag', 'noAck', 'exclusive', 'noLocal', 'arguments', ...REQUEST_OPTIONS];
 
 /**
  * One channel of a connection, made by `connection.channel()`. Its methods have the specification's names. What the broker
@@ -104,6 +111,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Declares an exchange, or with `passive` checks it. Rejects with 406 when it exists with other properties. */
   async exchangeDeclare(exchange: string, type: string, options: ExchangeDeclareOptions = {}): Promise<void> {
+    refuseUnknown(options, EXCHANGE_OPTIONS, 'exchangeDeclare has no option');
     const args = {
       exchange,
       type,
@@ -157,6 +165,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     queue = '',
     options: QueueDeclareOptions = {},
   ): Promise<{ readonly queue: string; readonly messageCount: number; readonly consumerCount: number }> {
+    refuseUnknown(options, QUEUE_OPTIONS, 'queueDeclare has no option');
     const unnamed = queue === '';
     const noWait = options.noWait ?? false;
     if (noWait && unnamed) {
@@ -240,6 +249,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     consumer?: ConsumerCallbacks | ((message: Message) => unknown),
     options: ConsumeOptions = {},
   ): Promise<string> {
+    refuseUnknown(options, CONSUME_OPTIONS, 'basicConsume has no option');
     const consumerTag = options.consumerTag ?? `nest-amqp.${randomUUID()}`;
     if (consumerTag === '' || this.#core.hasConsumer(consumerTag)) {
       // The broker would close the whole connection over a tag used twice (530).
@@ -283,7 +293,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
    * ```
    */
   consume(queue?: string, options: StreamOptions = {}): MessageStream {
-    return queue === undefined ? this.#streams.ofAll() : this.#streams.of(queue, options);
+    return queue === undefined ? this.#streams.ofAll(options.signal) : this.#streams.of(queue, options);
   }
 
   /** Ends a consumer. Messages that are on their way still arrive until this resolves; with `noWait` they go back when the channel closes. */
@@ -328,7 +338,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** The same without an answer. The specification has deprecated it (basic.recover-async). */
   basicRecoverAsync(): void {
-    this.#core.send('basic.recover-async', { requeue: true });
+    this.#core.recoverAsync();
   }
 
   // ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -341,7 +351,8 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /**
    * Resolves when everything that was published on this channel so far is confirmed. Rejects with the first of those
-   * publishes' errors once all of them are settled, with `INVALID_ARGUMENT` on a channel without confirms.
+   * publishes' errors once all of them are settled, with `INVALID_ARGUMENT` on a channel without confirms. The promise of each
+   * publish rejects all the same: give those that nobody awaits a `catch`.
    */
   async waitForConfirms(options?: RequestOptions): Promise<void> {
     await this.#core.waitForConfirms(options);

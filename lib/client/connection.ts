@@ -48,7 +48,8 @@ import { closeReason, shortText } from './reply-text.js';
 import { bounded } from './request-bounds.js';
 import { orAborted } from './wait.js';
 
-interface ConnectionEvents {
+/** Events of a `Connection`. */
+export interface ConnectionEvents {
   /** Ended; with the error, unless `close()` was called. Emitted once. */
   close: [error: AmqpError | undefined];
   /** The broker takes no more publishes for now: memory or disk run low (https://www.rabbitmq.com/docs/connection-blocked). */
@@ -214,9 +215,14 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     return this.#outbox.backlog;
   }
 
+  /** @internal Longest wait for an answer when closing, in milliseconds. */
+  get closeTimeout(): number {
+    return this.#options.closeTimeout;
+  }
+
   /** Opens a channel, with `confirm` one that confirms publishes. Rejects with `CHANNEL_LIMIT` when all are in use. */
   channel(options: RequestOptions & { readonly confirm: true }): Promise<ConfirmChannel>;
-  channel(options?: RequestOptions & { readonly confirm?: false }): Promise<Channel>;
+  channel(options?: RequestOptions & { readonly confirm?: boolean | undefined }): Promise<Channel>;
   async channel({
     confirm = false,
     ...options

@@ -26,6 +26,12 @@ const LARGEST_RING = 1 << 20;
 /** So many deliveries without acknowledgement may come between two with one. */
 const LARGEST_GAP = 1 << 12;
 
+/**
+ * How deliveries are known: `together`, by their place in the ring; `alone`, where tags do not follow each other or lie too far
+ * apart, until all are answered; `always alone`, where a run of tags proves nothing.
+ */
+type Mode = 'together' | 'alone' | 'always alone';
+
 export class DeliveryLedger {
   /** State by tag, a ring whose length is a power of two. */
   #states = new Uint8Array(SMALLEST_RING);
@@ -35,10 +41,9 @@ export class DeliveryLedger {
   #outstanding = 0;
   /** Acknowledged in this turn. */
   #acked: number[] = [];
-  /** False when tags do not follow each other, or lie too far apart: until all are answered nothing is said together. */
-  #isTracked = true;
-  /** There is a delivery that nobody will answer. */
-  #isHeldBack = false;
+  #mode: Mode = 'together';
+  /** The unanswered tags, unless they are known `together`. */
+  readonly #scattered = new Set<number>();
 
   /** How many deliveries nobody has answered. */
   get outstanding(): number {
@@ -54,13 +59,15 @@ export class DeliveryLedger {
   delivered(deliveryTag: number): void {
     if (this.#outstanding === 0 && this.#acked.length === 0) {
       this.#lowest = this.#next = deliveryTag;
-      this.#isTracked = !this.#isHeldBack;
+      if (this.#mode === 'alone') this.#mode = 'together';
     }
     this.#outstanding += 1;
-    if (!this.#isTracked) return;
     const gap = deliveryTag - this.#next;
-    if (gap < 0 || gap > LARGEST_GAP || deliveryTag - this.#lowest >= LARGEST_RING) {
-      this.#isTracked = false;
+    if (this.#mode === 'together' && (gap < 0 || gap > LARGEST_GAP || deliveryTag - this.#lowest >= LARGEST_RING)) {
+      this.#scatter('alone');
+    }
+    if (this.#mode !== 'together') {
+      this.#scattered.add(deliveryTag);
       return;
     }
     // A delivery without acknowledgement takes a tag as well.
@@ -68,23 +75,27 @@ export class DeliveryLedger {
     this.#push(AWAITING);
   }
 
-  /** There is a delivery that nobody will answer: from now on no acknowledgement may be said for more than one. */
-  holdBack(): void {
-    this.#isHeldBack = true;
-    this.#isTracked = false;
+  /**
+   * From now on each acknowledgement is said alone: there is a delivery that nobody will answer, or what was said may be taken
+   * back, as in a transaction.
+   */
+  sayAlone(): void {
+    this.#scatter('always alone');
   }
 
-  /** False when it is known to be answered. */
+  /** Whether a delivery is unanswered. */
   isAwaiting(deliveryTag: number): boolean {
-    return this.#isKnown(deliveryTag)
-      ? this.#states[deliveryTag & (this.#states.length - 1)] === AWAITING
-      : this.#outstanding > 0;
+    if (this.#mode !== 'together') return this.#scattered.has(deliveryTag);
+    return this.#isInRing(deliveryTag) && this.#states[deliveryTag & (this.#states.length - 1)] === AWAITING;
   }
 
-  /** Notes an acknowledgement to be said late; false when it has to be said at once. */
+  /** Notes an acknowledgement of what is awaited, to be said late; false when it has to be said at once. */
   ack(deliveryTag: number): boolean {
     this.#outstanding -= 1;
-    if (!this.#isKnown(deliveryTag)) return false;
+    if (this.#mode !== 'together') {
+      this.#scattered.delete(deliveryTag);
+      return false;
+    }
     this.#states[deliveryTag & (this.#states.length - 1)] = ACKED;
     this.#acked.push(deliveryTag);
     return true;
@@ -100,18 +111,8 @@ export class DeliveryLedger {
       this.forgetAll();
       return all;
     }
-    if (!this.#isKnown(deliveryTag)) {
-      // Where tags are not tracked nobody knows how many there are up to this one.
-      const count = multiple ? 0 : Math.min(1, this.#outstanding);
-      this.#outstanding -= count;
-      return count;
-    }
-    let count = 0;
-    for (let tag = multiple ? this.#lowest : deliveryTag; tag <= deliveryTag; tag += 1) {
-      const index = tag & (this.#states.length - 1);
-      if (this.#states[index] === AWAITING) count += 1;
-      this.#states[index] = SETTLED;
-    }
+    const count =
+      this.#mode === 'together' ? this.#settleRing(deliveryTag, multiple) : this.#settleSet(deliveryTag, multiple);
     this.#outstanding -= count;
     return count;
   }
@@ -121,6 +122,7 @@ export class DeliveryLedger {
     this.#outstanding = 0;
     this.#acked = [];
     this.#lowest = this.#next;
+    this.#scattered.clear();
   }
 
   /** Says the acknowledgements of this turn with as few methods as are right. */
@@ -149,8 +151,33 @@ export class DeliveryLedger {
     }
   }
 
-  #isKnown(deliveryTag: number): boolean {
-    return this.#isTracked && deliveryTag >= this.#lowest && deliveryTag < this.#next;
+  #settleRing(deliveryTag: number, multiple: boolean): number {
+    let count = 0;
+    const last = Math.min(deliveryTag, this.#next - 1);
+    for (let tag = multiple ? this.#lowest : Math.max(deliveryTag, this.#lowest); tag <= last; tag += 1) {
+      const index = tag & (this.#states.length - 1);
+      if (this.#states[index] === AWAITING) count += 1;
+      this.#states[index] = SETTLED;
+    }
+    return count;
+  }
+
+  #settleSet(deliveryTag: number, multiple: boolean): number {
+    if (!multiple) return this.#scattered.delete(deliveryTag) ? 1 : 0;
+    const before = this.#scattered.size;
+    for (const tag of this.#scattered) if (tag <= deliveryTag) this.#scattered.delete(tag);
+    return before - this.#scattered.size;
+  }
+
+  #scatter(mode: 'alone' | 'always alone'): void {
+    if (this.#mode === 'together') {
+      for (let tag = this.#lowest; tag < this.#next; tag += 1) if (this.isAwaiting(tag)) this.#scattered.add(tag);
+    }
+    this.#mode = mode;
+  }
+
+  #isInRing(deliveryTag: number): boolean {
+    return deliveryTag >= this.#lowest && deliveryTag < this.#next;
   }
 
   #push(state: typeof SETTLED | typeof AWAITING): void {

@@ -69,11 +69,14 @@ export class Faults {
   }
 }
 
-/** One side broke the protocol, which is a bug of a peer and not of what was declared: 501 to 505 (specification, section 1.2). */
+/**
+ * One side broke the protocol, which is a bug of a peer and not of what was asked: 501 to 505 (specification, section 1.2), but
+ * for 503, which RabbitMQ says also to an exchange type that it does not know.
+ */
 function isBroken(error: AmqpError | undefined): boolean {
   if (error?.code === 'PROTOCOL_ERROR') return true;
   const { replyCode = 0 } = error ?? {};
-  return error?.code === 'CONNECTION_CLOSED' && replyCode >= 501 && replyCode <= 505;
+  return error?.code === 'CONNECTION_CLOSED' && replyCode >= 501 && replyCode <= 505 && replyCode !== 503;
 }
 
 /** A set-up that the broker refuses is a fault of what was declared; a lock (405) that a lost connection held goes with time. */

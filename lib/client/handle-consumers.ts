@@ -5,8 +5,9 @@
 import { randomUUID } from 'node:crypto';
 import { AmqpError, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isQueueMissing } from './amqp-consumer.js';
+import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isLoss, isQueueMissing } from './amqp-consumer.js';
 import type { ConsumerCallbacks, StreamOptions } from './channel-options.js';
+import { quietly } from './listeners.js';
 import type { Message } from './message.js';
 import { MessageStream } from './message-stream.js';
 
@@ -39,23 +40,32 @@ export class HandleConsumers {
     // The signal is for the first start; once it runs, it starts again also when the signal has fired since.
     const { signal, consumerTag = `nest-amqp.${randomUUID()}`, ...lasting } = consume;
     this.#closed.throwIfAborted();
+    if (typeof (callbacks as Partial<ConsumerCallbacks> | undefined)?.onMessage !== 'function') {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        'A consumer has to be a function, or an object with onMessage. For a loop use consume().',
+      );
+    }
     if (this.#running.has(consumerTag)) {
       throw new AmqpError('INVALID_ARGUMENT', `The channel already has a consumer tagged ${quoted(consumerTag)}.`);
     }
+    /** The name under which the queue was last consumed from, and whether it is gone. */
+    let usedName = topology.current(queue);
     let isQueueGone = false;
     const consumer = new AmqpConsumer(
       this.#connection,
       { ...more, consume: { ...lasting, consumerTag } },
       {
         prepare: async (connection) => {
-          if (isQueueGone) await topology.declareQueue(connection, queue, this.#closed);
+          if (isQueueGone) await topology.declareQueue(connection, usedName, this.#closed);
           isQueueGone = false;
+          usedName = topology.current(queue);
         },
         receive: (message) => callbacks.onMessage(message),
         lost: () => loop?.drop(),
         failed: (error) => {
           if (!isQueueMissing(error)) {
-            if (error instanceof AmqpError && error.closedBy === 'server') this.#connection.tellRecoveryError(error);
+            if (error instanceof AmqpError && !isLoss(error)) this.#connection.tellRecoveryError(error);
             return true;
           }
           isQueueGone = topology.hasQueue(queue);
@@ -63,7 +73,7 @@ export class HandleConsumers {
         },
         ended: (error) => {
           this.#running.delete(consumerTag);
-          if (isQueueMissing(error)) callbacks.onCancel?.(consumerTag);
+          if (isQueueMissing(error)) quietly(() => callbacks.onCancel?.(consumerTag));
           if (loop !== undefined) this.#endLoop(loop, isQueueMissing(error) ? undefined : error);
         },
       },
@@ -74,6 +84,7 @@ export class HandleConsumers {
     try {
       signal?.throwIfAborted();
       await consumer.start();
+      signal?.throwIfAborted();
       topology.consumerStarted(queue);
     } catch (error) {
       this.#running.delete(consumerTag);
@@ -93,7 +104,7 @@ export class HandleConsumers {
         const onMessage = (message: Message): void => {
           loop.push(message);
         };
-        consumerTag = await this.start({ queue, prefetch, consume }, { onMessage }, loop);
+        consumerTag = await this.start({ queue, prefetch, consume: { ...consume, signal } }, { onMessage }, loop);
         this.#loops.add(loop);
       },
       stop: async () => {

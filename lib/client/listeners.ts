@@ -22,6 +22,16 @@ export function tell<E extends string>(
   }
 }
 
+/** Runs the user's code where nobody can do anything about what it throws, or rejects with: that becomes a process warning. */
+export function quietly(run: () => unknown): void {
+  try {
+    const returned = run();
+    if (types.isPromise(returned)) returned.catch(warnOf);
+  } catch (error) {
+    warnOf(error);
+  }
+}
+
 /** Makes a process warning of what went wrong where nobody listens for it. */
 export function warnOf(thrown: unknown): void {
   // As text: an Error of another realm, as test runners make them, is none to `emitWarning`.

@@ -52,7 +52,13 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
   async next(): Promise<IteratorResult<Message, undefined>> {
     if (this.#end === undefined) {
       this.#started ??= this.#source.start();
-      await this.#started;
+      try {
+        await this.#started;
+      } catch (error) {
+        // A loop that cannot begin is not left by `return()`.
+        this.#unlisten?.();
+        throw error;
+      }
     }
     for (;;) {
       const message = this.#waiting.shift();

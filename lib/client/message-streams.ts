@@ -1,12 +1,12 @@
 /** The loops over messages of one channel: those with a consumer of their own, and the one for consumers without a callback. */
 import type { AmqpError } from '../errors.js';
-import type { ConsumeOptions, ConsumerCallbacks, StreamOptions } from './channel-options.js';
+import type { ConsumeOptions, ConsumerCallbacks, RequestOptions, StreamOptions } from './channel-options.js';
 import { type MessageSource, MessageStream } from './message-stream.js';
 
 /** What loops need of their channel. */
 interface ConsumingChannel {
   readonly isOpen: boolean;
-  basicQos(prefetchCount: number): Promise<void>;
+  basicQos(prefetchCount: number, options?: RequestOptions): Promise<void>;
   basicConsume(queue: string, consumer: ConsumerCallbacks, options: ConsumeOptions): Promise<string>;
   basicCancel(consumerTag: string): Promise<void>;
 }
@@ -32,8 +32,8 @@ export class MessageStreams {
     const stream: MessageStream = this.#open({
       start: async () => {
         // Sent together, so that no other consumer's prefetch comes between.
-        const bounded = this.#channel.basicQos(prefetch);
-        const started = this.#channel.basicConsume(queue, this.#callbacksOf(stream), options);
+        const bounded = this.#channel.basicQos(prefetch, { signal });
+        const started = this.#channel.basicConsume(queue, this.#callbacksOf(stream), { ...options, signal });
         [, consumerTag] = await Promise.all([bounded, started]);
       },
       stop: async () => {
@@ -45,8 +45,10 @@ export class MessageStreams {
   }
 
   /** The stream of all consumers without a callback. It ends with the last of them, and may be looped over still. */
-  ofAll(): MessageStream {
-    return this.#pull().stream;
+  ofAll(signal?: AbortSignal): MessageStream {
+    const { stream } = this.#pull();
+    if (signal !== undefined) stream.endOn(signal);
+    return stream;
   }
 
   /** The callbacks of a consumer that has none of its own. */

@@ -4,7 +4,7 @@
 export interface ConnectionMetrics {
   /** Connections opened. */
   readonly connections: number;
-  /** Messages published. */
+  /** Messages published; one that is sent again after a loss counts again. */
   readonly published: number;
   /** Publishes that the broker confirmed, returned ones among them. */
   readonly confirmed: number;

@@ -2,8 +2,9 @@
  * What is to be written, gathered: everything said in one turn of the event loop leaves in as few socket writes as it
  * fits. Small bodies are copied into the batch, large ones are handed over as they are.
  *
- * The flush runs on `process.nextTick`, which comes after the promise jobs of the turn: a chain of awaited publishes that
- * one incoming chunk set off still leaves as one write.
+ * The flush runs after the promise jobs of the turn: a chain of awaited publishes that one incoming chunk set off, or the
+ * acknowledgements of handlers that awaited something, still leave as one write. In a socket's callback ticks come before
+ * promise jobs, and a tick that a promise job asks for comes when no more of them are left.
  */
 import type { Writable } from 'node:stream';
 import {
@@ -230,14 +231,20 @@ export class Outbox {
     this.#pieceBytes += piece.length;
   }
 
+  readonly #flushScheduled = (): void => {
+    if (this.#scheduled) this.flush();
+  };
+
+  readonly #flushNextTick = (): void => {
+    process.nextTick(this.#flushScheduled);
+  };
+
   #schedule(): void {
     if (this.#pieceBytes + this.#writer.length >= FLUSH_SIZE) {
       this.flush();
     } else if (!this.#scheduled) {
       this.#scheduled = true;
-      process.nextTick(() => {
-        if (this.#scheduled) this.flush();
-      });
+      queueMicrotask(this.#flushNextTick);
     }
   }
 }

@@ -1,21 +1,34 @@
 /**
  * The requests of one channel that await their answer. Answers come in order (specification, section 2.2.2), except that
- * RabbitMQ may answer basic.consume after later requests, so that its answer is matched by consumer tag.
+ * RabbitMQ may answer basic.consume and basic.cancel after later requests, so that their answers are matched by consumer tag.
  */
 import { AmqpError, ProtocolError, factsOf } from '../errors.js';
 import type { Content } from '../protocol/content.js';
-import { type Method, type Reply, type RequestName, repliesOf } from '../protocol/methods.js';
+import {
+  type Method,
+  type MethodArgs,
+  type MethodName,
+  type Reply,
+  type RequestName,
+  repliesOf,
+} from '../protocol/methods.js';
 
 /** A request that was sent. */
 export interface PendingRequest<N extends RequestName> {
   readonly name: N;
-  /** For basic.consume: its answer is matched by this. */
+  /** For basic.consume and basic.cancel: their answers are matched by this. */
   readonly consumerTag: string | undefined;
   readonly resolve: (answer: { readonly method: Reply<N>; readonly content: Content | undefined }) => void;
   readonly reject: (error: AmqpError) => void;
 }
 
 type AnyRequest = PendingRequest<RequestName>;
+
+/** Answers that may come after those of later requests, and what they answer. All of them carry the consumer tag. */
+const OUT_OF_LINE = new Map<MethodName, RequestName>([
+  ['basic.consume-ok', 'basic.consume'],
+  ['basic.cancel-ok', 'basic.cancel'],
+]);
 
 export class PendingRequests {
   #requests: AnyRequest[] = [];
@@ -32,8 +45,11 @@ export class PendingRequests {
 
   /** Resolves the request that this answers. Throws `ProtocolError` when none is. */
   answer(method: Method, content: Content | undefined): void {
+    const outOfLine = OUT_OF_LINE.get(method.name);
     const index = this.#requests.findIndex(({ name, consumerTag }) =>
-      method.name === 'basic.consume-ok' ? consumerTag === method.args.consumerTag : name !== 'basic.consume',
+      outOfLine === undefined
+        ? name !== 'basic.consume' && name !== 'basic.cancel'
+        : name === outOfLine && consumerTag === (method.args as MethodArgs<'basic.consume-ok'>).consumerTag,
     );
     const request = this.#requests[index];
     const replies: readonly string[] = request === undefined ? [] : repliesOf(request.name);

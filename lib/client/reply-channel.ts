@@ -12,7 +12,7 @@ import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
 import type { Connection } from './connection.js';
 import type { Message } from './message.js';
-import { ended } from './wait.js';
+import { ended, unblocked } from './wait.js';
 
 const DIRECT_REPLY_TO = 'amq.rabbitmq.reply-to';
 
@@ -149,7 +149,7 @@ export class ReplyChannel {
       const connection = await this.#connection.opened(this.#life);
       if (this.isIdle) return undefined;
       if (connection.blockedReason !== undefined) {
-        await unblocked(connection);
+        await unblocked(connection, this.#life);
         continue;
       }
       const ready = this.#ready();
@@ -165,7 +165,12 @@ export class ReplyChannel {
         const onCancel = (): void => {
           void channel.close();
         };
-        await channel.basicConsume(DIRECT_REPLY_TO, { onMessage, onCancel }, { noAck: true });
+        try {
+          await channel.basicConsume(DIRECT_REPLY_TO, { onMessage, onCancel }, { noAck: true });
+        } catch (error) {
+          void channel.close();
+          throw error;
+        }
         this.#opened = { connection, channel };
         if (this.#isClosed) void channel.close();
       } catch (error) {
@@ -186,17 +191,6 @@ export class ReplyChannel {
       if (request.isConfirmed && request.sentOn === channel) this.#fail(request, replyLost(request, error));
     }
   }
-}
-
-/** Resolves when the broker takes publishes again, or the connection has ended. */
-async function unblocked(connection: Connection): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      connection.off('unblocked', done).off('close', done);
-      resolve();
-    };
-    connection.on('unblocked', done).on('close', done);
-  });
 }
 
 /** Bytes as a string of one character each: what is not UTF-8 stays apart. */

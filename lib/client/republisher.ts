@@ -28,7 +28,11 @@ export interface RepublishOptions {
   readonly maxBuffered?: number | undefined;
   /** Most bytes of bodies that may wait then; a string counts one for each of its UTF-16 units. @default 67108864 (64 MiB) */
   readonly maxBufferedBytes?: number | undefined;
-  /** Most publishes that may be sent and not confirmed; what is published beyond it waits here, in order. @default 4096 */
+  /**
+   * Most publishes that may be sent and not confirmed. What is published beyond it waits, in order and in any number: its
+   * promises are how long whoever publishes has to wait.
+   * @default 4096
+   */
   readonly maxInFlight?: number | undefined;
   /** Most bytes of bodies that may be sent and not confirmed; one message may be larger. @default 16777216 (16 MiB) */
   readonly maxInFlightBytes?: number | undefined;
@@ -49,6 +53,10 @@ interface ChannelSource {
   opened(): Promise<ConfirmChannel>;
   /** The present name of a queue. */
   queueNamed(queue: string): string;
+  /** There is a connection, and the broker reads from it: a channel is only a moment away. */
+  isConnected(): boolean;
+  /** Something awaits its confirm, or nothing does any more. */
+  isBusy(busy: boolean): void;
 }
 
 /** One publish, from the call to its outcome; also what the channel's ledger of confirms holds of it. */
@@ -58,7 +66,7 @@ class Entry implements UnconfirmedPublish {
   readonly messageId: string | undefined;
   readonly mandatory: boolean;
   returned: UnroutableError | undefined = undefined;
-  readonly body: string | Uint8Array;
+  body: string | Uint8Array;
   readonly options: PublishOptions;
   readonly bytes: number;
   readonly publishedAt: number;
@@ -102,7 +110,7 @@ class Entry implements UnconfirmedPublish {
 
   /** The broker has confirmed it. */
   resolve(): void {
-    if (this.#owner.settled(this)) this.#resolve();
+    if (this.#owner.confirmed(this)) this.#resolve();
   }
 
   /** The attempt failed; the owner decides whether there is another. */
@@ -110,9 +118,11 @@ class Entry implements UnconfirmedPublish {
     this.#owner.failed(this, error);
   }
 
-  /** It is over. */
+  /** It is over. The ledger of confirms may hold on to it, and need not hold on to its body. */
   end(error: unknown): void {
-    if (this.#owner.settled(this)) this.#reject(error);
+    if (!this.#owner.ended(this)) return;
+    this.body = '';
+    this.#reject(error);
   }
 }
 
@@ -135,6 +145,8 @@ export class Republisher {
   #inFlightBytes = 0;
   #channel: ConfirmChannel | undefined;
   #opening = false;
+  #isSending = false;
+  readonly #onIdle: (() => void)[] = [];
   /** One timer for all deadlines: those of one publisher mostly come in publishing order. */
   #timer: NodeJS.Timeout | undefined;
   #timerAt = Infinity;
@@ -161,8 +173,8 @@ export class Republisher {
     return new Promise<void>((resolve, reject) => {
       if (signal?.aborted === true)
         throw givenUp({ exchange, routingKey, wasSent: false }, whyOf(signal), signal.reason);
-      const canSend = this.#channel?.isOpen === true && !this.#channel.isBlocked;
-      if (!canSend) this.#makeSure(body.length);
+      const canSend = this.isFlowing;
+      if (!canSend && !this.#source.isConnected()) this.#makeSure(body.length);
       const entry = new Entry(this, exchange, routingKey, body, options, timeout, resolve, reject);
       this.#append(entry);
       if (entry.deadline < this.#timerAt) this.#expireAt(entry.deadline);
@@ -172,22 +184,50 @@ export class Republisher {
     });
   }
 
+  /** There is a channel, and the broker takes what is published: it will not be long. */
+  get isFlowing(): boolean {
+    return this.#channel?.isOpen === true && !this.#channel.isBlocked;
+  }
+
+  /** Resolves when nothing awaits its outcome. */
+  async settled(): Promise<void> {
+    if (this.#count === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onIdle.push(resolve);
+    });
+  }
+
+  #idle(): void {
+    this.#source.isBusy(false);
+    for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
   /** The broker takes publishes again. */
   unblocked(): void {
     this.#sendWaiting();
   }
 
-  /** @internal Of an entry: it has its outcome. False when it had one before. */
-  settled(entry: Entry): boolean {
-    if (!this.#remove(entry)) return false;
+  /** @internal Of an entry: the broker has confirmed it. False when it was over before. */
+  confirmed(entry: Entry): boolean {
+    this.#landed(entry);
+    return this.ended(entry);
+  }
+
+  /** @internal Of an entry: it has its outcome. False when it had one before. What is in flight stays so until its confirm. */
+  ended(entry: Entry): boolean {
+    const isFirst = this.#remove(entry);
     if (this.#waiting !== undefined) this.#sendWaiting();
-    return true;
+    return isFirst;
   }
 
   /** @internal Of an entry: an attempt failed. */
   failed(entry: Entry, error: AmqpError): void {
     if (!entry.isInFlight) return;
     this.#landed(entry);
+    if (this.#isOver(entry)) {
+      this.#sendWaiting();
+      return;
+    }
     if (this.#isWorthAnotherTry(error, entry)) {
       if (error instanceof PublishOutcomeUnknownError) entry.lost = error;
       entry.returned = undefined;
@@ -234,7 +274,17 @@ export class Republisher {
   /** Sends what waits, in order, as far as the bounds go. */
   #sendWaiting(): void {
     const channel = this.#channel;
-    if (channel === undefined) return;
+    // What is settled while it sends is no reason to begin again: it goes on by itself.
+    if (channel === undefined || this.#isSending) return;
+    this.#isSending = true;
+    try {
+      this.#sendOver(channel);
+    } finally {
+      this.#isSending = false;
+    }
+  }
+
+  #sendOver(channel: ConfirmChannel): void {
     while (this.#waiting !== undefined && this.#hasRoom(this.#waiting)) {
       // An ended channel first: of a blocked connection it would not hear when that is over.
       if (!channel.isOpen) {
@@ -270,8 +320,12 @@ export class Republisher {
       channel.publishFor(entry, entry.body, entry.options);
       entry.wasSent = true;
     } catch (error) {
-      if (error instanceof AmqpError) entry.reject(error);
-      else entry.end(error);
+      if (error instanceof AmqpError) {
+        entry.reject(error);
+      } else {
+        this.#landed(entry);
+        entry.end(error);
+      }
     }
   }
 
@@ -336,14 +390,15 @@ export class Republisher {
     else this.#newest.after = entry;
     this.#newest = entry;
     this.#waiting ??= entry;
+    if (this.#count === 0) this.#source.isBusy(true);
     this.#count += 1;
     this.#bytes += entry.bytes;
   }
 
   /** Takes it off the list; its own link forward stays, for whoever walks the list. False when it is off already. */
   #remove(entry: Entry): boolean {
+    if (this.#isOver(entry)) return false;
     const { before, after } = entry;
-    if (before === undefined ? this.#oldest !== entry : before.after !== entry) return false;
     if (before === undefined) this.#oldest = after;
     else before.after = after;
     if (after === undefined) this.#newest = before;
@@ -351,9 +406,13 @@ export class Republisher {
     if (this.#waiting === entry) this.#waiting = after;
     this.#count -= 1;
     this.#bytes -= entry.bytes;
-    this.#landed(entry);
     entry.unlisten?.();
+    if (this.#count === 0) this.#idle();
     return true;
+  }
+
+  #isOver(entry: Entry): boolean {
+    return entry.before === undefined ? this.#oldest !== entry : entry.before.after !== entry;
   }
 
   #landed(entry: Entry): void {

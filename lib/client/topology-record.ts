@@ -53,6 +53,8 @@ interface RecordedQueue {
   readonly options: QueueDeclareOptions;
   /** Consumers started through the handles: the last one takes a queue with autoDelete along. */
   consumers: number;
+  /** While it is declared again because it was found gone. */
+  declaring?: Promise<void> | undefined;
 }
 
 /** One declaration that is said again. */
@@ -63,6 +65,8 @@ interface Step {
   readonly forget: () => void;
   /** Says whether a refusal because something is missing (404) is to be left to the caller. */
   readonly missing?: () => 'again' | 'later';
+  /** What it needs, in the broker's words: `exchange 'orders'`. */
+  readonly needs?: readonly string[];
 }
 
 /** A step that the broker refused. */
@@ -199,10 +203,21 @@ export class TopologyRecord {
     }
   }
 
-  /** Declares one queue with its bindings and their exchanges, because it is gone. */
+  /**
+   * Declares one queue with its bindings and their exchanges, because it is gone. Of several consumers that find it gone each
+   * asks; it is declared once, and not again when it has another name by now.
+   */
   async declareQueue(connection: Connection, queue: string, signal: AbortSignal): Promise<void> {
     const recorded = this.#queues.get(this.current(queue));
+    if (recorded?.isServerNamed === true && recorded.name !== queue) return;
     if (recorded === undefined) return;
+    recorded.declaring ??= this.#declareQueue(connection, recorded, signal).finally(() => {
+      recorded.declaring = undefined;
+    });
+    await recorded.declaring;
+  }
+
+  async #declareQueue(connection: Connection, recorded: RecordedQueue, signal: AbortSignal): Promise<void> {
     const bindings = (): BindingFacts[] =>
       [...this.#bindings.values()].filter(({ kind, destination }) => kind === 'queue' && destination === recorded.name);
     const sources = new Set(bindings().map(({ source }) => source));
@@ -233,9 +248,17 @@ export class TopologyRecord {
       if (!(error instanceof AmqpError) || error.replyCode === undefined || !connection.isOpen) throw error;
       const missing = error.replyCode === 404 ? step.missing?.() : undefined;
       const isSaidAgain = missing === 'again' || (error.replyCode === 405 && (await lock.waitsFor(signal)));
-      if (missing === 'later') later.push({ step, error });
-      else if (!isSaidAgain) this.#forget({ step, error });
-      left = left.slice(isSaidAgain ? first : first + 1);
+      if (missing !== 'later') {
+        if (!isSaidAgain) this.#forget({ step, error });
+        left = left.slice(isSaidAgain ? first : first + 1);
+        continue;
+      }
+      // What is missing for one is missing for all that need it: saying each of them would cost a channel each.
+      const rest = left.slice(first);
+      const isHopeless = (other: Step): boolean =>
+        other === step || other.needs?.some((need) => error.replyText?.includes(`no ${need} in vhost`)) === true;
+      later.push(...rest.filter(isHopeless).map((hopeless) => ({ step: hopeless, error })));
+      left = rest.filter((other) => !isHopeless(other));
     }
     return later;
   }
@@ -297,6 +320,7 @@ export class TopologyRecord {
         this.unbound(binding);
       },
       missing: () => 'later',
+      needs: [`exchange '${source}'`, `${kind} '${destination}'`],
     };
   }
 

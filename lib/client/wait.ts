@@ -78,3 +78,27 @@ export async function ended(mortal: Mortal): Promise<AmqpError | undefined> {
     else mortal.once('close', resolve);
   });
 }
+
+/** What may take no publishes for a while: a connection. */
+interface Blockable {
+  readonly blockedReason: string | undefined;
+  on(event: 'unblocked' | 'close', listener: () => void): unknown;
+  off(event: 'unblocked' | 'close', listener: () => void): unknown;
+}
+
+/** Resolves when the broker reads from the connection, or that has ended; rejects with the signal's reason. */
+export async function unblocked(connection: Blockable, signal?: AbortSignal): Promise<void> {
+  if (connection.blockedReason === undefined) return;
+  let done: () => void = () => undefined;
+  const waited = new Promise<void>((resolve) => {
+    done = resolve;
+    connection.on('unblocked', done);
+    connection.on('close', done);
+  });
+  try {
+    await orAborted(waited, signal);
+  } finally {
+    connection.off('unblocked', done);
+    connection.off('close', done);
+  }
+}

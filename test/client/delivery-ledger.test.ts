@@ -73,7 +73,7 @@ describe('acknowledgements of one turn', () => {
 
   test('are never said together over a delivery that nobody will answer', () => {
     const ledger = deliveredUpTo(1);
-    ledger.holdBack();
+    ledger.sayAlone();
     ledger.delivered(3);
     ledger.delivered(4);
     expect([ledger.ack(1), ledger.ack(3), ledger.ack(4)]).toEqual([false, false, false]);
