@@ -6,6 +6,7 @@ import { consumeUntil } from '../../sample-app/client/consuming-messages.js';
 import { publishHello } from '../../sample-app/client/publishing-messages.js';
 import { answerPrices, askPrice } from '../../sample-app/client/requests-and-replies.js';
 import { startConnection } from '../../sample-app/client/starting-a-connection.js';
+import { sendToOneself } from '../../sample-app/client/surviving-reconnects.js';
 import { publishThroughExchange } from '../../sample-app/client/using-exchanges.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { within } from '../support/waits.js';
@@ -39,4 +40,12 @@ test('what is asked is answered', async () => {
   expect(await within('the reply', askPrice(brokerUrl, 'apples', queue))).toBe('apples cost 3');
   // Everything was acknowledged.
   expect(await channel.queueDelete(queue)).toBe(0);
+});
+
+test('what goes over the connection that comes back arrives, and its status is told', async () => {
+  const log = jest.spyOn(console, 'log').mockImplementation(() => undefined);
+  expect(await within('the messages', sendToOneself(brokerUrl, ['a', 'b']))).toEqual(['a', 'b']);
+  const said = log.mock.calls.flat();
+  log.mockRestore();
+  expect(said).toEqual(['connecting', 'open', 'closed'].map((state) => `the connection is ${state}`));
 });
