@@ -37,7 +37,7 @@ import { type Answer, Message, type Settler } from './message.js';
 import type { LateWriter } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
 import { closeReason, shortText } from './reply-text.js';
-import { bounded, isEndedWait } from './request-bounds.js';
+import { bounded, confirmsWithin, isEndedWait } from './request-bounds.js';
 import { PublisherConfirms, type UnconfirmedPublish } from './publisher-confirms.js';
 import { within } from './wait.js';
 
@@ -252,7 +252,7 @@ export class ChannelCore implements Settler, LateWriter {
     if (confirms === undefined) {
       throw new AmqpError('INVALID_ARGUMENT', 'The channel has no confirms to wait for. Call confirmSelect() first.');
     }
-    await this.#within('basic.publish', options, () => confirms.settled());
+    await confirmsWithin(confirms, this.#line.requestTimeout, options);
   }
 
   /** Publishes as the channel does: with confirms the promise of the confirm, without whether to keep writing. */

@@ -255,11 +255,13 @@ const QUERY: Readonly<Record<string, (value: string) => ConnectionOptions>> = {
   cacertfile: (value) => ({ tls: { ca: fileNamed(value, 'cacertfile') } }),
   certfile: (value) => ({ tls: { cert: fileNamed(value, 'certfile') } }),
   keyfile: (value) => ({ tls: { key: fileNamed(value, 'keyfile') } }),
-  server_name_indication: (value) => ({ tls: { servername: value } }),
+  // RabbitMQ's word for none.
+  server_name_indication: (value) => ({ tls: { servername: value === 'disable' ? '' : value } }),
   verify: (value) => {
     if (value === 'verify_peer') return {};
     throw invalidUrl(
-      'its parameter verify has to be verify_peer. What a URL says is too easily copied to turn verification off',
+      'its parameter verify has to be verify_peer. What a URL says is too easily copied to turn verification off; ' +
+        'the option tls: { rejectUnauthorized: false } does',
     );
   },
 };
@@ -267,17 +269,18 @@ const NUMERIC_QUERY = new Set(['heartbeat', 'connection_timeout', 'channel_max',
 
 /** Reads a URL (https://www.rabbitmq.com/docs/uri-spec). No part of it is ever repeated in an error: it holds a password. */
 function parseUrl(given: string): ConnectionOptions {
+  // The slashes as well: without them the whole rest, password and all, would be the virtual host.
+  if (!/^\s*amqps?:\/\//i.test(given)) throw invalidUrl('it has to begin with amqp:// or amqps://');
   let url: URL;
   try {
     url = new URL(given);
   } catch {
     // Not passed on as the cause: Node's own error carries the whole URL.
     throw invalidUrl(
-      'it cannot be parsed. In user names and passwords write : / ? # [ ] @ % as %3A %2F %3F %23 %5B %5D %40 %25',
+      'it cannot be parsed. A port is at most 65535; in user names and passwords write : / ? # [ ] @ % as ' +
+        '%3A %2F %3F %23 %5B %5D %40 %25',
     );
   }
-  // The slashes as well: without them the whole rest, password and all, would be the virtual host.
-  if (!/^amqps?:\/\//.test(url.href)) throw invalidUrl('it has to begin with amqp:// or amqps://');
   if (url.hash !== '') throw invalidUrl('it has a fragment (#…). Write a # inside a password as %23');
   const path = url.pathname.replace(/^\//, '');
   // amqp://user:1/secret@host: the password's / ended the port, and what follows would be named in errors.

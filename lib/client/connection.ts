@@ -82,9 +82,11 @@ export interface ConnectOptions extends ConnectionOptions {
  * ```
  */
 export async function connect(url?: string | ConnectOptions, options: ConnectOptions = {}): Promise<Connection> {
-  const { signal: first, ...alone } = typeof url === 'object' ? url : {};
+  // Null is what a variable that is not set often comes to, past the compiler; it is told below.
+  const isObject = typeof url === 'object' && (url as unknown) !== null;
+  const { signal: first, ...alone } = isObject ? url : {};
   const { signal = first, ...more } = options;
-  return await openConnection(resolveConnectionOptions(typeof url === 'object' ? alone : url, more), signal);
+  return await openConnection(resolveConnectionOptions(isObject ? alone : url, more), signal);
 }
 
 /** `connect` for options that are checked already. */

@@ -7,9 +7,12 @@ import { AmqpError, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isLoss, isQueueMissing } from './amqp-consumer.js';
 import type { ConsumerCallbacks, StreamOptions } from './channel-options.js';
+import { timerMilliseconds } from './duration.js';
 import { quietly } from './listeners.js';
 import type { Message } from './message.js';
 import { MessageStream } from './message-stream.js';
+import { notAnswered } from './request-bounds.js';
+import { orLate } from './wait.js';
 
 /** Longest wait for the broker to end a consumer, in milliseconds. */
 const STOP_TIMEOUT = 2_000;
@@ -37,8 +40,9 @@ export class HandleConsumers {
   ): Promise<string> {
     const { topology } = this.#connection;
     const { queue } = more;
-    // The signal is for the first start; once it runs, it starts again also when the signal has fired since.
-    const { signal, consumerTag = `nest-amqp.${randomUUID()}`, ...lasting } = consume;
+    // Signal and timeout are for the first start; once it runs, it starts again also when the signal has fired since.
+    const { signal, timeout, consumerTag = `nest-amqp.${randomUUID()}`, ...lasting } = consume;
+    const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
     this.#closed.throwIfAborted();
     if (typeof (callbacks as Partial<ConsumerCallbacks> | undefined)?.onMessage !== 'function') {
       throw new AmqpError(
@@ -83,11 +87,14 @@ export class HandleConsumers {
     signal?.addEventListener('abort', giveUp, { once: true });
     try {
       signal?.throwIfAborted();
-      await consumer.start();
+      const started = consumer.start();
+      if (limit === undefined) await started;
+      else await orLate(started, limit, () => notAnswered('basic.consume', limit), undefined);
       signal?.throwIfAborted();
       topology.consumerStarted(queue);
     } catch (error) {
       this.#running.delete(consumerTag);
+      void consumer.stop(0);
       if (signal?.aborted === true) throw consumeAborted(queue, signal.reason);
       throw error;
     } finally {

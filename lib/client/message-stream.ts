@@ -45,6 +45,11 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
     return this.#end !== undefined;
   }
 
+  /** @internal It has ended, and there is nothing left to pull. */
+  get isSpent(): boolean {
+    return this.#end !== undefined && this.#waiting.length === 0;
+  }
+
   [Symbol.asyncIterator](): this {
     return this;
   }

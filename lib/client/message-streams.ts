@@ -78,7 +78,7 @@ export class MessageStreams {
   }
 
   #pull(): Pulled {
-    if (this.#pulled !== undefined) return this.#pulled;
+    if (this.#pulled?.stream.isSpent === false) return this.#pulled;
     const consumerTags = new Set<string>();
     const stream = this.#open({
       start: () => Promise.resolve(),

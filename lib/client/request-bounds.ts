@@ -42,6 +42,34 @@ export function requestAborted(name: MethodName, fate: string, cause: unknown): 
   return new AmqpError('ABORTED', `The wait for the answer to ${name} was aborted. ${fate}`, { method: name, cause });
 }
 
+/** What `waitForConfirms` waits for: the ledger of confirms. */
+interface Confirms {
+  readonly outstanding: number;
+  settled(): Promise<void>;
+}
+
+/** The wait for confirms within its bounds. */
+export async function confirmsWithin(
+  confirms: Confirms,
+  usual: number,
+  { timeout, signal }: RequestOptions = {},
+): Promise<void> {
+  const limit = timeout === undefined ? usual : timerMilliseconds(timeout, 'timeout');
+  const unconfirmed = (): string => `${confirms.outstanding} publishes are unconfirmed`;
+  const late = (): AmqpError =>
+    new AmqpError('REQUEST_TIMEOUT', `${unconfirmed()} after ${limit} ms. Wait longer (timeout).`, {
+      method: 'basic.publish',
+    });
+  const aborted = (cause: unknown): AmqpError =>
+    new AmqpError('ABORTED', `The wait for confirms was aborted while ${unconfirmed()}.`, { cause });
+  if (hasFired(signal)) throw aborted(signal?.reason);
+  try {
+    await orLate(confirms.settled(), limit, late, signal);
+  } catch (error) {
+    throw hasFired(signal) && error === signal?.reason ? aborted(error) : error;
+  }
+}
+
 /** Looked at anew every time: the compiler takes `aborted` for what it was. */
 function hasFired(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
