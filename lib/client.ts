@@ -2,9 +2,11 @@
 export { AmqpChannel } from './client/amqp-channel.js';
 export {
   AmqpConnection,
+  type AmqpConnectionEvents,
   type AmqpConnectionOptions,
   type ConnectionSetup,
   type ConnectionStatus,
+  type OpenOptions,
 } from './client/amqp-connection.js';
 export { AmqpRequester, type RequesterOptions, type RequestMessageOptions } from './client/amqp-requester.js';
 export type { BackoffOptions } from './client/backoff.js';
@@ -25,6 +27,7 @@ export type {
   RequestOptions,
   ReturnedMessage,
   StreamOptions,
+  WaitOptions,
 } from './client/channel-options.js';
 export { type ConnectOptions, Connection, type ConnectionEvents, connect } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';

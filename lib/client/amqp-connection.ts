@@ -13,6 +13,7 @@ import { AmqpError, printable } from '../errors.js';
 import { Backoff, type BackoffOptions } from './backoff.js';
 import { type Connection, openConnection } from './connection.js';
 import { CONNECTION_OPTIONS, type ConnectionOptions } from './connection-options.js';
+import { aborted } from './dial.js';
 import { type Duration, timerMilliseconds } from './duration.js';
 import { Faults, type Verdict } from './faults.js';
 import { type BrokerUrls, Hosts } from './hosts.js';
@@ -61,7 +62,16 @@ const GRACE = 500;
 /** Work to do on every new connection before it is announced as open, such as declaring topology. */
 export type ConnectionSetup = (connection: Connection) => Promise<void>;
 
-interface AmqpConnectionEvents {
+/** Options of `AmqpConnection.open`. */
+export interface OpenOptions {
+  /** How long failures that time may mend are retried. @default '10s' */
+  readonly timeout?: Duration | undefined;
+  /** Ends the attempt: `open` rejects with `ABORTED`, and the connection is closed. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Events of an `AmqpConnection`. */
+export interface AmqpConnectionEvents {
   /** Every change of the status. */
   status: [status: ConnectionStatus];
   /** A queue that the broker named has another name on the new connection. The handles go on taking the old one. */
@@ -134,9 +144,14 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
    * Connects and resolves when the connection is set up. Within `timeout` (default 10 s) failures that time may mend are
    * retried; others, and the last one, reject, and then the connection is closed. From then on it recovers by itself.
    */
-  async open({ timeout = '10s' }: { readonly timeout?: Duration } = {}): Promise<void> {
+  async open({ timeout = '10s', signal }: OpenOptions = {}): Promise<void> {
     const limit = timerMilliseconds(timeout, 'timeout');
+    if (signal?.aborted === true) throw aborted(signal.reason);
     const opened = this.opened();
+    const onAbort = (): void => {
+      if (this.#status.state === 'connecting') this.#giveUp(aborted(signal?.reason));
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
     this.#start('require');
     const giveUp = (): void => {
       const { status } = this;
@@ -150,6 +165,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     try {
       await opened;
     } finally {
+      signal?.removeEventListener('abort', onAbort);
       clearTimeout(timer);
     }
   }

@@ -37,12 +37,12 @@ import { type Answer, Message, type Settler } from './message.js';
 import type { LateWriter } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
 import { closeReason, shortText } from './reply-text.js';
-import { bounded, confirmsWithin, isEndedWait } from './request-bounds.js';
+import { bounded, confirmsWithin, hasFired, isEndedWait, requestAborted } from './request-bounds.js';
 import { PublisherConfirms, type UnconfirmedPublish } from './publisher-confirms.js';
-import { within } from './wait.js';
+import { orAborted, within } from './wait.js';
 
 /** Options of a publish that echoes properties of another message. */
-type EchoingOptions = EchoingProperties & Pick<PublishOptions, 'mandatory' | 'immediate'>;
+type EchoingOptions = EchoingProperties & Pick<PublishOptions, 'mandatory' | 'immediate' | 'signal'>;
 
 interface ConsumerRecord {
   callbacks: ConsumerCallbacks;
@@ -135,11 +135,12 @@ export class ChannelCore implements Settler, LateWriter {
   }
 
   /** Resolves when every message is answered, or the channel has ended. */
-  async allSettled(): Promise<void> {
+  async allSettled(signal?: AbortSignal): Promise<void> {
     if (this.#deliveries.outstanding === 0 || this.#state.name === 'closed') return;
-    await new Promise<void>((resolve) => {
+    const settled = new Promise<void>((resolve) => {
       this.#onSettled.push(resolve);
     });
+    await orAborted(settled, signal);
   }
 
   // ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,8 +231,8 @@ export class ChannelCore implements Settler, LateWriter {
     this.#line.ack(this.number, deliveryTag, multiple);
   };
 
-  async drained(): Promise<void> {
-    await this.#line.drained();
+  async drained(signal?: AbortSignal): Promise<void> {
+    await orAborted(this.#line.drained(), signal);
   }
 
   // ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,6 +264,7 @@ export class ChannelCore implements Settler, LateWriter {
     options: EchoingOptions,
   ): boolean | Promise<void> {
     if (this.#confirms === undefined) return this.#publish(exchange, routingKey, body, options);
+    if (options.signal !== undefined) return this.#publishUntil(options.signal, exchange, routingKey, body, options);
     return new Promise<void>((resolve, reject) => {
       // A key that is echoed stands in a return as the text that its bytes make.
       const key = typeof routingKey === 'string' ? routingKey : textOf(routingKey);
@@ -270,6 +272,26 @@ export class ChannelCore implements Settler, LateWriter {
       const publish = { exchange, routingKey: key, messageId, mandatory, returned: undefined, resolve, reject };
       this.publishFor(publish, body, options, routingKey);
     });
+  }
+
+  /** `publish` with a signal, which ends the wait for the confirm and no more. */
+  async #publishUntil(
+    signal: AbortSignal,
+    exchange: string,
+    routingKey: string | Uint8Array,
+    body: string | Uint8Array,
+    options: EchoingOptions,
+  ): Promise<void> {
+    if (hasFired(signal)) throw requestAborted('basic.publish', 'It was not sent.', signal.reason);
+    try {
+      await orAborted(
+        this.publish(exchange, routingKey, body, { ...options, signal: undefined }) as Promise<void>,
+        signal,
+      );
+    } catch (error) {
+      if (!hasFired(signal) || error !== signal.reason) throw error;
+      throw requestAborted('basic.publish', 'Whether the broker has the message is unknown.', error);
+    }
   }
 
   /** Publishes with the confirm told to `publish`. Throws with nothing sent and nobody told. */

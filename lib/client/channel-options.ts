@@ -16,6 +16,12 @@ export interface RequestOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What ends a wait that has no time of its own. */
+export interface WaitOptions {
+  /** Ends the wait: the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** For methods that the broker may be asked not to answer. */
 export interface NoWaitOptions extends RequestOptions {
   /**
@@ -111,6 +117,8 @@ export interface ConsumerCallbacks {
 export interface PublishOptions extends BasicProperties {
   /** The broker returns the message when no queue takes it. @default false */
   readonly mandatory?: boolean | undefined;
+  /** Ends the wait for the confirm: the promise rejects with `ABORTED`. Without confirms there is no wait. */
+  readonly signal?: AbortSignal | undefined;
   /** Not with RabbitMQ, which closes the connection over it (540): `true` is refused with `INVALID_ARGUMENT`. */
   readonly immediate?: boolean | undefined;
 }

@@ -19,6 +19,7 @@ import type {
   ReplyOptions,
   RequestOptions,
   StreamOptions,
+  WaitOptions,
 } from './channel-options.js';
 import { tell } from './listeners.js';
 import { type Message, returnAddress } from './message.js';
@@ -103,8 +104,8 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   }
 
   /** Resolves when every message delivered on this channel is answered, or the channel has ended. */
-  async allSettled(): Promise<void> {
-    await this.#core.allSettled();
+  async allSettled({ signal }: WaitOptions = {}): Promise<void> {
+    await this.#core.allSettled(signal);
   }
 
   // ── exchanges ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -387,8 +388,8 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   }
 
   /** Resolves when the connection has taken what was written and it is time to go on. */
-  async drained(): Promise<void> {
-    await this.#core.drained();
+  async drained({ signal }: WaitOptions = {}): Promise<void> {
+    await this.#core.drained(signal);
   }
 
   // ── transactions ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -71,7 +71,7 @@ export async function confirmsWithin(
 }
 
 /** Looked at anew every time: the compiler takes `aborted` for what it was. */
-function hasFired(signal: AbortSignal | undefined): boolean {
+export function hasFired(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
 }
 

@@ -4,7 +4,7 @@ import { expect, test } from '@jest/globals';
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import { Peers, deliver } from '../conformance/bench.js';
-import { failure, scripted, scriptedChannel } from '../support/client.js';
+import { failure, scripted, scriptedChannel, scriptedConfirmChannel } from '../support/client.js';
 import { within } from '../support/waits.js';
 
 const NOW = { signal: AbortSignal.abort(new Error('enough')) };
@@ -92,4 +92,43 @@ test('a handle gives up starting a consumer when the signal fires, with or witho
   expect((await starting).code).toBe('ABORTED');
   expect((await failure(channel.basicConsume('q', () => undefined, NOW))).code).toBe('ABORTED');
   await peers.amqp.close();
+});
+
+test('whatever else waits ends by a signal: a confirm, answers to messages, room to write, the first connection', async () => {
+  const late = (): { signal: AbortSignal; abort: () => void } => {
+    const controller = new AbortController();
+    return {
+      signal: controller.signal,
+      abort: () => {
+        controller.abort(new Error('enough'));
+      },
+    };
+  };
+  const { peer, connection, channel } = await scriptedConfirmChannel({ closeTimeout: 0 });
+  const confirm = late();
+  const publishing = failure(channel.basicPublish('', 'q', 'x', { signal: confirm.signal }));
+  await peer.receive('basic.publish');
+  confirm.abort();
+  expect((await publishing).message).toContain('Whether the broker has the message is unknown');
+  expect((await failure(channel.basicPublish('', 'q', 'x', NOW))).message).toContain('not sent');
+  const confirms = late();
+  const waiting = failure(channel.waitForConfirms({ signal: confirms.signal }));
+  confirms.abort();
+  expect((await waiting).message).toContain('1 publishes are unconfirmed');
+
+  const getting = channel.basicGet('q');
+  await peer.receive('basic.get');
+  const got = { deliveryTag: 1, redelivered: false, exchange: '', routingKey: 'q', messageCount: 0 };
+  peer.sendContent(1, 'basic.get-ok', got, {}, 'x');
+  await getting;
+  await expect(channel.allSettled(NOW)).rejects.toBe(NOW.signal.reason);
+  await connection.close();
+
+  const down = new AmqpConnection(undefined, { dial: () => Promise.reject(new Error('down')) });
+  const opening = late();
+  const opened = failure(down.open({ signal: opening.signal, timeout: '1m' }));
+  opening.abort();
+  expect((await opened).code).toBe('ABORTED');
+  expect(down.status.state).toBe('closed');
+  expect((await failure(new AmqpConnection().open(NOW))).code).toBe('ABORTED');
 });
