@@ -8,17 +8,11 @@
  *             └── in flight, bounded ──┘ └── no connection, blocked, or as much in flight as may
  * ```
  */
-import {
-  AmqpError,
-  PublishOutcomeUnknownError,
-  PublisherBufferFullError,
-  type UnroutableError,
-  quoted,
-} from '../errors.js';
+import { AmqpError, PublishOutcomeUnknownError, PublisherBufferFullError, quoted } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
 import { type Duration, timerMilliseconds } from './duration.js';
-import type { UnconfirmedPublish } from './publisher-confirms.js';
+import { PendingPublish } from './pending-publish.js';
 
 /** What may wait, and what becomes of publishes whose connection is lost. */
 export interface RepublishOptions {
@@ -59,73 +53,6 @@ interface ChannelSource {
   isBusy(busy: boolean): void;
 }
 
-/** One publish, from the call to its outcome; also what the channel's ledger of confirms holds of it. */
-class Entry implements UnconfirmedPublish {
-  readonly exchange: string;
-  routingKey: string;
-  readonly messageId: string | undefined;
-  readonly mandatory: boolean;
-  returned: UnroutableError | undefined = undefined;
-  body: string | Uint8Array;
-  readonly options: PublishOptions;
-  readonly bytes: number;
-  readonly publishedAt: number;
-  readonly deadline: number;
-  /** It was sent at least once. */
-  wasSent = false;
-  /** It was sent and has no outcome yet. */
-  isInFlight = false;
-  /** Why the last channel that it was sent on ended without an outcome. */
-  lost: PublishOutcomeUnknownError | undefined = undefined;
-  before: Entry | undefined = undefined;
-  after: Entry | undefined = undefined;
-  unlisten: (() => void) | undefined = undefined;
-  readonly #owner: Republisher;
-  readonly #resolve: () => void;
-  readonly #reject: (error: unknown) => void;
-
-  constructor(
-    owner: Republisher,
-    exchange: string,
-    routingKey: string,
-    body: string | Uint8Array,
-    options: PublishOptions,
-    timeout: number,
-    resolve: () => void,
-    reject: (error: unknown) => void,
-  ) {
-    this.#owner = owner;
-    this.exchange = exchange;
-    this.routingKey = routingKey;
-    this.messageId = options.messageId;
-    this.mandatory = options.mandatory ?? false;
-    this.body = body;
-    this.options = options;
-    this.bytes = body.length;
-    this.publishedAt = performance.now();
-    this.deadline = this.publishedAt + timeout;
-    this.#resolve = resolve;
-    this.#reject = reject;
-  }
-
-  /** The broker has confirmed it. */
-  resolve(): void {
-    if (this.#owner.confirmed(this)) this.#resolve();
-  }
-
-  /** The attempt failed; the owner decides whether there is another. */
-  reject(error: AmqpError): void {
-    this.#owner.failed(this, error);
-  }
-
-  /** It is over. The ledger of confirms may hold on to it, and need not hold on to its body. */
-  end(error: unknown): void {
-    if (!this.#owner.ended(this)) return;
-    this.body = '';
-    this.#reject(error);
-  }
-}
-
 export class Republisher {
   readonly #source: ChannelSource;
   readonly #republish: boolean;
@@ -135,10 +62,10 @@ export class Republisher {
   readonly #maxInFlightBytes: number;
   readonly #maxAge: number;
   /** Everything without an outcome, in publishing order. */
-  #oldest: Entry | undefined;
-  #newest: Entry | undefined;
+  #oldest: PendingPublish | undefined;
+  #newest: PendingPublish | undefined;
   /** The first that is to be sent; undefined when none waits. */
-  #waiting: Entry | undefined;
+  #waiting: PendingPublish | undefined;
   #count = 0;
   #bytes = 0;
   #inFlight = 0;
@@ -175,7 +102,7 @@ export class Republisher {
         throw givenUp({ exchange, routingKey, wasSent: false }, whyOf(signal), signal.reason);
       const canSend = this.isFlowing;
       if (!canSend && !this.#source.isConnected()) this.#makeSure(body.length);
-      const entry = new Entry(this, exchange, routingKey, body, options, timeout, resolve, reject);
+      const entry = new PendingPublish(this, exchange, routingKey, body, options, timeout, resolve, reject);
       this.#append(entry);
       if (entry.deadline < this.#timerAt) this.#expireAt(entry.deadline);
       if (signal !== undefined) this.#endOn(signal, entry);
@@ -208,20 +135,20 @@ export class Republisher {
   }
 
   /** @internal Of an entry: the broker has confirmed it. False when it was over before. */
-  confirmed(entry: Entry): boolean {
+  confirmed(entry: PendingPublish): boolean {
     this.#landed(entry);
     return this.ended(entry);
   }
 
   /** @internal Of an entry: it has its outcome. False when it had one before. What is in flight stays so until its confirm. */
-  ended(entry: Entry): boolean {
+  ended(entry: PendingPublish): boolean {
     const isFirst = this.#remove(entry);
     if (this.#waiting !== undefined) this.#sendWaiting();
     return isFirst;
   }
 
   /** @internal Of an entry: an attempt failed. */
-  failed(entry: Entry, error: AmqpError): void {
+  failed(entry: PendingPublish, error: AmqpError): void {
     if (!entry.isInFlight) return;
     this.#landed(entry);
     if (this.#isOver(entry)) {
@@ -298,7 +225,7 @@ export class Republisher {
     }
   }
 
-  #hasRoom(entry: Entry): boolean {
+  #hasRoom(entry: PendingPublish): boolean {
     return (
       entry.isInFlight ||
       this.#inFlight === 0 ||
@@ -306,7 +233,7 @@ export class Republisher {
     );
   }
 
-  #send(entry: Entry, channel: ConfirmChannel): void {
+  #send(entry: PendingPublish, channel: ConfirmChannel): void {
     if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#maxAge) {
       entry.end(entry.lost);
       return;
@@ -333,7 +260,7 @@ export class Republisher {
    * True when the message itself is not to blame: its connection was lost, or its channel was closed over the exchange of
    * another message. A message that might be to blame is not sent again: it would end channel after channel.
    */
-  #isWorthAnotherTry(error: AmqpError, { exchange }: Entry): boolean {
+  #isWorthAnotherTry(error: AmqpError, { exchange }: PendingPublish): boolean {
     if (!isUnsent(error) && !(error instanceof PublishOutcomeUnknownError && this.#republish)) return false;
     if (error.method !== 'basic.publish') return error.closedBy !== 'client';
     return (
@@ -342,7 +269,7 @@ export class Republisher {
     );
   }
 
-  #endOn(signal: AbortSignal, entry: Entry): void {
+  #endOn(signal: AbortSignal, entry: PendingPublish): void {
     const onAbort = (): void => {
       entry.end(givenUp(entry, whyOf(signal), signal.reason));
     };
@@ -384,7 +311,7 @@ export class Republisher {
 
   // ── the list ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #append(entry: Entry): void {
+  #append(entry: PendingPublish): void {
     entry.before = this.#newest;
     if (this.#newest === undefined) this.#oldest = entry;
     else this.#newest.after = entry;
@@ -396,7 +323,7 @@ export class Republisher {
   }
 
   /** Takes it off the list; its own link forward stays, for whoever walks the list. False when it is off already. */
-  #remove(entry: Entry): boolean {
+  #remove(entry: PendingPublish): boolean {
     if (this.#isOver(entry)) return false;
     const { before, after } = entry;
     if (before === undefined) this.#oldest = after;
@@ -411,11 +338,11 @@ export class Republisher {
     return true;
   }
 
-  #isOver(entry: Entry): boolean {
+  #isOver(entry: PendingPublish): boolean {
     return entry.before === undefined ? this.#oldest !== entry : entry.before.after !== entry;
   }
 
-  #landed(entry: Entry): void {
+  #landed(entry: PendingPublish): void {
     if (!entry.isInFlight) return;
     entry.isInFlight = false;
     this.#inFlight -= 1;
@@ -435,7 +362,7 @@ function whyOf({ reason }: AbortSignal): string {
 
 /** The error for a publish that its signal or its deadline ended. */
 function givenUp(
-  { exchange, routingKey, wasSent }: Pick<Entry, 'exchange' | 'routingKey' | 'wasSent'>,
+  { exchange, routingKey, wasSent }: Pick<PendingPublish, 'exchange' | 'routingKey' | 'wasSent'>,
   why: string,
   cause?: unknown,
 ): AmqpError {

@@ -11,6 +11,7 @@ import { Backoff } from './backoff.js';
 import type { Channel } from './channel.js';
 import type { ExchangeDeclareOptions, QueueDeclareOptions } from './channel-options.js';
 import type { Connection } from './connection.js';
+import { Lock } from './queue-lock.js';
 import { pause } from './wait.js';
 
 /** Something that is recorded, as a filter sees it. */
@@ -82,9 +83,6 @@ export interface TopologyListener {
   refused(error: AmqpError): void;
 }
 
-/** A lock that a lost connection held is gone after three heartbeats at the latest; and a little more. */
-const LOCK_SLACK = 5_000;
-const LOCK_WITHOUT_HEARTBEAT = 30_000;
 /** So often everything is declared while something is missing that was declared just before. */
 const ROUNDS = 5;
 
@@ -371,23 +369,6 @@ export class TopologyRecord {
   /** The binding with its queue's present name. */
   #present(binding: BindingFacts): BindingFacts {
     return binding.kind === 'queue' ? { ...binding, destination: this.current(binding.destination) } : binding;
-  }
-}
-
-/** Waits for a queue that a connection still holds which the broker has not noticed to be lost (405), with an end. */
-class Lock {
-  readonly #backoff = new Backoff();
-  readonly #giveUpAt: number;
-
-  constructor(heartbeat: number) {
-    this.#giveUpAt = performance.now() + (heartbeat === 0 ? LOCK_WITHOUT_HEARTBEAT : heartbeat * 3 + LOCK_SLACK);
-  }
-
-  async waitsFor(signal: AbortSignal): Promise<boolean> {
-    if (performance.now() > this.#giveUpAt) return false;
-    await pause(this.#backoff.next(), signal);
-    signal.throwIfAborted();
-    return true;
   }
 }
 
