@@ -139,6 +139,30 @@ describe('a handle on the real broker', () => {
     await amqp.close();
   });
 
+  test.each<[string, (amqp: AmqpConnection, channel: AmqpChannel) => Promise<void>]>([
+    ['the handle', (_, channel) => channel.close()],
+    ['its connection', (amqp) => amqp.close()],
+  ])('has published everything of the same turn when %s is closed', async (_, close) => {
+    await using scratch = await Scratch.open();
+    const queue = await scratch.queue();
+    const { amqp, channel } = await onBroker();
+    await channel.basicPublish('', queue, 'before');
+    const publishing = Array.from({ length: 500 }, () => channel.basicPublish('', queue, 'x'));
+    await Promise.all([close(amqp, channel), ...publishing]);
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 501 });
+    await amqp.close();
+  });
+
+  test('does not count its first publishes on an open connection as buffered', async () => {
+    await using scratch = await Scratch.open();
+    const queue = await scratch.queue();
+    const { amqp } = await onBroker();
+    const channel = new AmqpChannel(amqp, { maxBuffered: 10 });
+    await Promise.all(Array.from({ length: 1_000 }, () => channel.basicPublish('', queue, 'x')));
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 1_000 });
+    await amqp.close();
+  });
+
   test('goes on after every cut of many', async () => {
     await using scratch = await Scratch.open();
     const queue = await scratch.queue();

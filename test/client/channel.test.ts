@@ -187,6 +187,50 @@ describe('queues', () => {
   });
 });
 
+describe('a queue name that is left out is not the queue declared last, as it is for the broker:', () => {
+  /** JavaScript's callers have no compiler. */
+  const missing = undefined as unknown as string;
+
+  test.each<[string, (channel: Channel) => Promise<unknown>]>([
+    ['queueDelete', (c) => c.queueDelete(missing)],
+    ['queuePurge', (c) => c.queuePurge(missing)],
+    ['queueBind', (c) => c.queueBind(missing, 'amq.fanout')],
+    ['basicGet', (c) => c.basicGet(missing)],
+    ['basicConsume', (c) => c.basicConsume(missing, () => undefined)],
+  ])('%s refuses it', async (_, call) => {
+    const queue = scratch.queueName();
+    await channel.queueDeclare(queue);
+    await scratch.send(queue, 'kept');
+    expect((await failure(call(channel))).code).toBe('INVALID_ARGUMENT');
+    expect(await channel.queueDeclare(queue, { passive: true })).toEqual({ queue, messageCount: 1, consumerCount: 0 });
+  });
+});
+
+describe('an option that does not exist is refused, and the channel is not hurt:', () => {
+  /** Misspelt, in a way that a variable carries past the compiler. */
+  const misspelt = { arguments: {}, autodelete: true };
+
+  test.each<[string, (channel: Channel) => Promise<unknown>]>([
+    ['queueDeclare', (c) => c.queueDeclare(scratch.queueName(), misspelt)],
+    ['exchangeDeclare', (c) => c.exchangeDeclare(scratch.exchangeName(), 'topic', misspelt)],
+    ['basicConsume', (c) => c.basicConsume('q', () => undefined, misspelt)],
+  ])('%s', async (_, call) => {
+    const error = await failure(call(channel));
+    expect(error.code).toBe('INVALID_OPTION');
+    expect(error.message).toContain('autodelete');
+    expect((await channel.queueDeclare()).queue).toMatch(/^amq\.gen-/);
+  });
+
+  test('basicPublish with persistent, which is deliveryMode: 2', async () => {
+    const queue = await queueWith();
+    const options = { mandatory: true, persistent: true };
+    const error = thrown(() => channel.basicPublish('', queue, 'x', options));
+    expect(error.code).toBe('INVALID_ARGUMENT');
+    expect(error.message).toContain('deliveryMode: 2');
+    expect(await get(queue)).toBeUndefined();
+  });
+});
+
 /** On a connection of its own. */
 async function onAnother<T>(work: (other: Channel) => Promise<T>): Promise<T> {
   await using another = await connect(brokerUrl);
@@ -396,6 +440,15 @@ describe('a consumer', () => {
     await channel.close();
     expect(seen).toEqual(bodies.slice(0, seen.length));
     await scratch.hasMessages(queue, 200 - seen.length);
+  });
+
+  test('may be cancelled together with another request, which RabbitMQ answers first', async () => {
+    const queue = await queueWith();
+    const consumerTag = await channel.basicConsume(queue, () => undefined);
+    const cancelling = channel.basicCancel(consumerTag);
+    expect((await channel.queueDeclare(queue, { passive: true })).queue).toBe(queue);
+    await cancelling;
+    expect([channel.isOpen, connection.isOpen]).toEqual([true, true]);
   });
 
   test('may get messages before the answer to its request', async () => {

@@ -3,6 +3,7 @@ import { expect, test } from '@jest/globals';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection, type ConnectionStatus } from '../../lib/client/amqp-connection.js';
+import { connect } from '../../lib/client/connection.js';
 import type { Message } from '../../lib/client/message.js';
 import type { AmqpError } from '../../lib/errors.js';
 import { Peers, QUICK, text } from '../conformance/bench.js';
@@ -162,4 +163,28 @@ test('without recording nothing is declared again', async () => {
   await statuses.next('open', ({ state }) => state === 'open');
   expect((await failure(channel.queueDeclare(name, { passive: true }))).replyCode).toBe(404);
   await amqp.close();
+});
+
+test('bindings to an exchange that is gone cost a refusal each, and not all of them said again for each', async () => {
+  await using scratch = await Scratch.open();
+  const [queue, exchange] = [await scratch.queue(), await scratch.exchange('direct')];
+  const line = new CuttableLine();
+  await using amqp = new AmqpConnection(brokerUrl, { dial: line.dial, ...QUICK });
+  const refusals = new Inbox<AmqpError>();
+  amqp.on('recoveryError', refusals.push);
+  await amqp.open();
+  const channel = new AmqpChannel(amqp);
+  const count = 100;
+  const keys = Array.from({ length: count }, (_, index) => `key.${index}`);
+  await Promise.all(keys.map((key) => channel.queueBind(queue, exchange, key)));
+  await using other = await connect(brokerUrl);
+  await (await other.channel()).exchangeDelete(exchange);
+  const statuses = new Inbox<ConnectionStatus>();
+  amqp.on('status', statuses.push);
+  const before = amqp.metrics.bytesSent;
+  line.cut();
+  await statuses.next('the next connection', ({ state }) => state === 'open');
+  expect(refusals.all).toHaveLength(count);
+  // A binding is some 100 bytes, and a channel with its close no more; said again for each it would be half a million.
+  expect(amqp.metrics.bytesSent - before).toBeLessThan(count * 1_000);
 });
