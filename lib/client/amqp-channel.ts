@@ -30,9 +30,6 @@ import { notAnswered, requestAborted } from './request-bounds.js';
 import { type PublishBounds, type RepublishOptions, Republisher } from './republisher.js';
 import { ended, orAborted, orLate, unblocked, within } from './wait.js';
 
-/** Longest wait for the confirms of what was published before `close()`, in milliseconds. */
-const FLUSH_TIMEOUT = 2_000;
-
 /**
  * Everything that a channel can do, on whatever connection is open: while there is none, its methods wait for the next.
  * Publishes are confirmed. After a loss come back, in this order: the exchanges, queues and bindings that were declared
@@ -274,14 +271,17 @@ export class AmqpChannel implements AsyncDisposable {
 
   /**
    * Closes for good, consumers and all; what they have not answered goes back to the queue. The connection stays. What was
-   * published is awaited first, for up to two seconds while there is a connection that takes it; the rest rejects.
+   * published is awaited first, for up to the connection's `closeTimeout` while there is one that takes it; the rest rejects.
    */
   async close(): Promise<void> {
     await (this.#closing ??= this.#close());
   }
 
   async #close(): Promise<void> {
-    if (this.#publishes.isFlowing) await within(FLUSH_TIMEOUT, this.#publishes.settled());
+    const { status } = this.#connection;
+    if (status.state === 'open' && this.isConnected()) {
+      await within(status.connection.closeTimeout, this.#publishes.settled());
+    }
     this.#life.abort(new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' }));
     await Promise.all([
       this.#current?.then((channel) => channel.close()).catch(() => undefined),

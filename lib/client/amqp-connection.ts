@@ -101,7 +101,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   readonly #setups: ConnectionSetup[] = [];
   readonly #metrics = new Metrics();
   /** @internal Those whose publishes await their confirms. */
-  readonly busy = new Set<{ readonly isFlowing: boolean; settled(): Promise<void> }>();
+  readonly busy = new Set<{ settled(): Promise<void> }>();
   /** @internal What the handles have declared. */
   readonly topology: TopologyRecord;
   readonly #life = new AbortController();
@@ -203,9 +203,8 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
    */
   async close(): Promise<void> {
     const connection = this.#status.state === 'open' ? this.#status.connection : undefined;
-    const flowing = [...this.busy].filter((publishes) => publishes.isFlowing);
-    if (connection !== undefined && flowing.length > 0) {
-      const settled = Promise.all(flowing.map((publishes) => publishes.settled()));
+    if (connection?.isOpen === true && connection.blockedReason === undefined && this.busy.size > 0) {
+      const settled = Promise.all([...this.busy].map((publishes) => publishes.settled()));
       // At the latest when the connection ends: what it leaves is for nobody.
       await within(connection.closeTimeout, Promise.race([settled, ended(connection)]));
     }

@@ -100,7 +100,7 @@ export class Republisher {
     return new Promise<void>((resolve, reject) => {
       if (signal?.aborted === true)
         throw givenUp({ exchange, routingKey, wasSent: false }, whyOf(signal), signal.reason);
-      const canSend = this.isFlowing;
+      const canSend = this.#channel?.isOpen === true && !this.#channel.isBlocked;
       if (!canSend && !this.#source.isConnected()) this.#makeSure(body.length);
       const entry = new PendingPublish(this, exchange, routingKey, body, options, timeout, resolve, reject);
       this.#append(entry);
@@ -109,11 +109,6 @@ export class Republisher {
       if (canSend) this.#sendWaiting();
       else this.#open();
     });
-  }
-
-  /** There is a channel, and the broker takes what is published: it will not be long. */
-  get isFlowing(): boolean {
-    return this.#channel?.isOpen === true && !this.#channel.isBlocked;
   }
 
   /** Resolves when nothing awaits its outcome. */

@@ -146,10 +146,10 @@ describe('a handle on the real broker', () => {
     await using scratch = await Scratch.open();
     const queue = await scratch.queue();
     const { amqp, channel } = await onBroker();
-    await channel.basicPublish('', queue, 'before');
+
     const publishing = Array.from({ length: 500 }, () => channel.basicPublish('', queue, 'x'));
     await Promise.all([close(amqp, channel), ...publishing]);
-    expect(await scratch.state(queue)).toMatchObject({ messageCount: 501 });
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 500 });
     await amqp.close();
   });
 
