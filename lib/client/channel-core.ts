@@ -338,7 +338,7 @@ export class ChannelCore implements Settler, LateWriter {
       );
     }
     // RabbitMQ closes the channel (406) over it, and every other publish on it has an unknown outcome then.
-    if (options.expiration !== undefined && !/^\d+$/.test(options.expiration)) {
+    if (typeof options.expiration === 'string' && !/^\d+$/.test(options.expiration)) {
       throw new AmqpError(
         'INVALID_ARGUMENT',
         `The property expiration has to be whole milliseconds as a string, such as '60000'; it is ${quoted(options.expiration)}.`,
@@ -650,20 +650,19 @@ export class ChannelCore implements Settler, LateWriter {
       return;
     }
     const message = new Message(args, content, this, consumerTag, noAck);
-    this.#guarded(() => callbacks.onMessage(message));
+    // Without a function around it: this is run for every message.
+    try {
+      this.#watch(callbacks.onMessage(message));
+    } catch (error) {
+      this.#line.callbackFailed(error);
+    }
     // Whoever has not answered keeps it, for how long nobody knows: then not with the chunk that it came in.
     if (!message.settled || noAck) content.keep();
   }
 
-  /** Runs the user's code so that what it throws ends neither the channel nor the process. */
-  #guarded(run: () => unknown): void {
-    try {
-      const returned = run();
-      // A callback is often an async function: what it rejects with would end the process.
-      if (typeof returned === 'object' && types.isPromise(returned)) returned.catch(this.callbackFailed);
-    } catch (error) {
-      this.#line.callbackFailed(error);
-    }
+  /** A callback is often an async function: what it rejects with would end the process. */
+  #watch(returned: unknown): void {
+    if (typeof returned === 'object' && types.isPromise(returned)) returned.catch(this.callbackFailed);
   }
 
   #tooLarge({ size }: Content, routingKey: string): AmqpError {
@@ -691,7 +690,11 @@ export class ChannelCore implements Settler, LateWriter {
     const consumer = this.#consumers.get(consumerTag);
     this.#consumers.delete(consumerTag);
     if (!noWait) this.#line.send(this.number, 'basic.cancel-ok', { consumerTag });
-    this.#guarded(() => consumer?.callbacks.onCancel?.(consumerTag));
+    try {
+      this.#watch(consumer?.callbacks.onCancel?.(consumerTag));
+    } catch (error) {
+      this.#line.callbackFailed(error);
+    }
   }
 }
 

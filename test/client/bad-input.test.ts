@@ -11,7 +11,7 @@ import { connect } from '../../lib/client/connection.js';
 import { field } from '../../lib/protocol/field-table.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
-import { everythingOf, failure, scripted, thrown, unique } from '../support/client.js';
+import { everythingOf, failure, scripted, scriptedChannel, thrown, unique } from '../support/client.js';
 
 /** A server on a free port that treats every connection so. */
 async function serverThat(
@@ -361,4 +361,18 @@ describe('a value that AMQP cannot carry is refused before a byte leaves:', () =
     expect(channel.basicPublish('', queue, 'still here')).toBe(true);
     expect((await channel.basicGet(queue, { noAck: true }))?.message.body.toString()).toBe('still here');
   });
+});
+
+test.each<[what: string, expiration: unknown]>([
+  ['text that is no number', 'soon'],
+  ['an empty text', ''],
+  ['a fraction', '1.5'],
+  ['a number', 60_000],
+  ['a negative number', -5],
+])('an expiration that is %s is refused before it leaves', async (_what, expiration) => {
+  const { connection, channel } = await scriptedChannel({ closeTimeout: 0 });
+  const options = { expiration } as { expiration: string };
+  expect(thrown(() => channel.basicPublish('', 'q', 'x', options)).code).toBe('INVALID_ARGUMENT');
+  expect(channel.isOpen).toBe(true);
+  await connection.close();
 });
