@@ -179,10 +179,15 @@ describe('a message', () => {
   test('to no exchange, or to an internal one, is refused', () => {
     const engine = new Engine();
     engine.exchange('inner', 'fanout', { internal: true });
-    expect(answer(() => engine.publish('nope', 'q'))).toBe("404 channel NOT_FOUND - no exchange 'nope' in vhost '/'");
-    expect(answer(() => engine.publish('inner', 'q'))).toBe(
-      "403 channel ACCESS_REFUSED - cannot publish to internal exchange 'inner' in vhost '/'",
-    );
+    const missing = "404 channel NOT_FOUND - no exchange 'nope' in vhost '/'";
+    const internal = "403 channel ACCESS_REFUSED - cannot publish to internal exchange 'inner' in vhost '/'";
+    expect(answer(() => engine.publish('nope', 'q'))).toBe(missing);
+    expect(answer(() => engine.publish('inner', 'q'))).toBe(internal);
+    expect(['nope', 'inner', ''].map((name) => answer(() => engine.host.checkPublish(name)))).toEqual([
+      missing,
+      internal,
+      'done',
+    ]);
   });
 
   test.each<[type: string, key: string, bindings: readonly string[], expected: readonly string[]]>([
