@@ -38,6 +38,8 @@ export interface BareHandshake {
   readonly virtualHost?: string;
   /** @default that of connection.tune */
   readonly frameMax?: number;
+  /** @default that of connection.tune */
+  readonly channelMax?: number;
   /** @default consumer_cancel_notify and authentication_failure_close, as most clients have it */
   readonly capabilities?: Readonly<Record<string, boolean>>;
 }
@@ -106,9 +108,10 @@ export class BareClient implements AsyncDisposable {
   }
 
   /** The second half; the answer to connection.open is still to be received when it is not open-ok. */
-  async openFrom({ virtualHost = '/', frameMax }: BareHandshake = {}): Promise<void> {
+  async openFrom({ virtualHost = '/', ...limits }: BareHandshake = {}): Promise<void> {
     const { args } = await this.receive('connection.tune');
-    this.send(0, 'connection.tune-ok', { ...args, frameMax: frameMax ?? args.frameMax, heartbeat: 0 });
+    const { frameMax = args.frameMax, channelMax = args.channelMax } = limits;
+    this.send(0, 'connection.tune-ok', { channelMax, frameMax, heartbeat: 0 });
     this.send(0, 'connection.open', { virtualHost });
     if (virtualHost === '/') await this.receive('connection.open-ok');
   }
@@ -138,6 +141,11 @@ export class BareClient implements AsyncDisposable {
   /** Any bytes. */
   sendRaw(bytes: Uint8Array): void {
     this.#socket.write(bytes);
+  }
+
+  /** Ends its side of the connection. */
+  end(): void {
+    this.#socket.end();
   }
 
   /** The next command of the broker, which has to be this one. */
