@@ -32,6 +32,10 @@ export interface QueueDelivery {
   ack(): void;
   /** Dead-letters it with the reason `rejected`, or drops it. */
   reject(): void;
-  /** Puts it back where it was. */
-  requeue(): void;
+  /**
+   * Puts it back where it was.
+   *
+   * @param isTakerGone - nobody asked for it: the channel or connection has ended. It counts for quorum queues @default false
+   */
+  requeue(isTakerGone?: boolean): void;
 }
