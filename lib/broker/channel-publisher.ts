@@ -52,7 +52,7 @@ export class ChannelPublisher {
     if (content.isTooLarge) {
       throw preconditionFailed(`message size ${content.size} is larger than configured max size ${maxMessageSize}`);
     }
-    (virtualHost as { checkPublish?(exchange: string): void }).checkPublish?.(exchange);
+    virtualHost.checkPublish(exchange);
     const message = this.#withAddress(publishedMessage(exchange, routingKey, content.propertyBytes, content.body));
     checkProperties(message, user);
     if (this.#uncommitted === undefined) this.#route({ message, mandatory });
