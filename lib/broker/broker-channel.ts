@@ -44,7 +44,8 @@ export class BrokerChannel implements ChannelLine {
 
   /** Throws `BrokerError` for what ends the whole connection. */
   handle(method: Method, content: Content | undefined): ChannelOutcome {
-    if (method.name === 'channel.open') throw new BrokerError('connection', 504, "CHANNEL_ERROR - second 'channel.open' seen");
+    if (method.name === 'channel.open')
+      throw new BrokerError('connection', 504, "CHANNEL_ERROR - second 'channel.open' seen");
     if (method.name === 'channel.close') {
       // Also where both sides close at once. The channel then is gone when the client has answered.
       if (this.#state === 'open') this.#close();

@@ -23,7 +23,7 @@ import type { BrokerMessage } from './broker-message.js';
 import { BrokerOutbox, type OutboxOwner } from './broker-outbox.js';
 import type { ConfirmingChannel, ConnectionLine } from './channel-line.js';
 import { ChannelTable } from './channel-table.js';
-import { closeFor, shortText } from './closing.js';
+import { BlamedError, closeFor, shortText } from './closing.js';
 import type { Transport } from './memory-line.js';
 import { Opening, type Opened, OpeningRefused, hasCapability } from './opening.js';
 import type { Users } from './users.js';
@@ -363,16 +363,14 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
   /** @param id - class and method of the frame in hand, in one number; 0 for none */
   #failed(error: unknown, id: number): void {
     if (this.#state === 'closing' || this.#state === 'gone') return;
-    const isOpening = this.#state !== 'running';
-    if (isOpening && !(error instanceof BrokerError)) {
-      this.#isDeaf = true;
-      this.#outbox.endAfterwards();
-      this.#endWithin(CLOSING_TIMEOUT);
+    const isTold = error instanceof BrokerError || error instanceof BlamedError;
+    if (this.#state === 'running' || isTold) {
+      this.#close(closeFor(error, id));
       return;
     }
-    // RabbitMQ blames no method for a login that it refuses.
-    const isLogin = isOpening && (error as BrokerError).replyCode === 403;
-    this.#close(closeFor(error, isLogin ? 0 : id));
+    this.#isDeaf = true;
+    this.#outbox.endAfterwards();
+    this.#endWithin(CLOSING_TIMEOUT);
   }
 
   #close(args: MethodArgs<'connection.close'>): void {

@@ -13,6 +13,13 @@ export class Prefetch {
   get isFull(): boolean {
     return this.limit > 0 && this.used >= this.limit;
   }
+
+  /** One delivery less; says whether that made room where there was none. */
+  release(): boolean {
+    const wasFull = this.isFull;
+    this.used -= 1;
+    return wasFull !== this.isFull;
+  }
 }
 
 /** What a consumer needs of its channel. */
@@ -79,9 +86,7 @@ export class ChannelConsumer implements QueueConsumer {
 
   /** One of its deliveries is settled; says whether that made room where there was none. */
   settled(): boolean {
-    const wasFull = this.#prefetch.isFull;
-    this.#prefetch.used -= 1;
-    return wasFull && !this.#prefetch.isFull;
+    return this.#prefetch.release();
   }
 
   cancelled(): void {

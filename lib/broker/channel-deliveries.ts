@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import type { MethodArgs } from '../protocol/methods.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import { fieldTypeOf, integerOf } from './argument-values.js';
 import { BrokerError, notImplemented, preconditionFailed } from './broker-error.js';
 import type { BrokerMessage } from './broker-message.js';
 import { ChannelConsumer, type ConsumerChannel, Prefetch } from './channel-consumer.js';
@@ -80,12 +81,15 @@ export class ChannelDeliveries implements ConsumerChannel {
       throw new BrokerError('connection', 530, `NOT_ALLOWED - attempt to reuse consumer tag '${tag}'`);
     }
     const queue = named(args.queue);
-    const { owner } = this.#line.connection;
+    const { owner, virtualHost } = this.#line.connection;
+    if (queue.type === 'quorum' && this.prefetch.limit > 0) {
+      throw notImplemented(`queue '${queue.name}' in vhost '${virtualHost.name}' does not support global qos`);
+    }
     const consumer = new ChannelConsumer(this, queue, {
       tag,
       noAck,
       exclusive,
-      priority: priorityOf(args.arguments, queue, this.#line.connection.virtualHost.name),
+      priority: priorityOf(args.arguments, queue, virtualHost.name),
       owner,
       prefetch: this.#consumerPrefetch,
     });
@@ -166,21 +170,16 @@ export class ChannelDeliveries implements ConsumerChannel {
     const { virtualHost } = this.#line.connection;
     const [only] = entries;
     if (only !== undefined && entries.length === 1) this.#settleOne(verdict, only);
-    else if (only !== undefined) virtualHost.together(() => entries.forEach((entry) => this.#settleOne(verdict, entry)));
+    else if (only !== undefined)
+      virtualHost.together(() => entries.forEach((entry) => this.#settleOne(verdict, entry)));
   }
 
   #settleOne(verdict: Verdict, { delivery, holder }: Entry): void {
-    let wake: 'none' | 'one' | 'all' = 'none';
-    if (holder !== undefined) {
-      const wasFull = this.prefetch.isFull;
-      this.prefetch.used -= 1;
-      const hasRoomAgain = holder.settled();
-      if (wasFull && !this.prefetch.isFull) wake = 'all';
-      else if (hasRoomAgain) wake = 'one';
-    }
+    const channelHasRoom = holder !== undefined && this.prefetch.release();
+    const holderHasRoom = holder?.settled() === true;
     delivery[verdict]();
-    if (wake === 'all') this.wakeAll();
-    else if (wake === 'one') holder?.queue.wake(holder);
+    if (channelHasRoom) this.wakeAll();
+    else if (holderHasRoom) holder.queue.wake(holder);
   }
 
   /** There may be room again for whichever consumer. */
@@ -217,7 +216,7 @@ export class ChannelDeliveries implements ConsumerChannel {
   /** The channel is over: what was not settled goes back. */
   requeueAll(): void {
     this.rollback();
-    for (const { delivery } of this.#ledger.takeAll()) delivery.requeue();
+    for (const { delivery } of this.#ledger.takeAll()) delivery.requeue(true);
   }
 
   #endReplies(): void {
@@ -229,26 +228,9 @@ export class ChannelDeliveries implements ConsumerChannel {
 function priorityOf(args: FieldTable, queue: MessageQueue, virtualHost: string): number {
   const priority = args['x-priority'];
   if (priority === undefined) return 0;
-  if (typeof priority === 'number' && Number.isInteger(priority)) return priority;
-  if (typeof priority === 'bigint') return Number(priority);
+  const value = integerOf(priority);
+  if (value !== undefined) return value;
   throw preconditionFailed(
-    `invalid arg 'x-priority' for queue '${queue.name}' in vhost '${virtualHost}': "expected integer, got ${erlangType(priority)}"`,
+    `invalid arg 'x-priority' for queue '${queue.name}' in vhost '${virtualHost}': "expected integer, got ${fieldTypeOf(priority)}"`,
   );
-}
-
-/** What RabbitMQ calls the type of a field. */
-function erlangType(value: FieldTable[string]): string {
-  switch (typeof value) {
-    case 'string':
-      return 'longstr';
-    case 'boolean':
-      return 'bool';
-    case 'number':
-      return 'double';
-    default:
-      if (value === null) return 'void';
-      if (Array.isArray(value)) return 'array';
-      if (value instanceof Date) return 'timestamp';
-      return value instanceof Uint8Array ? 'binary' : 'table';
-  }
 }

@@ -1,12 +1,11 @@
 /** What a channel publishes: the rules, confirms, returns, and publishes that wait for tx.commit. */
 import type { Content } from '../protocol/content.js';
 import type { MethodArgs } from '../protocol/methods.js';
-import type { BasicProperties } from '../protocol/properties.js';
-import { internalError, notImplemented, preconditionFailed } from './broker-error.js';
+import { notImplemented, preconditionFailed } from './broker-error.js';
 import { type BrokerMessage, publishedMessage } from './broker-message.js';
 import type { ChannelLine } from './channel-line.js';
 import { Confirms } from './confirms.js';
-import { checkProperties, withReplyTo } from './publish-rules.js';
+import { checkProperties, replyToOf, withReplyTo } from './publish-rules.js';
 import { REPLY_TO } from './reply-to.js';
 
 interface Publish {
@@ -51,20 +50,18 @@ export class ChannelPublisher {
     const { virtualHost, user, maxMessageSize } = this.#line.connection;
     if (immediate) throw notImplemented('immediate=true');
     if (content.isTooLarge) {
-      throw preconditionFailed(
-        `message size ${content.size} is larger than configured max size ${maxMessageSize}`,
-      );
+      throw preconditionFailed(`message size ${content.size} is larger than configured max size ${maxMessageSize}`);
     }
     virtualHost.checkPublish(exchange);
     const message = this.#withAddress(publishedMessage(exchange, routingKey, content.propertyBytes, content.body));
-    checkProperties(propertiesOf(message), user);
+    checkProperties(message, user);
     if (this.#uncommitted === undefined) this.#route({ message, mandatory });
     else this.#uncommitted.push({ message, mandatory });
   }
 
   /** The same message with the address of this channel's reply consumer, where it asks for replies there. */
   #withAddress(message: BrokerMessage): BrokerMessage {
-    if (propertiesOf(message).replyTo !== REPLY_TO) return message;
+    if (replyToOf(message) !== REPLY_TO) return message;
     if (this.replyAddress === undefined) throw preconditionFailed('fast reply consumer does not exist');
     const propertyBytes = withReplyTo(message.propertyBytes, this.replyAddress);
     return publishedMessage(message.exchange, message.routingKey, propertyBytes, message.body);
@@ -116,14 +113,5 @@ export class ChannelPublisher {
   #held(): Publish[] {
     if (this.#uncommitted === undefined) throw preconditionFailed('channel is not transactional');
     return this.#uncommitted;
-  }
-}
-
-/** RabbitMQ reads the properties of every message; over nonsense its connection process dies, which the client hears as 541. */
-function propertiesOf(message: BrokerMessage): BasicProperties {
-  try {
-    return message.properties;
-  } catch {
-    throw internalError('the properties of a message cannot be decoded');
   }
 }

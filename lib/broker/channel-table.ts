@@ -48,11 +48,8 @@ export class ChannelTable {
   #add(number: number): Entry {
     const open = this.#entries.size;
     if (open >= this.#channelMax) {
-      throw new BrokerError(
-        'connection',
-        530,
-        `NOT_ALLOWED - number of channels opened (${open}) has reached the negotiated channel_max (${this.#channelMax})`,
-      );
+      const text = `number of channels opened (${open}) has reached the negotiated channel_max (${this.#channelMax})`;
+      throw new BlamedError(undefined, new BrokerError('connection', 530, `NOT_ALLOWED - ${text}`));
     }
     const receive = (method: Method, content: Content | undefined): void => {
       this.#assembling -= entry.assembling;

@@ -16,7 +16,10 @@ const NAMES: Readonly<Record<number, string>> = {
 export function shortText(text: string): string {
   if (Buffer.byteLength(text) <= 255) return text;
   // A character cut in half becomes U+FFFD, which has three octets where it had up to four.
-  return Buffer.from(text).subarray(0, 252).toString().replace(/\ufffd$/, '');
+  return Buffer.from(text)
+    .subarray(0, 252)
+    .toString()
+    .replace(/\ufffd$/, '');
 }
 
 /** @param id - class and method of the frame in hand in one number; 0 for none */
@@ -34,14 +37,17 @@ function args(replyCode: number, replyText: string, id: number): MethodArgs<'con
   return { replyCode, replyText: shortText(replyText), classId: id >>> 16, methodId: id & 0xffff };
 }
 
-/** What a method threw, with the method: a message is refused when the last frame of its body has come, which names none. */
+/**
+ * An error with the method to blame, where that is not the one of the frame in hand: a message is refused when the last frame of
+ * its body has come, and over some errors RabbitMQ blames none.
+ */
 export class BlamedError extends Error {
   override readonly name = 'BlamedError';
-  /** Class and method in one number. */
+  /** Class and method in one number; 0 for none. */
   readonly id: number;
 
-  constructor(method: MethodName, cause: unknown) {
+  constructor(method: MethodName | undefined, cause: unknown) {
     super(method, { cause });
-    this.id = methodId(method);
+    this.id = method === undefined ? 0 : methodId(method);
   }
 }

@@ -3,6 +3,7 @@
  * reason, the latest first, and what the first one was. Where it goes then is `virtual-host`'s.
  */
 import { type FieldTable, type FieldValue, field } from '../protocol/field-table.js';
+import { integerOf } from './argument-values.js';
 import { type BrokerMessage, readdressed } from './broker-message.js';
 
 export type DeathReason = 'rejected' | 'expired' | 'maxlen' | 'delivery_limit';
@@ -65,7 +66,7 @@ function entryFor(message: BrokerMessage, { reason, queue, time }: Death): Field
 /** RabbitMQ writes the count as a 64-bit integer. Only the count changes when a message dies again in the same way. */
 function withWideCount(entry: FieldTable, more: number): FieldTable {
   const { count } = entry;
-  const known = typeof count === 'number' || typeof count === 'bigint' ? BigInt(Math.trunc(Number(count))) : 1n;
+  const known = typeof count === 'bigint' ? count : BigInt(integerOf(count ?? null) ?? 1);
   return { ...entry, count: field.int64(BigInt.asIntN(64, known + BigInt(more))) };
 }
 

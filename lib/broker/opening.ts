@@ -10,6 +10,7 @@ import { FRAME_MIN_SIZE } from '../protocol/frame.js';
 import type { Method, MethodArgs, MethodName } from '../protocol/methods.js';
 import { VERSION } from '../version.js';
 import { BrokerError } from './broker-error.js';
+import { BlamedError } from './closing.js';
 import { MECHANISMS, type Users } from './users.js';
 import type { VirtualHost } from './virtual-host.js';
 
@@ -87,7 +88,7 @@ export class Opening {
     });
   }
 
-  /** The next method; returns what was agreed on when it was the last one. Throws `BrokerError` or `OpeningRefused`. */
+  /** The next method; returns what was agreed on when it was the last one. Throws `BrokerError`, `BlamedError` or `OpeningRefused`. */
   receive(method: Method): Opened | undefined {
     if (method.name !== this.#awaiting) throw new OpeningRefused();
     switch (method.name) {
@@ -114,11 +115,8 @@ export class Opening {
     if ('nonsense' in outcome || !hasCapability(clientProperties, 'authentication_failure_close')) {
       throw new OpeningRefused();
     }
-    throw new BrokerError(
-      'connection',
-      403,
-      `ACCESS_REFUSED - Login was refused using authentication mechanism ${mechanism}. For details see the broker logfile.`,
-    );
+    const text = `Login was refused using authentication mechanism ${mechanism}. For details see the broker logfile.`;
+    throw new BlamedError(undefined, new BrokerError('connection', 403, `ACCESS_REFUSED - ${text}`));
   }
 
   /** The client may ask for less than was proposed, and not for "no limit". */

@@ -49,7 +49,7 @@ export class VirtualHost implements QueueHost {
   readonly name: string;
   readonly clock: Clock;
   /** Called after messages have moved or been settled, or consumers have changed. */
-  onChange: () => void = () => undefined;
+  onChange: (() => void) | undefined;
   readonly #exchanges: Exchanges;
   readonly #queues = new Queues(this);
   readonly #bindings = new Bindings((exchange) => this.#deleteExchange(exchange));
@@ -152,12 +152,14 @@ export class VirtualHost implements QueueHost {
 
   // ── messages ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Throws what `publish` would throw for the sake of the exchange: 404 when it is not there, 403 when it is internal. */
+  checkPublish(exchange: string): void {
+    this.#publishable(exchange);
+  }
+
   /** Hands a message to the queues that it is routed to, and those hand it to who is ready. */
   publish(message: BrokerMessage): PublishOutcome {
-    const exchange = this.#exchanges.require(message.exchange);
-    if (exchange.internal) {
-      throw accessRefused(`cannot publish to internal ${this.nameOf('exchange', exchange.name)}`);
-    }
+    const exchange = this.#publishable(message.exchange);
     const problem = expirationProblem(expirationOf(message));
     if (problem !== undefined) {
       throw preconditionFailed(`invalid expiration '${message.expiration}': ${problem}`);
@@ -204,7 +206,7 @@ export class VirtualHost implements QueueHost {
 
   /** Ends what waits for the clock, without telling anybody. */
   close(): void {
-    this.onChange = () => undefined;
+    this.onChange = undefined;
     for (const queue of this.#queues) queue.stop();
   }
 
@@ -266,10 +268,16 @@ export class VirtualHost implements QueueHost {
 
   /** @internal */
   changed(): void {
-    this.onChange();
+    this.onChange?.();
   }
 
   // ── routing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #publishable(name: string): Exchange {
+    const exchange = this.#exchanges.require(name);
+    if (exchange.internal) throw accessRefused(`cannot publish to internal ${this.nameOf('exchange', name)}`);
+    return exchange;
+  }
 
   /** The way of most messages: to one queue by its name. */
   #sendTo(message: BrokerMessage, key: string): PublishOutcome {
