@@ -218,7 +218,7 @@ export class EmbeddedBroker implements AsyncDisposable {
     const restless: string[] = [];
     for (const virtualHost of this.#virtualHosts.values()) {
       for (const { name, unackedCount } of virtualHost.queues) {
-        if (unackedCount > 0) restless.push(`queue ${quoted(name)} has ${unackedCount} unsettled deliveries`);
+        if (unackedCount > 0) restless.push(`queue ${quoted(name)} has ${unackedCount} unsettled`);
       }
     }
     let backlog = 0;
