@@ -23,6 +23,9 @@ async function verdict(say: (client: BareClient) => void): Promise<string> {
   return `${replyCode} ${replyText} (${classId}, ${methodId})`;
 }
 
+/** A verdict without what is said between name and numbers: about bytes that are no AMQP each broker has its own words. */
+const codes = (text: string): string => text.replace(/ - .* \(/s, ' (');
+
 test('a broker says who it is, what it can, how clients prove who they are, and proposes limits', async () => {
   await using client = await BareClient.dial();
   const start = await client.startUntilTune();
@@ -170,43 +173,36 @@ test('a method on a channel that is not open, a second open, and a channel’s m
   );
 });
 
-test('frames that are none end the connection with 501, each with its reason', async () => {
-  expect(await verdict((client) => client.sendRaw(rawFrame(7, 1, Buffer.alloc(0))))).toBe(
-    '501 FRAME_ERROR - type 7, all octets = <<>>: unknown_frame (0, 0)',
-  );
-  expect(await verdict((client) => client.sendRaw(Buffer.from([1, 0, 1, 0, 0, 0, 4, 0, 90, 0, 10, 0xcd])))).toBe(
-    '501 FRAME_ERROR - type 1, all octets = <<0,90,0,10>>: {invalid_frame_end_marker,205} (0, 0)',
-  );
-  const tooLarge = Buffer.concat([Buffer.from([1, 0, 1, 0, 3, 0, 0]), Buffer.alloc(100)]);
-  expect(await verdict((client) => client.sendRaw(tooLarge))).toBe(
-    '501 FRAME_ERROR - type 1, all octets = <<>>: {frame_too_large,196608,131064} (0, 0)',
-  );
+test('frames that are none end the connection with 501', async () => {
+  for (const bytes of [
+    // An unknown type, a wrong last byte, more bytes than were agreed on, and bytes where heartbeats have none.
+    rawFrame(7, 1, Buffer.alloc(0)),
+    Buffer.from([1, 0, 1, 0, 0, 0, 4, 0, 90, 0, 10, 0xcd]),
+    Buffer.concat([Buffer.from([1, 0, 1, 0, 3, 0, 0]), Buffer.alloc(100)]),
+    rawFrame(8, 0, Buffer.from('x')),
+  ]) {
+    expect(codes(await verdict((client) => client.sendRaw(bytes)))).toBe('501 FRAME_ERROR (0, 0)');
+  }
   // queue.declare, cut short.
-  expect(await verdict((client) => client.sendRaw(methodFrame(1, 50, 10, [0])))).toBe(
-    '501 FRAME_ERROR - cannot decode <<0>> (50, 10)',
-  );
+  const cut = methodFrame(1, 50, 10, [0]);
+  expect(codes(await verdict((client) => client.sendRaw(cut)))).toBe('501 FRAME_ERROR (50, 10)');
 });
 
 test('frames where they do not belong end the connection with 505, methods of the server with 503', async () => {
   const publish = methodFrame(1, 60, 40, [0, 0, 0, 0, 0]);
   const otherHeader = headerFrame(1, 0n);
   otherHeader.writeUInt16BE(50, 7);
-  const wanted = 'expected content header for class 60, got';
   for (const [bytes, expected] of [
-    [rawFrame(3, 1, Buffer.from('x')), 'expected method frame, got non method frame instead (0, 0)'],
-    [headerFrame(1, 0n), 'expected method frame, got non method frame instead (0, 0)'],
-    [Buffer.concat([publish, methodFrame(1, 90, 10)]), `${wanted} non content header frame instead (60, 40)`],
-    [Buffer.concat([publish, otherHeader]), `${wanted} one for class 50 instead (60, 40)`],
-    [rawFrame(8, 1, Buffer.alloc(0)), 'type 8, all octets = <<>> (0, 0)'],
+    [rawFrame(3, 1, Buffer.from('x')), '505 UNEXPECTED_FRAME (0, 0)'],
+    [headerFrame(1, 0n), '505 UNEXPECTED_FRAME (0, 0)'],
+    [Buffer.concat([publish, methodFrame(1, 90, 10)]), '505 UNEXPECTED_FRAME (60, 40)'],
+    [Buffer.concat([publish, otherHeader]), '505 UNEXPECTED_FRAME (60, 40)'],
+    [rawFrame(8, 1, Buffer.alloc(0)), '505 UNEXPECTED_FRAME (0, 0)'],
+    [methodFrame(1, 40, 11), '503 COMMAND_INVALID (40, 11)'],
+    [methodFrame(1, 10, 51), '503 COMMAND_INVALID (10, 51)'],
   ] as const) {
-    expect(await verdict((client) => client.sendRaw(bytes))).toBe(`505 UNEXPECTED_FRAME - ${expected}`);
+    expect(codes(await verdict((client) => client.sendRaw(bytes)))).toBe(expected);
   }
-  expect(await verdict((client) => client.sendRaw(methodFrame(1, 40, 11)))).toBe(
-    '503 COMMAND_INVALID - unimplemented method (40, 11)',
-  );
-  expect(await verdict((client) => client.sendRaw(methodFrame(1, 10, 51)))).toBe(
-    '503 COMMAND_INVALID - unimplemented method (10, 51)',
-  );
 });
 
 test('what a channel is sent between its close and the answer is passed over, then its number is free again', async () => {
