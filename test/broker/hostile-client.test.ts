@@ -6,7 +6,13 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 
 import { EmbeddedBroker } from '../../lib/broker/embedded-broker.js';
-import { FRAME_METHOD, PROTOCOL_HEADER } from '../../lib/protocol/frame.js';
+import {
+  FRAME_METHOD,
+  PROTOCOL_HEADER,
+  writeBodyFrameHead,
+  writeContentHead,
+  writeFrameEnd,
+} from '../../lib/protocol/frame.js';
 import { WireWriter } from '../../lib/protocol/wire.js';
 import { frameOf } from '../support/client.js';
 import { goldenContents, goldenHeartbeat, goldenMethods } from '../support/golden-frames.js';
@@ -43,9 +49,29 @@ const opening = [
 
 const queue = { passive: false, durable: true, exclusive: false, autoDelete: false, noWait: false };
 const consumer = { noLocal: false, noAck: false, exclusive: false, noWait: false, arguments: {} };
+
+function publish(channel: number, routingKey: string, body: string): Buffer {
+  const writer = new WireWriter();
+  const args = { exchange: '', routingKey, mandatory: true, immediate: false };
+  const properties = { headers: { a: [1, { b: null }] }, expiration: '60000', replyTo: 'amq.rabbitmq.reply-to' };
+  writeContentHead(writer, 0, channel, 'basic.publish', args, channel === 1 ? {} : properties, body.length);
+  for (let start = 0; start < body.length; start += 8000) {
+    const part = Buffer.from(body.slice(start, start + 8000));
+    writeBodyFrameHead(writer, channel, part.length);
+    writer.bytes(part);
+    writeFrameEnd(writer);
+  }
+  return writer.take();
+}
+
 const sentences: readonly Buffer[] = [
-  ...Object.values(goldenMethods).map(({ bytes }) => bytes),
-  ...Object.values(goldenContents).map(({ bytes }) => bytes),
+  goldenContents.publish.bytes,
+  goldenMethods.basicQos.bytes,
+  goldenMethods.basicAck.bytes,
+  goldenMethods.confirmSelect.bytes,
+  publish(1, 'q', 'one'),
+  publish(2, 'q', 'two'),
+  publish(2, 'q', 'x'.repeat(20_000)),
   goldenHeartbeat,
   frameOf(1, 'queue.declare', { ...queue, queue: 'q', arguments: { 'x-max-length': 10 } }),
   frameOf(1, 'basic.consume', { ...consumer, queue: 'q', consumerTag: 'a' }),
@@ -60,12 +86,11 @@ const sentences: readonly Buffer[] = [
   frameOf(1, 'tx.commit', {}),
   frameOf(1, 'tx.rollback', {}),
   frameOf(2, 'confirm.select', { noWait: false }),
-  frameOf(1, 'queue.delete', { queue: 'q', ifUnused: false, ifEmpty: false, noWait: false }),
+  frameOf(1, 'queue.delete', { queue: 'q', ifUnused: true, ifEmpty: false, noWait: false }),
   frameOf(1, 'channel.close', { replyCode: 200, replyText: '', classId: 0, methodId: 0 }),
   frameOf(1, 'channel.close-ok', {}),
   frameOf(1, 'channel.open', {}),
   frameOf(0, 'connection.update-secret', { newSecret: 'x', reason: 'y' }),
-  frameOf(0, 'connection.close', { replyCode: 200, replyText: '', classId: 0, methodId: 0 }),
 ];
 
 /** A method with any fields at all. */
@@ -89,10 +114,20 @@ const anyMethod = fc
   });
 
 const conversation = fc.record({
-  sentences: fc.array(fc.oneof(fc.constantFrom(...sentences), anyMethod), { maxLength: 30 }),
+  sentences: fc.array(
+    fc.oneof({ weight: 30, arbitrary: fc.constantFrom(...sentences) }, { weight: 1, arbitrary: anyMethod }),
+    { minLength: 1, maxLength: 60, size: 'max' },
+  ),
   /** How much of the opening is said properly. */
-  opened: fc.integer({ min: 0, max: opening.length }),
-  flips: fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { maxLength: 3 }),
+  opened: fc.oneof(
+    { weight: 9, arbitrary: fc.constant(opening.length) },
+    { weight: 1, arbitrary: fc.integer({ min: 0, max: opening.length }) },
+  ),
+  /** Bytes that are changed; in half of the conversations none. */
+  flips: fc.oneof(
+    fc.constant<[number, number][]>([]),
+    fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { maxLength: 3 }),
+  ),
   cuts: fc.array(fc.nat(), { maxLength: 5 }),
   leaves: fc.boolean(),
 });
