@@ -16,7 +16,7 @@ import {
 } from './credentials.js';
 import type { HostLookup, TlsOptions } from './dial.js';
 import { refuseUnknown } from './option-names.js';
-import { type Duration, timerMilliseconds } from './duration.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 
 /** How to reach a broker and how to speak to it. Everything has a default. */
 export interface ConnectionOptions {

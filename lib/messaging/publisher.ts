@@ -1,7 +1,7 @@
 /** Publishing with a known outcome: serialised, persistent, mandatory and confirmed. */
 import { randomUUID } from 'node:crypto';
 import type { AmqpChannel } from '../client/amqp-channel.js';
-import { type Duration, milliseconds, timerMilliseconds } from '../client/duration.js';
+import { type Duration, milliseconds, timerMilliseconds } from '../time/duration.js';
 import { AmqpError } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { serialize } from './serializer.js';

@@ -2,7 +2,7 @@
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import type { BrokerUrls } from '../client/hosts.js';
 import { refuseUnknown } from '../client/option-names.js';
-import { type Duration, timerMilliseconds } from '../client/duration.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError } from '../errors.js';
 import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
