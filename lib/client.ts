@@ -33,7 +33,7 @@ export { type ConnectOptions, Connection, type ConnectionEvents, connect } from 
 export type { ConnectionOptions } from './client/connection-options.js';
 export type { CredentialsProvider, Mechanism, SaslMechanism, UserCredentials } from './client/credentials.js';
 export type { HostLookup, TlsOptions } from './client/dial.js';
-export type { Duration } from './client/duration.js';
+export type { Duration } from './time/duration.js';
 export type { BrokerUrls, UrlResolver } from './client/hosts.js';
 export { Message } from './client/message.js';
 export type { ConnectionMetrics } from './client/metrics.js';

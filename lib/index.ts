@@ -14,7 +14,7 @@ export type { Connection } from './client/connection.js';
 export type { ConnectionOptions } from './client/connection-options.js';
 export type { CredentialsProvider, UserCredentials } from './client/credentials.js';
 export type { HostLookup, TlsOptions } from './client/dial.js';
-export type { Duration } from './client/duration.js';
+export type { Duration } from './time/duration.js';
 export type { BrokerUrls, UrlResolver } from './client/hosts.js';
 export type { RepublishOptions } from './client/republisher.js';
 export type { Message } from './client/message.js';

@@ -1,3 +1,16 @@
-/** The door `nest-amqp/testing`: helpers for tests. It needs neither Nest nor a broker. */
+/** The door `nest-amqp/testing`: the embedded broker and helpers for tests. It needs neither Nest nor a RabbitMQ. */
+export { EmbeddedBroker, type SettledOptions } from './broker/embedded-broker.js';
+export type { EmbeddedBrokerListenOptions, EmbeddedBrokerOptions } from './broker/broker-options.js';
+export type {
+  BindingInfo,
+  ChannelInfo,
+  ConnectionInfo,
+  ExchangeInfo,
+  QueueInfo,
+  QueuedMessage,
+} from './broker/inspection.js';
 export { type ReceivedCommand, type ScriptedHandshake, ScriptedPeer } from './testing/scripted-peer.js';
+export type { FieldTable, FieldValue } from './protocol/field-table.js';
 export type { ContentMethodName, MethodArgs, MethodName } from './protocol/methods.js';
+export type { BasicProperties } from './protocol/properties.js';
+export type { Duration } from './time/duration.js';

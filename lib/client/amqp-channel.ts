@@ -21,7 +21,7 @@ import type {
   RequestOptions,
   StreamOptions,
 } from './channel-options.js';
-import { timerMilliseconds } from './duration.js';
+import { timerMilliseconds } from '../time/duration.js';
 import { HandleConsumers } from './handle-consumers.js';
 import type { Message } from './message.js';
 import type { MessageStream } from './message-stream.js';

@@ -14,7 +14,7 @@ import { Backoff, type BackoffOptions } from './backoff.js';
 import { type Connection, openConnection } from './connection.js';
 import { CONNECTION_OPTIONS, type ConnectionOptions } from './connection-options.js';
 import { aborted } from './dial.js';
-import { type Duration, timerMilliseconds } from './duration.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { Faults, type Verdict } from './faults.js';
 import { type BrokerUrls, Hosts } from './hosts.js';
 import { tell, warnOf } from './listeners.js';

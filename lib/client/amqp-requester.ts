@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { AmqpError, destination } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import type { PublishOptions } from './channel-options.js';
-import { type Duration, timerMilliseconds } from './duration.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { Message } from './message.js';
 import { type PendingRequest, ReplyChannel } from './reply-channel.js';
 

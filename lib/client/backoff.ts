@@ -3,7 +3,7 @@
  * not come back in step. Waiting itself is the caller's.
  */
 import { AmqpError } from '../errors.js';
-import { type Duration, timerMilliseconds } from './duration.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { refuseUnknown } from './option-names.js';
 
 /** How long to wait between attempts: a random time from 0 to an upper end that doubles with every failure. */

@@ -2,7 +2,7 @@
 import type { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { BasicProperties } from '../protocol/properties.js';
-import type { Duration } from './duration.js';
+import type { Duration } from '../time/duration.js';
 import type { Message } from './message.js';
 
 /**

@@ -39,7 +39,7 @@ import {
   shakeHands,
   strangeGreeting,
 } from './handshake.js';
-import { Heartbeat, type HeartbeatLine } from './heartbeat.js';
+import { Heartbeat, type HeartbeatLine } from '../time/heartbeat.js';
 import { tell, warnOf } from './listeners.js';
 import { type ConnectionMetrics, Metrics } from './metrics.js';
 import { Outbox } from './outbox.js';

@@ -7,7 +7,7 @@ import { AmqpError, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isLoss, isQueueMissing } from './amqp-consumer.js';
 import type { ConsumerCallbacks, StreamOptions } from './channel-options.js';
-import { timerMilliseconds } from './duration.js';
+import { timerMilliseconds } from '../time/duration.js';
 import { quietly } from './listeners.js';
 import type { Message } from './message.js';
 import { MessageStream } from './message-stream.js';

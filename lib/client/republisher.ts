@@ -11,7 +11,7 @@
 import { AmqpError, PublishOutcomeUnknownError, PublisherBufferFullError, quoted } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
-import { type Duration, timerMilliseconds } from './duration.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { PendingPublish } from './pending-publish.js';
 
 /** What may wait, and what becomes of publishes whose connection is lost. */

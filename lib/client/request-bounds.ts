@@ -2,7 +2,7 @@
 import { AmqpError } from '../errors.js';
 import type { MethodName } from '../protocol/methods.js';
 import type { RequestOptions } from './channel-options.js';
-import { timerMilliseconds } from './duration.js';
+import { timerMilliseconds } from '../time/duration.js';
 import { orLate } from './wait.js';
 
 /**

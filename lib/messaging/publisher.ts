@@ -2,9 +2,9 @@
 import { randomUUID } from 'node:crypto';
 import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { PublishOptions } from '../client/channel-options.js';
-import { type Duration, milliseconds, timerMilliseconds } from '../client/duration.js';
 import { AmqpError } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
+import { type Duration, milliseconds, timerMilliseconds } from '../time/duration.js';
 import { serialize } from './serializer.js';
 
 /** Defaults of a publisher. */

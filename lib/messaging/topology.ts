@@ -4,7 +4,7 @@
 import type { Channel } from '../client/channel.js';
 import type { ExchangeDeclareOptions, QueueDeclareOptions } from '../client/channel-options.js';
 import type { Connection } from '../client/connection.js';
-import { type Duration, milliseconds } from '../client/duration.js';
+import { type Duration, milliseconds } from '../time/duration.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 

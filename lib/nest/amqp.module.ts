@@ -11,6 +11,7 @@ import {
 import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
 import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection } from '../client/amqp-connection.js';
+import { isEmbedded } from '../client/embedded.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
 import { applyTopology } from '../messaging/topology.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
@@ -136,6 +137,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#connection = connection;
     this.#options = options;
     registry.addConnection(name, connection, options);
+    this.#logEmbedded();
     this.#logStatus(name);
   }
 
@@ -148,6 +150,18 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   /** After every other module's hooks: they may still publish. */
   async onApplicationShutdown(): Promise<void> {
     await this.#connection.close();
+  }
+
+  /** Nobody shall take it for RabbitMQ. */
+  #logEmbedded(): void {
+    const { url } = this.#options;
+    const embedded = (typeof url === 'string' ? [url] : Array.isArray(url) ? (url as string[]) : []).find(isEmbedded);
+    if (embedded === undefined) return;
+    const text =
+      `${embedded} is a broker inside this process, for development and tests: its queues and messages end with it. ` +
+      'To use RabbitMQ, set url to amqp://user:password@host';
+    if (process.env['NODE_ENV'] === 'production') this.#logger.warn(text);
+    else this.#logger.log(text);
   }
 
   #logStatus(name: string): void {

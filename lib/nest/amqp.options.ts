@@ -2,7 +2,7 @@
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import type { BrokerUrls } from '../client/hosts.js';
 import { refuseUnknown } from '../client/option-names.js';
-import { type Duration, timerMilliseconds } from '../client/duration.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError } from '../errors.js';
 import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
@@ -11,7 +11,10 @@ import type { ConsumerDefaults } from './amqp.decorators.js';
 
 /** Options of `AmqpModule.forRoot`. */
 export interface AmqpModuleOptions {
-  /** The broker, several to try in turn, or a function that names them. @default 'amqp://guest:guest@localhost:5672' */
+  /**
+   * The broker, several to try in turn, or a function that names them: amqp, amqps, or `embedded:NAME` for a broker inside
+   * this process, for development and tests. @default 'amqp://guest:guest@localhost:5672'
+   */
   readonly url?: BrokerUrls;
   /** Heartbeat, TLS, credentials, timeouts, waits between reconnects, the order of several brokers. */
   readonly connection?: AmqpConnectionOptions;

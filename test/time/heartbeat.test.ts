@@ -1,7 +1,7 @@
 /** When a heartbeat is due and when a peer is dead, on a line that is three fields and two functions. */
 import { expect, test } from '@jest/globals';
 
-import { Heartbeat, type HeartbeatLine } from '../../lib/client/heartbeat.js';
+import { Heartbeat, type HeartbeatLine } from '../../lib/time/heartbeat.js';
 import { Inbox } from '../support/waits.js';
 
 /** A line whose peer and client are silent until the test says otherwise. */

@@ -1,0 +1,85 @@
+/**
+ * A connection without a network: two ends, and what is written to one is read from the other. Unlike Node's own pair of
+ * duplexes it ends as a socket does: whoever destroys one end is noticed at the other.
+ */
+import { Duplex } from 'node:stream';
+
+/** What a broker needs of a transport; `Socket` of `node:net` is one. */
+export interface Transport extends Duplex {
+  /** Ends it as a crash does: the other end reads an error, not the end. */
+  resetAndDestroy(): unknown;
+}
+
+/** Two ends of one line. */
+export function memoryLine(): [near: Transport, far: Transport] {
+  const near = new LineEnd();
+  const far = new LineEnd();
+  near.join(far);
+  far.join(near);
+  return [near, far];
+}
+
+class LineEnd extends Duplex implements Transport {
+  #other!: LineEnd;
+  /** What the other end wrote and this one has no room for yet: to be called when there is. */
+  #taken: (() => void) | undefined;
+  #hasEnd = false;
+
+  constructor() {
+    // As sockets: who reads the end says the end.
+    super({ allowHalfOpen: false });
+  }
+
+  join(other: LineEnd): void {
+    this.#other = other;
+  }
+
+  resetAndDestroy(): void {
+    const reset = Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET', syscall: 'read' });
+    if (!this.#other.destroyed) this.#other.destroy(reset);
+    this.destroy();
+  }
+
+  override _read(): void {
+    const taken = this.#taken;
+    this.#taken = undefined;
+    taken?.();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    // Not at once: nobody who writes to a socket is called back from within.
+    process.nextTick(() => {
+      const other = this.#other;
+      if (this.destroyed) done();
+      else if (other.destroyed || other.#hasEnd) {
+        done(Object.assign(new Error('write EPIPE'), { code: 'EPIPE', syscall: 'write' }));
+      } else if (other.push(chunk)) done();
+      // Until it is read it counts as not written, so that a reader who does not read holds the writer back.
+      else other.#taken = done;
+    });
+  }
+
+  override _final(done: () => void): void {
+    this.#other.#pushEnd();
+    done();
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#taken = undefined;
+    const other = this.#other;
+    if (!other.destroyed) {
+      // Nobody will take what it wrote, and there is no more to come for it.
+      const taken = other.#taken;
+      other.#taken = undefined;
+      other.#pushEnd();
+      taken?.();
+    }
+    done(error);
+  }
+
+  #pushEnd(): void {
+    if (this.destroyed || this.#hasEnd) return;
+    this.#hasEnd = true;
+    this.push(null);
+  }
+}

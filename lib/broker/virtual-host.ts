@@ -1,0 +1,381 @@
+/**
+ * A virtual host: exchanges, queues and bindings by name, and the way of a message from a publish to its queues. What the
+ * queues do with it, and who may declare what, have files of their own.
+ */
+import { ProtocolError } from '../errors.js';
+import type { FieldTable } from '../protocol/field-table.js';
+import { Bindings } from './bindings.js';
+import { accessRefused, internalError, notImplemented, preconditionFailed } from './broker-error.js';
+import { type BrokerMessage, distributed } from './broker-message.js';
+import type { Clock, Timer } from './clock.js';
+import { type DeathReason, deadLettered, isCycle } from './dead-letter.js';
+import {
+  type ExchangeBinding,
+  type ExchangeDeclaration,
+  type QueueBinding,
+  type QueueDeclaration,
+  withoutLineEnds,
+} from './declarations.js';
+import { Exchange } from './exchange.js';
+import { checkBindingArguments } from './exchange-routers.js';
+import { Exchanges } from './exchanges.js';
+import { expirationProblem } from './expiration.js';
+import { MessageQueue, type QueueHost } from './message-queue.js';
+import { Queues } from './queues.js';
+import { Ring } from './ready-messages.js';
+
+export type { ExchangeBinding, ExchangeDeclaration, QueueBinding, QueueDeclaration } from './declarations.js';
+
+/** What became of a publish. `rejected`: a queue that is full refuses it, which the publisher hears as basic.nack. */
+export type PublishOutcome = 'routed' | 'unroutable' | 'rejected';
+
+/** A binding as inspection shows it. */
+export interface BindingInfo {
+  readonly source: string;
+  readonly destination: string;
+  readonly destinationType: 'queue' | 'exchange';
+  readonly routingKey: string;
+  readonly arguments: FieldTable;
+}
+
+interface DeadLetter {
+  readonly queue: MessageQueue;
+  readonly message: BrokerMessage;
+  readonly reason: DeathReason;
+}
+
+/** `owner` is everywhere the connection that asks. What is refused is thrown as `BrokerError`. */
+export class VirtualHost implements QueueHost {
+  readonly name: string;
+  readonly clock: Clock;
+  /** Called after messages have moved or been settled, or consumers have changed. */
+  onChange: () => void = () => undefined;
+  readonly #exchanges: Exchanges;
+  readonly #queues = new Queues(this);
+  readonly #bindings = new Bindings((exchange) => this.#deleteExchange(exchange));
+  readonly #replies = new Map<string, (message: BrokerMessage) => void>();
+  readonly #deadLetters = new Ring<DeadLetter>();
+  #isBurying = false;
+  /** How many `together` are running, and the queues that have something to do after the last of them. */
+  #held = 0;
+  #postponed = new Set<MessageQueue>();
+
+  constructor(name: string, clock: Clock) {
+    this.name = name;
+    this.clock = clock;
+    this.#exchanges = new Exchanges(name);
+  }
+
+  // ── exchanges ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  declareExchange(declaration: ExchangeDeclaration): void {
+    this.#exchanges.declare({ ...declaration, name: withoutLineEnds(declaration.name) });
+  }
+
+  /** Harmless when there is no such exchange. */
+  deleteExchange(name: string, { ifUnused }: { readonly ifUnused: boolean }): void {
+    const exchange = this.#exchanges.deletable(withoutLineEnds(name));
+    if (exchange === undefined) return;
+    if (ifUnused && this.#bindings.isUsed(exchange)) {
+      throw preconditionFailed(`${this.nameOf('exchange', exchange.name)} in use`);
+    }
+    this.#deleteExchange(exchange);
+  }
+
+  bindExchange({ destination, source, routingKey, arguments: args }: ExchangeBinding): void {
+    this.#exchanges.refuseDefault(source);
+    this.#exchanges.refuseDefault(destination);
+    const from = this.#exchanges.require(source);
+    const to = this.#exchanges.require(destination);
+    checkBindingArguments(from.type, args);
+    this.#bindings.add({ source: from, destination: to, routingKey, arguments: args });
+  }
+
+  /** Harmless when there is no such binding. */
+  unbindExchange({ destination, source, routingKey, arguments: args }: ExchangeBinding): void {
+    this.#exchanges.refuseDefault(source);
+    this.#exchanges.refuseDefault(destination);
+    this.#unbind(source, this.#exchanges.get(destination), routingKey, args);
+  }
+
+  // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The queue as it is after the declaration. */
+  declareQueue(declaration: QueueDeclaration, owner: object): MessageQueue {
+    return this.#queues.declare({ ...declaration, name: withoutLineEnds(declaration.name) }, owner);
+  }
+
+  /** Returns how many messages were ready in it; 0 when there is no such queue. */
+  deleteQueue(
+    name: string,
+    { ifUnused, ifEmpty }: { readonly ifUnused: boolean; readonly ifEmpty: boolean },
+    owner: object,
+  ): number {
+    const queue = this.#queues.get(withoutLineEnds(name));
+    if (queue === undefined) return 0;
+    this.#queues.checkOwner(queue, owner);
+    const of = this.nameOf('queue', queue.name);
+    if (queue.type === 'quorum' && (ifUnused || ifEmpty)) {
+      throw notImplemented(
+        `cannot delete ${of}. queue.delete operations with ${ifUnused ? 'if-unused' : 'if-empty'} flag set are not ` +
+          'supported by quorum queues',
+      );
+    }
+    if (ifUnused && queue.consumerCount > 0) throw preconditionFailed(`${of} in use`);
+    if (ifEmpty && queue.messageCount > 0) throw preconditionFailed(`${of} not empty`);
+    return this.#deleteQueue(queue);
+  }
+
+  bindQueue({ queue, exchange, routingKey, arguments: args }: QueueBinding, owner: object): void {
+    this.#exchanges.refuseDefault(exchange);
+    const source = this.#exchanges.require(exchange);
+    const destination = this.#queues.require(queue, owner);
+    checkBindingArguments(source.type, args);
+    this.#bindings.add({ source, destination, routingKey, arguments: args });
+  }
+
+  /** Harmless when there is no such binding; anybody may, as with RabbitMQ. */
+  unbindQueue({ queue, exchange, routingKey, arguments: args }: QueueBinding, _owner: object): void {
+    this.#exchanges.refuseDefault(exchange);
+    this.#unbind(exchange, this.#queues.get(queue), routingKey, args);
+  }
+
+  /** The queue of that name. Throws 404 when there is none, 405 when it is another connection's own. */
+  queue(name: string, owner: object): MessageQueue {
+    return this.#queues.require(name, owner);
+  }
+
+  /** The connection is gone: so are its exclusive queues. */
+  release(owner: object): void {
+    for (const queue of this.#queues.ownedBy(owner)) this.#deleteQueue(queue);
+  }
+
+  // ── messages ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Hands a message to the queues that it is routed to, and those hand it to who is ready. */
+  publish(message: BrokerMessage): PublishOutcome {
+    const exchange = this.#exchanges.require(message.exchange);
+    if (exchange.internal) {
+      throw accessRefused(`cannot publish to internal ${this.nameOf('exchange', exchange.name)}`);
+    }
+    const problem = expirationProblem(expirationOf(message));
+    if (problem !== undefined) {
+      throw preconditionFailed(`invalid expiration '${message.expiration}': ${problem}`);
+    }
+    const sent = distributed(message);
+    if (exchange.name === '' && sent.routingKeys.length === 1) return this.#sendTo(sent, sent.routingKey);
+    const queues = this.#route(exchange, sent);
+    let outcome: PublishOutcome = queues.size === 0 ? 'unroutable' : 'routed';
+    for (const queue of queues) if (!queue.accept(sent)) outcome = 'rejected';
+    return outcome;
+  }
+
+  /**
+   * Direct reply-to: from now on the default exchange knows this routing key (`amq.rabbitmq.reply-to.…`). What is sent there
+   * counts as unroutable all the same, as it does with RabbitMQ.
+   */
+  replyTo(name: string, deliver: (message: BrokerMessage) => void): Timer {
+    this.#replies.set(name, deliver);
+    return {
+      cancel: () => {
+        if (this.#replies.get(name) === deliver) this.#replies.delete(name);
+      },
+    };
+  }
+
+  /** True while somebody awaits replies under that name. */
+  hasReplyTo(name: string): boolean {
+    return this.#replies.has(name);
+  }
+
+  /**
+   * Does several things before any queue delivers again: `nack` of many, `tx.commit`, the end of a channel with its
+   * consumers and unsettled messages. So requeued messages are all back before the first of them is handed out.
+   */
+  together(run: () => void): void {
+    this.#held += 1;
+    try {
+      run();
+    } finally {
+      this.#held -= 1;
+      if (this.#held === 0) this.#runPostponed();
+    }
+  }
+
+  /** Ends what waits for the clock, without telling anybody. */
+  close(): void {
+    this.onChange = () => undefined;
+    for (const queue of this.#queues) queue.stop();
+  }
+
+  // ── inspection ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  get exchanges(): Iterable<Exchange> {
+    return this.#exchanges;
+  }
+
+  get queues(): Iterable<MessageQueue> {
+    return this.#queues;
+  }
+
+  /** Those of the default exchange, one for every queue, are not among them. */
+  get bindings(): Iterable<BindingInfo> {
+    return Array.from(this.#bindings, ({ source, destination, routingKey, arguments: args }) => ({
+      source: source.name,
+      destination: destination.name,
+      destinationType: destination instanceof Exchange ? 'exchange' : 'queue',
+      routingKey,
+      arguments: args,
+    }));
+  }
+
+  // ── for the queues ────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** @internal */
+  nameOf(kind: 'queue' | 'exchange', name: string): string {
+    return `${kind} '${name}' in vhost '${this.name}'`;
+  }
+
+  /**
+   * @internal Dead letters wait for each other: however long a chain of queues is through which they fall, no queue calls
+   * the next.
+   */
+  deadLetter(queue: MessageQueue, message: BrokerMessage, reason: DeathReason): void {
+    if (queue.settings.deadLetterExchange === undefined) return;
+    this.#deadLetters.push({ queue, message, reason });
+    if (this.#isBurying) return;
+    this.#isBurying = true;
+    try {
+      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) this.#bury(next);
+    } finally {
+      this.#isBurying = false;
+    }
+  }
+
+  /** @internal */
+  drop(queue: MessageQueue): void {
+    this.#deleteQueue(queue);
+  }
+
+  /** @internal */
+  postpones(queue: MessageQueue): boolean {
+    if (this.#held === 0) return false;
+    this.#postponed.add(queue);
+    return true;
+  }
+
+  /** @internal */
+  changed(): void {
+    this.onChange();
+  }
+
+  // ── routing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The way of most messages: to one queue by its name. */
+  #sendTo(message: BrokerMessage, key: string): PublishOutcome {
+    const queue = this.#queues.get(key);
+    if (queue !== undefined) return queue.accept(message) ? 'routed' : 'rejected';
+    this.#replies.get(key)?.(message);
+    return 'unroutable';
+  }
+
+  /** Every queue once, whatever ways lead there; exchanges are passed once, so that circles of them end. */
+  #route(start: Exchange, message: BrokerMessage): Set<MessageQueue> {
+    const queues = new Set<MessageQueue>();
+    const seen = new Set([start]);
+    // A set is walked through what is added on the way, too.
+    for (const exchange of seen) {
+      const isFollowed = exchange.name === '' ? this.#byName(message, queues) : follow(exchange, message, queues, seen);
+      const { alternate } = exchange;
+      const next = isFollowed || alternate === undefined ? undefined : this.#exchanges.get(alternate);
+      if (next !== undefined) seen.add(next);
+    }
+    return queues;
+  }
+
+  #byName(message: BrokerMessage, queues: Set<MessageQueue>): boolean {
+    for (const key of message.routingKeys) {
+      const queue = this.#queues.get(key);
+      if (queue === undefined) this.#replies.get(key)?.(message);
+      else queues.add(queue);
+    }
+    return true;
+  }
+
+  #bury({ queue, message, reason }: DeadLetter): void {
+    const { deadLetterExchange, deadLetterRoutingKey } = queue.settings;
+    const exchange = deadLetterExchange === undefined ? undefined : this.#exchanges.get(deadLetterExchange);
+    if (exchange === undefined) return;
+    const letter = deadLettered(message, {
+      reason,
+      queue: queue.name,
+      time: this.clock.now(),
+      exchange: exchange.name,
+      routingKey: deadLetterRoutingKey,
+    });
+    for (const next of this.#route(exchange, letter)) {
+      if (reason === 'rejected' || !isCycle(letter, next.name)) next.accept(letter);
+    }
+  }
+
+  // ── the end of things ─────────────────────────────────────────────────────────────────────────────────────────────
+
+  #unbind(
+    source: string,
+    destination: MessageQueue | Exchange | undefined,
+    routingKey: string,
+    args: FieldTable,
+  ): void {
+    const from = this.#exchanges.get(source);
+    if (from === undefined || destination === undefined) return;
+    this.#bindings.remove({ source: from, destination, routingKey, arguments: args });
+  }
+
+  #deleteExchange(exchange: Exchange): void {
+    this.#exchanges.delete(exchange);
+    this.#bindings.removeEnd(exchange);
+  }
+
+  #deleteQueue(queue: MessageQueue): number {
+    this.#queues.delete(queue);
+    this.#bindings.removeEnd(queue);
+    const count = queue.end();
+    this.changed();
+    return count;
+  }
+
+  #runPostponed(): void {
+    const queues = this.#postponed;
+    this.#postponed = new Set();
+    for (const queue of queues) queue.run();
+  }
+}
+
+/** Adds where the message goes from here; false when no binding leads there. */
+function follow(
+  exchange: Exchange,
+  message: BrokerMessage,
+  queues: Set<MessageQueue>,
+  exchanges: Set<Exchange>,
+): boolean {
+  let isFollowed = false;
+  const keys = exchange.heedsKeys ? message.routingKeys : [message.routingKey];
+  for (const key of keys) {
+    for (const { destination } of exchange.follow(key, message)) {
+      isFollowed = true;
+      if (destination instanceof MessageQueue) queues.add(destination);
+      else exchanges.add(destination);
+    }
+  }
+  return isFollowed;
+}
+
+function expirationOf(message: BrokerMessage): string | undefined {
+  try {
+    return message.expiration;
+  } catch (error) {
+    // RabbitMQ's channel does not survive properties that it cannot parse, and takes the connection with it.
+    if (error instanceof ProtocolError) throw internalError('the properties of the message cannot be parsed');
+    throw error;
+  }
+}
