@@ -9,6 +9,7 @@ import {
   type Provider,
 } from '@nestjs/common';
 import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
+import { type BrokerOverride, brokerOverrideToken } from '../broker-override.js';
 import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection } from '../client/amqp-connection.js';
 import { isEmbedded } from '../client/embedded.js';
@@ -64,16 +65,31 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
   )
   .build();
 
+/** Another broker: what leads to the application's own one leads nowhere there. */
+function overridden(options: ResolvedModuleOptions, { url }: NonNullable<BrokerOverride>): ResolvedModuleOptions {
+  const connection = {
+    ...options.connection,
+    vhost: undefined,
+    credentials: undefined,
+    mechanism: undefined,
+    tls: undefined,
+    dial: undefined,
+    lookup: undefined,
+  };
+  return { ...options, url, connection };
+}
+
 function providersFor(name: string): Provider[] {
   return [
     { provide: CONNECTION_NAME, useValue: name },
+    { provide: brokerOverrideToken(name), useValue: null },
     {
       provide: RESOLVED_OPTIONS,
-      inject: [MODULE_OPTIONS_TOKEN],
-      useFactory: (options: AmqpModuleOptions): ResolvedModuleOptions => {
+      inject: [MODULE_OPTIONS_TOKEN, brokerOverrideToken(name)],
+      useFactory: (options: AmqpModuleOptions, override: BrokerOverride): ResolvedModuleOptions => {
         const resolved = resolveModuleOptions(options);
         if (resolved.consumers !== false) checkConsumerDefaults(resolved.consumers);
-        return resolved;
+        return override === null ? resolved : overridden(resolved, override);
       },
     },
     {
