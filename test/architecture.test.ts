@@ -45,7 +45,7 @@ const LONGEST = 400;
 const MAY_BE_LONGER: Readonly<Record<string, string>> = {
   'protocol/methods.ts': 'a table: every method of the protocol',
   'client/channel.ts': 'a table: every method of a channel, with its docstring',
-  'client/channel-core.ts': 'one state machine; its options, its pending requests and its confirms stand alone',
+  'client/channel-core.ts': 'one state machine; its deliveries, its pending requests and its confirms stand alone',
   'client/connection.ts': 'one state machine; what could stand alone (handshake, heartbeat, outbox, dial) does',
 };
 
