@@ -39,7 +39,7 @@ export class BrokerChannel implements ChannelLine {
   }
 
   reply<N extends MethodName>(name: N, args: MethodArgs<N>): void {
-    this.connection.send(this.number, name, args);
+    this.connection.outbox.method(this.number, name, args);
   }
 
   /** Throws `BrokerError` for what ends the whole connection. */

@@ -15,11 +15,10 @@ import { CommandAssembler } from '../protocol/command.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { FRAME_HEARTBEAT, FRAME_METHOD, PROTOCOL_HEADER } from '../protocol/frame.js';
 import { FrameDecoder } from '../protocol/frame-decoder.js';
-import type { Method, MethodArgs, MethodName } from '../protocol/methods.js';
+import type { Method, MethodArgs } from '../protocol/methods.js';
 import { Heartbeat, type HeartbeatLine } from '../time/heartbeat.js';
 import type { BrokerChannel } from './broker-channel.js';
 import { BrokerError } from './broker-error.js';
-import type { BrokerMessage } from './broker-message.js';
 import { BrokerOutbox, type OutboxOwner } from './broker-outbox.js';
 import type { ConfirmingChannel, ConnectionLine } from './channel-line.js';
 import { ChannelTable } from './channel-table.js';
@@ -54,9 +53,9 @@ export interface ConnectionHost {
 type Hold = 'blocked' | 'congested' | 'paused';
 
 export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOwner {
+  readonly outbox: BrokerOutbox;
   readonly #host: ConnectionHost;
   readonly #transport: Transport;
-  readonly #outbox: BrokerOutbox;
   readonly #decoder: FrameDecoder;
   readonly #opening: Opening;
   readonly #channelZero: CommandAssembler;
@@ -77,9 +76,9 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
   constructor(transport: Transport, host: ConnectionHost) {
     this.#host = host;
     this.#transport = transport;
-    this.#outbox = new BrokerOutbox(transport, this);
-    this.#outbox.latency = () => host.latency;
-    this.#opening = new Opening(this, host.users, host.virtualHosts);
+    this.outbox = new BrokerOutbox(transport, this);
+    this.outbox.latency = () => host.latency;
+    this.#opening = new Opening(this.outbox, host.users, host.virtualHosts);
     this.#decoder = new FrameDecoder((type, channel, buffer, start, end) => {
       this.#frame(type, channel, buffer, start, end);
     });
@@ -112,7 +111,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
 
   /** Bytes that are to be written, or that the peer has not taken. */
   get backlog(): number {
-    return this.#outbox.backlog + this.#confirming.size;
+    return this.outbox.backlog + this.#confirming.size;
   }
 
   /** Ends it as a crash of the broker does. */
@@ -129,14 +128,14 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
 
   block(reason: string): void {
     if (this.#opened !== undefined && hasCapability(this.#opened.clientProperties, 'connection.blocked')) {
-      this.send(0, 'connection.blocked', { reason: shortText(reason) });
+      this.outbox.method(0, 'connection.blocked', { reason: shortText(reason) });
     }
   }
 
   unblock(): void {
     this.#release('blocked');
     if (this.#opened !== undefined && hasCapability(this.#opened.clientProperties, 'connection.blocked')) {
-      this.send(0, 'connection.unblocked', {});
+      this.outbox.method(0, 'connection.unblocked', {});
     }
   }
 
@@ -171,30 +170,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
   }
 
   get hasRoom(): boolean {
-    return !this.#outbox.isCongested && this.#state === 'running';
-  }
-
-  send<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void {
-    this.#outbox.method(channel, name, args);
-  }
-
-  sendContent<N extends 'basic.return' | 'basic.get-ok'>(
-    channel: number,
-    name: N,
-    args: MethodArgs<N>,
-    message: BrokerMessage,
-  ): void {
-    this.#outbox.content(channel, name, args, message);
-  }
-
-  deliver(
-    channel: number,
-    consumerTag: string,
-    deliveryTag: number,
-    redelivered: boolean,
-    message: BrokerMessage,
-  ): void {
-    this.#outbox.deliver(channel, consumerTag, deliveryTag, redelivered, message);
+    return !this.outbox.isCongested && this.#state === 'running';
   }
 
   afterwards(run: () => void): void {
@@ -204,7 +180,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
 
   confirmLater(channel: ConfirmingChannel): void {
     this.#confirming.add(channel);
-    this.#outbox.schedule();
+    this.outbox.schedule();
   }
 
   takesNack(): boolean {
@@ -245,11 +221,11 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
   }
 
   get wroteAt(): number {
-    return this.#outbox.wroteAt;
+    return this.outbox.wroteAt;
   }
 
   sendHeartbeat(): void {
-    this.#outbox.heartbeat();
+    this.outbox.heartbeat();
   }
 
   peerIsSilent(): void {
@@ -280,7 +256,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
       // Where the next frame begins is unknown.
       this.#isDeaf = true;
       this.#failed(error, 0);
-      this.#outbox.endAfterwards();
+      this.outbox.endAfterwards();
     }
     this.#host.moved();
   }
@@ -294,8 +270,8 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     this.#header = Buffer.alloc(0);
     if (!header.equals(PROTOCOL_HEADER)) {
       this.#isDeaf = true;
-      this.#outbox.raw(PROTOCOL_HEADER);
-      this.#outbox.endAfterwards();
+      this.outbox.raw(PROTOCOL_HEADER);
+      this.outbox.endAfterwards();
       return;
     }
     this.#state = 'opening';
@@ -325,10 +301,10 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     } else if (method.name === 'connection.close') {
       this.#closedByClient();
     } else if (this.#state === 'closing') {
-      if (method.name === 'connection.close-ok') this.#outbox.endAfterwards();
+      if (method.name === 'connection.close-ok') this.outbox.endAfterwards();
     } else if (method.name === 'connection.update-secret') {
       // RabbitMQ's own users have no secret that ends: it takes any.
-      this.send(0, 'connection.update-secret-ok', {});
+      this.outbox.method(0, 'connection.update-secret-ok', {});
     } else {
       throw new BrokerError('connection', 504, `CHANNEL_ERROR - unexpected method in connection state ${this.#state}`);
     }
@@ -343,7 +319,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
       if (this.#host.blockedFor !== undefined) this.#hold('blocked');
     });
     this.#state = 'running';
-    this.#outbox.frameMax = opened.frameMax;
+    this.outbox.frameMax = opened.frameMax;
     this.#decoder.limit(opened.frameMax, opened.frameMax);
     this.#heartbeat = new Heartbeat(this, opened.heartbeat);
     if (this.#host.blockedFor !== undefined) this.block(this.#host.blockedFor);
@@ -355,8 +331,8 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     this.beforeFlush();
     this.#endChannels();
     this.#state = 'closing';
-    this.send(0, 'connection.close-ok', {});
-    this.#outbox.endAfterwards();
+    this.outbox.method(0, 'connection.close-ok', {});
+    this.outbox.endAfterwards();
     this.#endWithin(CLOSING_TIMEOUT);
   }
 
@@ -369,7 +345,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
       return;
     }
     this.#isDeaf = true;
-    this.#outbox.endAfterwards();
+    this.outbox.endAfterwards();
     this.#endWithin(CLOSING_TIMEOUT);
   }
 
@@ -377,7 +353,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     this.beforeFlush();
     this.#endChannels();
     this.#state = 'closing';
-    this.send(0, 'connection.close', args);
+    this.outbox.method(0, 'connection.close', args);
     this.#endWithin(CLOSING_TIMEOUT);
   }
 
@@ -397,7 +373,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     this.#state = 'gone';
     clearTimeout(this.#timer);
     this.#heartbeat?.stop();
-    this.#outbox.end();
+    this.outbox.end();
     this.#confirming.clear();
     this.#endChannels();
     if (!this.#transport.destroyed) this.#transport.destroy();

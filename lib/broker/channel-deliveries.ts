@@ -124,7 +124,7 @@ export class ChannelDeliveries implements ConsumerChannel {
     const { number, connection } = this.#line;
     if (!connection.notifiesOfCancel) return;
     connection.afterwards(() => {
-      connection.send(number, 'basic.cancel', { consumerTag: consumer.tag, noWait: true });
+      connection.outbox.method(number, 'basic.cancel', { consumerTag: consumer.tag, noWait: true });
     });
   }
 
@@ -135,14 +135,14 @@ export class ChannelDeliveries implements ConsumerChannel {
   }
 
   #deliver(consumerTag: string, tag: number, redelivered: boolean, message: BrokerMessage): void {
-    this.#line.connection.deliver(this.#line.number, consumerTag, tag, redelivered, message);
+    this.#line.connection.outbox.deliver(this.#line.number, consumerTag, tag, redelivered, message);
   }
 
   get(queue: MessageQueue, noAck: boolean): void {
     const { number, connection } = this.#line;
     const delivery = queue.get({ noAck });
     if (delivery === undefined) {
-      connection.send(number, 'basic.get-empty', {});
+      connection.outbox.method(number, 'basic.get-empty', {});
       return;
     }
     const { message, redelivered, remaining } = delivery;
@@ -150,7 +150,7 @@ export class ChannelDeliveries implements ConsumerChannel {
     const tag = this.#ledger.nextTag();
     if (!noAck) this.#ledger.add({ tag, delivery, holder: undefined });
     const args = { deliveryTag: tag, redelivered, exchange, routingKey, messageCount: remaining };
-    connection.sendContent(number, 'basic.get-ok', args, message);
+    connection.outbox.content(number, 'basic.get-ok', args, message);
   }
 
   /** basic.ack, nack and reject. Throws `BrokerError` (406) for a tag that is not outstanding. */

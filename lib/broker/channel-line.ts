@@ -1,6 +1,6 @@
 /** What the parts of a channel need of the connection that it is on. */
 import type { MethodArgs, MethodName } from '../protocol/methods.js';
-import type { BrokerMessage } from './broker-message.js';
+import type { BrokerOutbox } from './broker-outbox.js';
 import type { VirtualHost } from './virtual-host.js';
 
 /** The connection, seen by its channels. */
@@ -16,20 +16,8 @@ export interface ConnectionLine {
   readonly notifiesOfCancel: boolean;
   /** False while the client does not read what it is sent. */
   readonly hasRoom: boolean;
-  send<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
-  sendContent<N extends 'basic.return' | 'basic.get-ok'>(
-    channel: number,
-    name: N,
-    args: MethodArgs<N>,
-    message: BrokerMessage,
-  ): void;
-  deliver(
-    channel: number,
-    consumerTag: string,
-    deliveryTag: number,
-    redelivered: boolean,
-    message: BrokerMessage,
-  ): void;
+  /** Where everything is said. */
+  readonly outbox: BrokerOutbox;
   /** Runs `run` when the method in hand has been answered; now where there is none. */
   afterwards(run: () => void): void;
   /** Has `sayConfirms` of the channel called before the next bytes leave. */

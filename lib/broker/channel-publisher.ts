@@ -36,8 +36,9 @@ export class ChannelPublisher {
     if (this.#uncommitted !== undefined) throw preconditionFailed('cannot switch from tx to confirm mode');
     const { number, connection } = this.#line;
     this.#confirms ??= new Confirms({
-      ack: (deliveryTag, multiple) => connection.send(number, 'basic.ack', { deliveryTag, multiple }),
-      nack: (deliveryTag) => connection.send(number, 'basic.nack', { deliveryTag, multiple: false, requeue: false }),
+      ack: (deliveryTag, multiple) => connection.outbox.method(number, 'basic.ack', { deliveryTag, multiple }),
+      nack: (deliveryTag) =>
+        connection.outbox.method(number, 'basic.nack', { deliveryTag, multiple: false, requeue: false }),
     });
   }
 
@@ -52,7 +53,7 @@ export class ChannelPublisher {
     if (content.isTooLarge) {
       throw preconditionFailed(`message size ${content.size} is larger than configured max size ${maxMessageSize}`);
     }
-    (virtualHost as { checkPublish?(exchange: string): void }).checkPublish?.(exchange);
+    virtualHost.checkPublish(exchange);
     const message = this.#withAddress(publishedMessage(exchange, routingKey, content.propertyBytes, content.body));
     checkProperties(message, user);
     if (this.#uncommitted === undefined) this.#route({ message, mandatory });
@@ -84,7 +85,7 @@ export class ChannelPublisher {
     if (outcome === 'unroutable' && mandatory) {
       const { exchange, routingKey } = message;
       const args = { replyCode: NO_ROUTE, replyText: 'NO_ROUTE', exchange, routingKey };
-      this.#line.connection.sendContent(this.#line.number, 'basic.return', args, message);
+      this.#line.connection.outbox.content(this.#line.number, 'basic.return', args, message);
     }
     return outcome;
   }

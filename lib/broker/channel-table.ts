@@ -80,7 +80,7 @@ export class ChannelTable {
         throw new BrokerError('connection', 504, "CHANNEL_ERROR - expected 'channel.open'");
       }
       entry.channel = new BrokerChannel(number, this.#line);
-      this.#line.send(number, 'channel.open-ok', {});
+      this.#line.outbox.method(number, 'channel.open-ok', {});
       return;
     }
     try {

@@ -1,8 +1,13 @@
 /**
  * What a message says of its deaths (https://www.rabbitmq.com/docs/dlx): the header `x-death` with an entry for every queue and
  * reason, the latest first, and what the first one was. Where it goes then is `virtual-host`'s.
+ *
+ * RabbitMQ 3.10.8 turns the order of the older entries around with every death, so that from the third entry on it is not
+ * that of time, and a message may go round a cycle again because of a rejection before it. Here the order is the documented
+ * one, with which every cycle ends that nobody takes part in.
  */
 import { type FieldTable, type FieldValue, field } from '../protocol/field-table.js';
+import { integerOf } from './argument-values.js';
 import { type BrokerMessage, readdressed } from './broker-message.js';
 
 export type DeathReason = 'rejected' | 'expired' | 'maxlen' | 'delivery_limit';
@@ -65,7 +70,7 @@ function entryFor(message: BrokerMessage, { reason, queue, time }: Death): Field
 /** RabbitMQ writes the count as a 64-bit integer. Only the count changes when a message dies again in the same way. */
 function withWideCount(entry: FieldTable, more: number): FieldTable {
   const { count } = entry;
-  const known = typeof count === 'number' || typeof count === 'bigint' ? BigInt(Math.trunc(Number(count))) : 1n;
+  const known = typeof count === 'bigint' ? count : BigInt(integerOf(count ?? null) ?? 1);
   return { ...entry, count: field.int64(BigInt.asIntN(64, known + BigInt(more))) };
 }
 

@@ -108,8 +108,7 @@ export function infoOf(virtualHost: VirtualHost, queue: MessageQueue): QueueInfo
     ready,
     unacked,
     consumers: queue.consumerCount,
-    peek: (limit = 100) =>
-      ((queue as { peek?(limit: number): readonly BrokerMessage[] }).peek?.(limit) ?? []).map(queued),
+    peek: (limit = 100) => queue.peek(limit).map(queued),
   };
 }
 

@@ -11,6 +11,7 @@ import { type BrokerMessage, counted } from './broker-message.js';
 import type { Clock, Timer } from './clock.js';
 import type { DeathReason } from './dead-letter.js';
 import type { QueueSettings, QueueType } from './queue-arguments.js';
+import { Delivery, type Answer } from './queue-delivery.js';
 import type { QueueConsumer, QueueDelivery } from './queue-consumer.js';
 import { QueueConsumers } from './queue-consumers.js';
 import { ReadyMessages, type StoredMessage } from './ready-messages.js';
@@ -150,6 +151,16 @@ export class MessageQueue {
     return delivery;
   }
 
+  /** The messages that are ready, in order, at most `limit` of them; they stay where they are. */
+  peek(limit: number): readonly BrokerMessage[] {
+    const found: BrokerMessage[] = [];
+    for (const { message } of this.#ready) {
+      if (found.length >= limit) break;
+      found.push(message);
+    }
+    return found;
+  }
+
   /** Drops the messages that are ready; returns how many they were. */
   purge(): number {
     this.#dropExpired();
@@ -224,7 +235,7 @@ export class MessageQueue {
   }
 
   /** @internal A delivery has been answered. */
-  settled(stored: StoredMessage, how: 'ack' | 'reject' | 'requeue', isTakerGone: boolean): void {
+  settled(stored: StoredMessage, how: Answer, isTakerGone: boolean): void {
     if (this.#isGone) return;
     this.#unacked -= 1;
     if (how === 'reject') this.#host.deadLetter(this, stored.message, 'rejected');
@@ -321,7 +332,8 @@ export class MessageQueue {
 
   #dropSurplus(): void {
     const { maxLength, maxLengthBytes, overflow, type } = this.settings;
-    if (type === 'quorum' && overflow === 'reject-publish') return;
+    // What refuses messages drops none, not even when one that comes back is too much.
+    if (overflow === 'reject-publish' || (overflow === 'reject-publish-dlx' && type === 'classic')) return;
     while (this.#isOver(maxLength, maxLengthBytes)) this.#bury(this.#ready.take(), 'maxlen');
   }
 
@@ -349,47 +361,5 @@ export class MessageQueue {
       this.run();
     });
     this.#expiry = { at, timer };
-  }
-}
-
-class Delivery implements QueueDelivery {
-  readonly queue: MessageQueue;
-  readonly message: BrokerMessage;
-  readonly remaining: number;
-  readonly redelivered: boolean;
-  readonly #stored: StoredMessage;
-  #isSettled: boolean;
-
-  constructor(
-    queue: MessageQueue,
-    stored: StoredMessage,
-    message: BrokerMessage,
-    remaining: number,
-    isSettled: boolean,
-  ) {
-    this.queue = queue;
-    this.#stored = stored;
-    this.message = message;
-    this.redelivered = stored.returns > 0;
-    this.remaining = remaining;
-    this.#isSettled = isSettled;
-  }
-
-  ack(): void {
-    this.#settle('ack');
-  }
-
-  reject(): void {
-    this.#settle('reject');
-  }
-
-  requeue(isTakerGone = false): void {
-    this.#settle('requeue', isTakerGone);
-  }
-
-  #settle(how: 'ack' | 'reject' | 'requeue', isTakerGone = false): void {
-    if (this.#isSettled) return;
-    this.#isSettled = true;
-    this.queue.settled(this.#stored, how, isTakerGone);
   }
 }

@@ -50,7 +50,7 @@ export interface Opened {
 
 /** What the handshake needs of a connection. */
 export interface OpeningLine {
-  send<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
+  method<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
 }
 
 /** The peer made a mistake that is not told. */
@@ -79,7 +79,7 @@ export class Opening {
 
   /** The client has sent its protocol header. */
   start(): void {
-    this.#line.send(0, 'connection.start', {
+    this.#line.method(0, 'connection.start', {
       versionMajor: 0,
       versionMinor: 9,
       serverProperties: SERVER_PROPERTIES,
@@ -108,7 +108,7 @@ export class Opening {
     const outcome = this.#users.login(mechanism, Buffer.from(response));
     if ('user' in outcome) {
       this.#user = outcome.user;
-      this.#line.send(0, 'connection.tune', { channelMax: CHANNEL_MAX, frameMax: FRAME_MAX, heartbeat: HEARTBEAT });
+      this.#line.method(0, 'connection.tune', { channelMax: CHANNEL_MAX, frameMax: FRAME_MAX, heartbeat: HEARTBEAT });
       this.#awaiting = 'connection.tune-ok';
       return;
     }
@@ -135,7 +135,7 @@ export class Opening {
     }
     const { channelMax, frameMax, heartbeat } = this.#tuning as MethodArgs<'connection.tune-ok'>;
     const clientProperties = this.#clientProperties;
-    this.#line.send(0, 'connection.open-ok', {});
+    this.#line.method(0, 'connection.open-ok', {});
     return { user: this.#user, virtualHost, clientProperties, channelMax, frameMax, heartbeat };
   }
 }

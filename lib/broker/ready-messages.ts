@@ -70,6 +70,14 @@ export class ReadyMessages {
     return undefined;
   }
 
+  /** In the order in which they would be taken. */
+  *[Symbol.iterator](): Iterator<StoredMessage> {
+    for (let priority = this.#top; priority >= 0; priority -= 1) {
+      const lane = this.#lanes[priority];
+      if (lane !== undefined) yield* lane.inOrder();
+    }
+  }
+
   /** Drops all; returns how many they were. */
   clear(): number {
     const count = this.#count;
@@ -113,6 +121,19 @@ class Lane {
     return first === undefined || returned.place < first.place ? this.returned.pop() : this.ring.shift();
   }
 
+  *inOrder(): Iterable<StoredMessage> {
+    const returned = this.returned.inOrder();
+    let next = 0;
+    for (const stored of this.ring) {
+      for (let back = returned[next]; back !== undefined && back.place < stored.place; back = returned[next]) {
+        yield back;
+        next += 1;
+      }
+      yield stored;
+    }
+    yield* returned.slice(next);
+  }
+
   clear(): void {
     this.ring.clear();
     this.returned.clear();
@@ -152,6 +173,12 @@ export class Ring<T> {
     if (this.#items.length > SMALLEST_RING && this.#count <= this.#items.length / 4)
       this.#resize(this.#items.length / 2);
     return item;
+  }
+
+  *[Symbol.iterator](): Iterator<T> {
+    for (let index = 0; index < this.#count; index += 1) {
+      yield this.#items[(this.#head + index) & (this.#items.length - 1)] as T;
+    }
   }
 
   clear(): void {
@@ -205,6 +232,10 @@ class Heap {
     }
     items[at] = last;
     return top;
+  }
+
+  inOrder(): StoredMessage[] {
+    return this.#items.toSorted((one, other) => one.place - other.place);
   }
 
   clear(): void {

@@ -49,7 +49,7 @@ export class VirtualHost implements QueueHost {
   readonly name: string;
   readonly clock: Clock;
   /** Called after messages have moved or been settled, or consumers have changed. */
-  onChange: () => void = () => undefined;
+  onChange: (() => void) | undefined;
   readonly #exchanges: Exchanges;
   readonly #queues = new Queues(this);
   readonly #bindings = new Bindings((exchange) => this.#deleteExchange(exchange));
@@ -95,7 +95,10 @@ export class VirtualHost implements QueueHost {
   unbindExchange({ destination, source, routingKey, arguments: args }: ExchangeBinding): void {
     this.#exchanges.refuseDefault(source);
     this.#exchanges.refuseDefault(destination);
-    this.#unbind(source, this.#exchanges.get(destination), routingKey, args);
+    const from = this.#exchanges.get(source);
+    const to = this.#exchanges.get(destination);
+    if (from === undefined || to === undefined) return;
+    this.#bindings.remove({ source: from, destination: to, routingKey, arguments: args });
   }
 
   // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,10 +137,16 @@ export class VirtualHost implements QueueHost {
     this.#bindings.add({ source, destination, routingKey, arguments: args });
   }
 
-  /** Harmless when there is no such binding; anybody may, as with RabbitMQ. */
-  unbindQueue({ queue, exchange, routingKey, arguments: args }: QueueBinding, _owner: object): void {
+  /** Harmless when there is no such binding. */
+  unbindQueue({ queue, exchange, routingKey, arguments: args }: QueueBinding, owner: object): void {
     this.#exchanges.refuseDefault(exchange);
-    this.#unbind(exchange, this.#queues.get(queue), routingKey, args);
+    const source = this.#exchanges.get(exchange);
+    const destination = this.#queues.get(queue);
+    if (source === undefined || destination === undefined) return;
+    const binding = { source, destination, routingKey, arguments: args };
+    // Whose the queue is counts only where there is something to undo, as with RabbitMQ.
+    if (this.#bindings.has(binding)) this.#queues.checkOwner(destination, owner);
+    this.#bindings.remove(binding);
   }
 
   /** The queue of that name. Throws 404 when there is none, 405 when it is another connection's own. */
@@ -152,12 +161,14 @@ export class VirtualHost implements QueueHost {
 
   // ── messages ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Throws what `publish` would throw for the sake of the exchange: 404 when it is not there, 403 when it is internal. */
+  checkPublish(exchange: string): void {
+    this.#publishable(exchange);
+  }
+
   /** Hands a message to the queues that it is routed to, and those hand it to who is ready. */
   publish(message: BrokerMessage): PublishOutcome {
-    const exchange = this.#exchanges.require(message.exchange);
-    if (exchange.internal) {
-      throw accessRefused(`cannot publish to internal ${this.nameOf('exchange', exchange.name)}`);
-    }
+    const exchange = this.#publishable(message.exchange);
     const problem = expirationProblem(expirationOf(message));
     if (problem !== undefined) {
       throw preconditionFailed(`invalid expiration '${message.expiration}': ${problem}`);
@@ -166,7 +177,9 @@ export class VirtualHost implements QueueHost {
     if (exchange.name === '' && sent.routingKeys.length === 1) return this.#sendTo(sent, sent.routingKey);
     const queues = this.#route(exchange, sent);
     let outcome: PublishOutcome = queues.size === 0 ? 'unroutable' : 'routed';
-    for (const queue of queues) if (!queue.accept(sent)) outcome = 'rejected';
+    this.#buryingAfter(() => {
+      for (const queue of queues) if (!queue.accept(sent)) outcome = 'rejected';
+    });
     return outcome;
   }
 
@@ -204,7 +217,7 @@ export class VirtualHost implements QueueHost {
 
   /** Ends what waits for the clock, without telling anybody. */
   close(): void {
-    this.onChange = () => undefined;
+    this.onChange = undefined;
     for (const queue of this.#queues) queue.stop();
   }
 
@@ -243,13 +256,7 @@ export class VirtualHost implements QueueHost {
   deadLetter(queue: MessageQueue, message: BrokerMessage, reason: DeathReason): void {
     if (queue.settings.deadLetterExchange === undefined) return;
     this.#deadLetters.push({ queue, message, reason });
-    if (this.#isBurying) return;
-    this.#isBurying = true;
-    try {
-      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) this.#bury(next);
-    } finally {
-      this.#isBurying = false;
-    }
+    this.#buryingAfter(() => undefined);
   }
 
   /** @internal */
@@ -266,10 +273,16 @@ export class VirtualHost implements QueueHost {
 
   /** @internal */
   changed(): void {
-    this.onChange();
+    this.onChange?.();
   }
 
   // ── routing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #publishable(name: string): Exchange {
+    const exchange = this.#exchanges.require(name);
+    if (exchange.internal) throw accessRefused(`cannot publish to internal ${this.nameOf('exchange', name)}`);
+    return exchange;
+  }
 
   /** The way of most messages: to one queue by its name. */
   #sendTo(message: BrokerMessage, key: string): PublishOutcome {
@@ -302,6 +315,21 @@ export class VirtualHost implements QueueHost {
     return true;
   }
 
+  /** What dies while `run` does something goes its way after that: first all copies of a message arrive, then dead letters. */
+  #buryingAfter(run: () => void): void {
+    if (this.#isBurying) {
+      run();
+      return;
+    }
+    this.#isBurying = true;
+    try {
+      run();
+      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) this.#bury(next);
+    } finally {
+      this.#isBurying = false;
+    }
+  }
+
   #bury({ queue, message, reason }: DeadLetter): void {
     const { deadLetterExchange, deadLetterRoutingKey } = queue.settings;
     const exchange = deadLetterExchange === undefined ? undefined : this.#exchanges.get(deadLetterExchange);
@@ -319,17 +347,6 @@ export class VirtualHost implements QueueHost {
   }
 
   // ── the end of things ─────────────────────────────────────────────────────────────────────────────────────────────
-
-  #unbind(
-    source: string,
-    destination: MessageQueue | Exchange | undefined,
-    routingKey: string,
-    args: FieldTable,
-  ): void {
-    const from = this.#exchanges.get(source);
-    if (from === undefined || destination === undefined) return;
-    this.#bindings.remove({ source: from, destination, routingKey, arguments: args });
-  }
 
   #deleteExchange(exchange: Exchange): void {
     this.#exchanges.delete(exchange);

@@ -72,7 +72,7 @@ describe('open()', () => {
     expect(amqp.status).toEqual({ state: 'idle' });
     await amqp.open();
     expect(amqp.status.state).toBe('open');
-    expect((await amqp.opened()).serverProperties['product']).toBe('RabbitMQ');
+    expect((await amqp.opened()).serverProperties).toMatchObject({ capabilities: { publisher_confirms: true } });
     await amqp.close();
     await amqp.close();
     expect(seen).toEqual(['connecting 1', 'open', 'closed']);
@@ -271,27 +271,31 @@ describe('recovery', () => {
     await amqp.close();
   });
 
-  test('follows a broker through its restart', async () => {
-    if (findRabbitMq() === undefined) return;
-    await using server = await RabbitMqServer.start();
-    await using amqp = new AmqpConnection(server.url, { recovery: { initialDelay: 20, maxDelay: 100 } });
-    let setups = 0;
-    amqp.onSetup(() => {
-      setups += 1;
-      return Promise.resolve();
-    });
-    await amqp.open();
-    const statuses = new Inbox<ConnectionStatus>();
-    amqp.on('status', statuses.push);
-    await server.kill();
-    expect(await statuses.next('the loss')).toMatchObject({
-      state: 'connecting',
-      lastError: { code: 'CONNECTION_LOST' },
-    });
-    await server.restart();
-    await statuses.next('open', ({ state }) => state === 'open', 60_000);
-    expect(setups).toBe(2);
-  }, 120_000);
+  // It takes a node of its own to restart.
+  (findRabbitMq() === undefined ? test.skip : test)(
+    'follows a broker through its restart',
+    async () => {
+      await using server = await RabbitMqServer.start();
+      await using amqp = new AmqpConnection(server.url, { recovery: { initialDelay: 20, maxDelay: 100 } });
+      let setups = 0;
+      amqp.onSetup(() => {
+        setups += 1;
+        return Promise.resolve();
+      });
+      await amqp.open();
+      const statuses = new Inbox<ConnectionStatus>();
+      amqp.on('status', statuses.push);
+      await server.kill();
+      expect(await statuses.next('the loss')).toMatchObject({
+        state: 'connecting',
+        lastError: { code: 'CONNECTION_LOST' },
+      });
+      await server.restart();
+      await statuses.next('open', ({ state }) => state === 'open', 60_000);
+      expect(setups).toBe(2);
+    },
+    120_000,
+  );
 
   test('comes back again and again to the real broker', async () => {
     const line = new CuttableLine();

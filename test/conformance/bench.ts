@@ -11,6 +11,7 @@ import { type Connection, connect } from '../../lib/client/connection.js';
 import type { ConnectionOptions } from '../../lib/client/connection-options.js';
 import type { Message } from '../../lib/client/message.js';
 import type { AmqpError } from '../../lib/errors.js';
+import type { FieldTable } from '../../lib/protocol/field-table.js';
 import type { MethodArgs } from '../../lib/protocol/methods.js';
 import { type ScriptedHandshake, ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
@@ -45,8 +46,19 @@ export class Bench implements AsyncDisposable {
     return queue;
   }
 
+  /** A server-named queue of this connection, which stays when its consumers go. */
+  async queue(args: FieldTable = {}): Promise<string> {
+    return (await this.channel.queueDeclare('', { autoDelete: false, arguments: args })).queue;
+  }
+
   async confirming(): Promise<ConfirmChannel> {
     return await this.connection.channel({ confirm: true });
+  }
+
+  /** Whether the broker is a RabbitMQ below 4.0, where that and the later ones differ. The embedded one does as the later ones. */
+  get isRabbitMq3(): boolean {
+    const { product, version } = this.connection.serverProperties;
+    return product === 'RabbitMQ' && typeof version === 'string' && Number.parseInt(version) < 4;
   }
 
   /** The next message of a queue, taken out of it. */
@@ -63,6 +75,20 @@ export class Bench implements AsyncDisposable {
     await eventually(`${count} messages in ${queue}`, async () =>
       (await this.channel.queueDeclare(queue, { passive: true })).messageCount === count ? true : undefined,
     );
+  }
+
+  /** What comes to a queue, as it comes, taken out of it. */
+  async arrivals(queue: string): Promise<Inbox<Message>> {
+    const arrivals = new Inbox<Message>();
+    await this.channel.basicConsume(queue, arrivals.push, { noAck: true });
+    return arrivals;
+  }
+
+  /** All that is ready in a queue, taken out of it. */
+  async drain(queue: string): Promise<string[]> {
+    const bodies: string[] = [];
+    for (let body = await this.text(queue); body !== undefined; body = await this.text(queue)) bodies.push(body);
+    return bodies;
   }
 
   /** The error with which the broker ends a channel of its own for this. */

@@ -1,7 +1,8 @@
 /**
- * Chooses the broker for all tests before they run: RabbitMQ 4 where NEST_AMQP_TEST_RABBITMQ is 4, else the one AMQP_URL
- * names, else a private node of the installed RabbitMQ, which it installs where it may. Test files read the choice through
- * `broker.mjs`; `global-teardown.mjs` ends the node.
+ * Chooses the broker for all tests before they run: the embedded one where NEST_AMQP_TEST_BROKER is embedded, RabbitMQ 4
+ * where NEST_AMQP_TEST_RABBITMQ is 4, else the one AMQP_URL names, else a private node of the installed RabbitMQ, which it
+ * installs where it may. Test files read the choice through `broker.mjs`, which also starts the embedded broker;
+ * `global-teardown.mjs` ends the node.
  */
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 
@@ -24,6 +25,10 @@ const ADVICE = `The tests need a real RabbitMQ, and rabbitmq-server was not foun
 export let privateServer;
 
 export default async function globalSetup() {
+  if (process.env['NEST_AMQP_TEST_BROKER'] === 'embedded') {
+    say('Broker: the embedded one, in the process of each test file');
+    return;
+  }
   const wanted = process.env['NEST_AMQP_TEST_RABBITMQ'] ?? '';
   const url = process.env['AMQP_URL'] ?? '';
   if (wanted === '4') {

@@ -75,12 +75,13 @@ function installAround(server) {
 }
 
 /**
- * The RabbitMQ of the tests: what `global-setup.mjs` chose instead of the installed one, else the script named by
- * RABBITMQ_SERVER, else the first one found in the usual places.
+ * The RabbitMQ of the tests: none where they run on the embedded broker, what `global-setup.mjs` chose instead of the
+ * installed one, else the script named by RABBITMQ_SERVER, else the first one found in the usual places.
  *
  * @returns {RabbitMqInstall | undefined}
  */
 export function findRabbitMq() {
+  if (process.env['NEST_AMQP_TEST_BROKER'] === 'embedded') return undefined;
   const chosen = process.env['NEST_AMQP_TEST_INSTALL'] ?? '';
   if (chosen !== '') {
     /** @type {unknown} */
