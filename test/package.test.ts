@@ -88,6 +88,20 @@ describe('a door', () => {
     expect(JSON.parse(printed)).toEqual({ seen: true, before: 0, isLoaded: true });
   });
 
+  test('a connection to the embedded broker keeps the process alive until it is closed', async () => {
+    const printed = await installed.evaluate(
+      'module',
+      `import { connect } from 'nest-amqp/client';
+       const connection = await connect('embedded:shop');
+       // As weak as the timers of those who wait for the connection: it fires only while something else keeps the process.
+       setTimeout(() => {
+         console.log('alive');
+         connection.close();
+       }, 50).unref();`,
+    );
+    expect(printed).toBe('alive');
+  });
+
   test('nest-amqp/client opens by require in a CommonJS program', async () => {
     const printed = await installed.evaluate(
       'commonjs',
