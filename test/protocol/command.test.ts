@@ -241,7 +241,7 @@ describe('frames that do not fit together', () => {
   });
 
   test.each<[what: string, payload: Buffer, replyCode: number]>([
-    ['of another class', header(5, NO_PROPERTIES, 50), 501],
+    ['of another class', header(5, NO_PROPERTIES, 50), 505],
     ['that announces 2^53 bytes', header(2n ** 53n), 502],
     ['that announces a negative number of bytes', header(2n ** 64n - 1n), 502],
     ['that ends in its body size', header(5).subarray(0, 11), 501],
