@@ -332,7 +332,8 @@ export class MessageQueue {
 
   #dropSurplus(): void {
     const { maxLength, maxLengthBytes, overflow, type } = this.settings;
-    if (type === 'quorum' && overflow === 'reject-publish') return;
+    // What refuses messages drops none, not even when one that comes back is too much.
+    if (overflow === 'reject-publish' || (overflow === 'reject-publish-dlx' && type === 'classic')) return;
     while (this.#isOver(maxLength, maxLengthBytes)) this.#bury(this.#ready.take(), 'maxlen');
   }
 

@@ -9,8 +9,9 @@ export class RunningClock implements Clock {
   /** Holds the timers, and is moved to the time that it is when one of them is due. */
   readonly #timers = new ManualClock(Date.now());
   /** What `#timers` showed at the moment 0 of `performance.now()`: the system's own clock may jump. */
-  #origin = this.#timers.now() - performance.now();
+  #origin: number = this.#timers.now() - performance.now();
   #isMoving = false;
+  readonly #alarms = new Set<Alarm>();
 
   now(): number {
     // While timers fire, each sees its own time.
@@ -18,27 +19,25 @@ export class RunningClock implements Clock {
   }
 
   after(ms: number, run: () => void): Timer {
-    const lag = this.now() - this.#timers.now();
-    const due = this.now() + ms;
-    let timeout: NodeJS.Timeout | undefined;
-    const timer = this.#timers.after(lag + ms, () => {
-      clearTimeout(timeout);
+    const due = this.now() + Math.max(0, ms);
+    const alarm = new Alarm(due, () => {
+      const left = due - this.now();
+      if (left > 0) alarm.set(left);
+      else this.#moveTo(due);
+    });
+    this.#alarms.add(alarm);
+    const end = (): void => {
+      alarm.stop();
+      this.#alarms.delete(alarm);
+    };
+    const timer = this.#timers.after(due - this.#timers.now(), () => {
+      end();
       run();
     });
-    const wait = (): void => {
-      const left = due - this.now();
-      if (left <= 0) {
-        this.#moveTo(due);
-        return;
-      }
-      timeout = setTimeout(wait, Math.min(left, LONGEST_TIMEOUT));
-      timeout.unref();
-    };
-    timeout = setTimeout(wait, Math.min(Math.max(0, ms), LONGEST_TIMEOUT));
-    timeout.unref();
+    alarm.set(due - this.now());
     return {
       cancel: () => {
-        clearTimeout(timeout);
+        end();
         timer.cancel();
       },
     };
@@ -49,6 +48,8 @@ export class RunningClock implements Clock {
     const end = this.now() + ms;
     this.#origin += ms;
     this.#moveTo(end);
+    // What is left is nearer by as much.
+    for (const alarm of this.#alarms) alarm.set(alarm.due - this.now());
   }
 
   #moveTo(end: number): void {
@@ -60,5 +61,27 @@ export class RunningClock implements Clock {
     } finally {
       this.#isMoving = wasMoving;
     }
+  }
+}
+
+/** A timer of Node's that rings when one of ours may be due, and can be set anew. */
+class Alarm {
+  readonly due: number;
+  readonly #ring: () => void;
+  #timeout: NodeJS.Timeout | undefined;
+
+  constructor(due: number, ring: () => void) {
+    this.due = due;
+    this.#ring = ring;
+  }
+
+  set(ms: number): void {
+    clearTimeout(this.#timeout);
+    this.#timeout = setTimeout(this.#ring, Math.min(ms, LONGEST_TIMEOUT));
+    this.#timeout.unref();
+  }
+
+  stop(): void {
+    clearTimeout(this.#timeout);
   }
 }

@@ -168,7 +168,9 @@ export class VirtualHost implements QueueHost {
     if (exchange.name === '' && sent.routingKeys.length === 1) return this.#sendTo(sent, sent.routingKey);
     const queues = this.#route(exchange, sent);
     let outcome: PublishOutcome = queues.size === 0 ? 'unroutable' : 'routed';
-    for (const queue of queues) if (!queue.accept(sent)) outcome = 'rejected';
+    this.#buryingAfter(() => {
+      for (const queue of queues) if (!queue.accept(sent)) outcome = 'rejected';
+    });
     return outcome;
   }
 
@@ -245,13 +247,7 @@ export class VirtualHost implements QueueHost {
   deadLetter(queue: MessageQueue, message: BrokerMessage, reason: DeathReason): void {
     if (queue.settings.deadLetterExchange === undefined) return;
     this.#deadLetters.push({ queue, message, reason });
-    if (this.#isBurying) return;
-    this.#isBurying = true;
-    try {
-      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) this.#bury(next);
-    } finally {
-      this.#isBurying = false;
-    }
+    this.#buryingAfter(() => undefined);
   }
 
   /** @internal */
@@ -308,6 +304,21 @@ export class VirtualHost implements QueueHost {
       else queues.add(queue);
     }
     return true;
+  }
+
+  /** What dies while `run` does something goes its way after that: first all copies of a message arrive, then dead letters. */
+  #buryingAfter(run: () => void): void {
+    if (this.#isBurying) {
+      run();
+      return;
+    }
+    this.#isBurying = true;
+    try {
+      run();
+      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) this.#bury(next);
+    } finally {
+      this.#isBurying = false;
+    }
   }
 
   #bury({ queue, message, reason }: DeadLetter): void {

@@ -161,6 +161,15 @@ describe('a dead letter', () => {
   });
 });
 
+test('a message reaches all its queues before what it drives out of them goes its way', () => {
+  const engine = new Engine();
+  engine.queue('first', { 'x-max-length': 1, 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'second' });
+  engine.queue('second');
+  engine.publish('', 'first', 'old');
+  engine.publish('', 'first', 'new', { headers: { CC: ['second'] } });
+  expect(engine.bodies('second')).toEqual(['new', 'old']);
+});
+
 describe('a cycle', () => {
   test('that nobody takes part in ends where it would begin again', () => {
     const engine = new Engine();

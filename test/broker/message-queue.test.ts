@@ -333,6 +333,16 @@ describe('a length limit', () => {
     expect([engine.bodies('q'), engine.bodies('other')]).toEqual([['a'], ['a', 'b']]);
   });
 
+  test('with reject-publish drops nothing, not even what comes back', () => {
+    const engine = new Engine();
+    engine.queue('q', { 'x-max-length': 1, 'x-overflow': 'reject-publish' });
+    fill(engine, 'q', 'a');
+    const [held] = hold(engine, 'q', 1);
+    fill(engine, 'q', 'b');
+    held?.requeue();
+    expect(engine.bodies('q')).toEqual(['a', 'b']);
+  });
+
   test('with reject-publish-dlx refuses the message and dead-letters it', () => {
     const engine = new Engine();
     engine.queue('dead');
