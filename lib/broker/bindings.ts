@@ -30,6 +30,11 @@ export class Bindings {
     else incoming.add(binding);
   }
 
+  /** True for a binding with the same ends, key and arguments. */
+  has(like: Binding): boolean {
+    return this.#bySource.get(like.source)?.has(this.#key(like)) === true;
+  }
+
   /** Removes the binding with the same ends, key and arguments, if there is one. */
   remove(like: Binding): void {
     const binding = this.#bySource.get(like.source)?.get(this.#key(like));

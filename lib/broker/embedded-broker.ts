@@ -71,6 +71,7 @@ export class EmbeddedBroker implements AsyncDisposable {
   readonly #host: ConnectionHost;
   readonly #quiet: Quiet;
   #listener: Listener | undefined;
+  #onEmpty = (): void => undefined;
   #isRefusing = false;
   #isClosed = false;
   #isPaused = false;
@@ -188,7 +189,10 @@ export class EmbeddedBroker implements AsyncDisposable {
         return true;
       },
       moved: () => this.#quiet.moved(),
-      ended: (connection) => this.#connections.delete(connection),
+      ended: (connection) => {
+        this.#connections.delete(connection);
+        if (this.#connections.size === 0) this.#onEmpty();
+      },
     };
   }
 
@@ -356,12 +360,22 @@ export class EmbeddedBroker implements AsyncDisposable {
     for (const connection of [...this.#connections]) {
       connection.close(320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'");
     }
-    for (const end = performance.now() + FAREWELL; this.#connections.size > 0 && performance.now() < end;) {
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
+    await this.#emptied(FAREWELL);
     this.dropConnections();
     await listener;
     for (const virtualHost of this.#virtualHosts.values()) virtualHost.close();
+  }
+
+  /** Resolves when there is no connection left, or the time is over. */
+  async #emptied(ms: number): Promise<void> {
+    if (this.#connections.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#onEmpty = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -95,7 +95,10 @@ export class VirtualHost implements QueueHost {
   unbindExchange({ destination, source, routingKey, arguments: args }: ExchangeBinding): void {
     this.#exchanges.refuseDefault(source);
     this.#exchanges.refuseDefault(destination);
-    this.#unbind(source, this.#exchanges.get(destination), routingKey, args);
+    const from = this.#exchanges.get(source);
+    const to = this.#exchanges.get(destination);
+    if (from === undefined || to === undefined) return;
+    this.#bindings.remove({ source: from, destination: to, routingKey, arguments: args });
   }
 
   // ── queues ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,10 +137,16 @@ export class VirtualHost implements QueueHost {
     this.#bindings.add({ source, destination, routingKey, arguments: args });
   }
 
-  /** Harmless when there is no such binding; anybody may, as with RabbitMQ. */
-  unbindQueue({ queue, exchange, routingKey, arguments: args }: QueueBinding, _owner: object): void {
+  /** Harmless when there is no such binding. */
+  unbindQueue({ queue, exchange, routingKey, arguments: args }: QueueBinding, owner: object): void {
     this.#exchanges.refuseDefault(exchange);
-    this.#unbind(exchange, this.#queues.get(queue), routingKey, args);
+    const source = this.#exchanges.get(exchange);
+    const destination = this.#queues.get(queue);
+    if (source === undefined || destination === undefined) return;
+    const binding = { source, destination, routingKey, arguments: args };
+    // Whose the queue is counts only where there is something to undo, as with RabbitMQ.
+    if (this.#bindings.has(binding)) this.#queues.checkOwner(destination, owner);
+    this.#bindings.remove(binding);
   }
 
   /** The queue of that name. Throws 404 when there is none, 405 when it is another connection's own. */
@@ -338,17 +347,6 @@ export class VirtualHost implements QueueHost {
   }
 
   // ── the end of things ─────────────────────────────────────────────────────────────────────────────────────────────
-
-  #unbind(
-    source: string,
-    destination: MessageQueue | Exchange | undefined,
-    routingKey: string,
-    args: FieldTable,
-  ): void {
-    const from = this.#exchanges.get(source);
-    if (from === undefined || destination === undefined) return;
-    this.#bindings.remove({ source: from, destination, routingKey, arguments: args });
-  }
 
   #deleteExchange(exchange: Exchange): void {
     this.#exchanges.delete(exchange);

@@ -201,6 +201,21 @@ describe('a cycle', () => {
     expect(deaths(engine, 'work')).toEqual(['expired wait 3', 'rejected work 3']);
   });
 
+  test('with a rejection before it, but none within it, ends', () => {
+    const engine = new Engine();
+    engine.queue('q', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'a' });
+    for (const [name, next] of [
+      ['a', 'b'],
+      ['b', 'c'],
+      ['c', 'a'],
+    ] as const) {
+      engine.queue(name, { 'x-max-length': 0, 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': next });
+    }
+    engine.publish('', 'q');
+    take(engine, 'q').reject();
+    expect(Array.from(engine.host.queues, ({ messageCount }) => messageCount)).toEqual([0, 0, 0, 0]);
+  });
+
   test('of a queue with itself ends at once, unless it rejects', () => {
     const engine = new Engine();
     const queue = engine.queue('q', { 'x-dead-letter-exchange': '', 'x-max-length': 1 });

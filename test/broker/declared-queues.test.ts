@@ -170,7 +170,11 @@ describe('an exclusive queue', () => {
     ];
     expect(refused.map(answer)).toEqual(refused.map(() => LOCKED));
     expect(answer(() => engine.queue('q', {}, { exclusive: true }))).toBe('done');
+    // Where there is nothing to undo, nobody is asked.
     expect(answer(() => engine.host.unbindQueue(binding, OTHER))).toBe('done');
+    engine.bind('q', 'amq.direct');
+    expect(answer(() => engine.host.unbindQueue(binding, OTHER))).toBe(LOCKED);
+    expect(answer(() => engine.host.unbindQueue(binding, OWNER))).toBe('done');
     // Anybody may publish to it.
     expect(engine.publish('', 'q')).toBe('routed');
   });

@@ -19,7 +19,9 @@ const names = (): Names => ({ exchange: unique('exchange'), queue: unique('queue
 /** Closes it at the end, also of a test that fails. */
 function closing(connection: { close: () => Promise<unknown> }): AsyncDisposable {
   return {
-    [Symbol.asyncDispose]: async () => {},
+    [Symbol.asyncDispose]: async () => {
+      await connection.close();
+    },
   };
 }
 

@@ -246,7 +246,7 @@ describe('with a real broker', () => {
   test.each(['PLAIN', 'AMQPLAIN'] as const)('%s opens', async (mechanism) => {
     await using connection = await connect(brokerUrl, { mechanism });
     expect(connection.isOpen).toBe(true);
-    expect(['RabbitMQ', 'nest-amqp embedded broker']).toContain(connection.serverProperties['product']);
+    expect(connection.serverProperties).toMatchObject({ product: expect.any(String) });
     expect(connection.heartbeat).toBe(10_000);
     expect(connection.frameMax).toBe(131_072);
   });
