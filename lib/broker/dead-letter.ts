@@ -6,6 +6,7 @@
  * that of time, and a message may go round a cycle again because of a rejection before it. Here the order is the documented
  * one, with which every cycle ends that nobody takes part in.
  */
+import { AmqpError } from '../errors.js';
 import { type FieldTable, type FieldValue, field } from '../protocol/field-table.js';
 import { integerOf } from './argument-values.js';
 import { type BrokerMessage, readdressed } from './broker-message.js';
@@ -26,8 +27,18 @@ export interface Death {
 
 /** The message on its way to the dead-letter exchange. */
 export function deadLettered(message: BrokerMessage, death: Death): BrokerMessage {
-  const { reason, queue, exchange, routingKey } = death;
   const previous = message.header('x-death');
+  try {
+    return withDeath(message, death, previous);
+  } catch (error) {
+    if (!(error instanceof AmqpError)) throw error;
+    // What a client wrote there may be what can be read and not be written, such as numbers that are none: it goes.
+    return withDeath(message, death, null);
+  }
+}
+
+function withDeath(message: BrokerMessage, death: Death, previous: FieldValue | undefined): BrokerMessage {
+  const { reason, queue, exchange, routingKey } = death;
   const set: Record<string, FieldValue> = { 'x-death': updated(previous, message, death) };
   if (previous === undefined) {
     set['x-first-death-reason'] = reason;

@@ -64,6 +64,8 @@ const ARGUMENTS: Readonly<Record<string, readonly [types: readonly QueueType[], 
     BOTH,
     (value, args) =>
       string(value, args) ??
+      // RabbitMQ takes it, and then cuts off whoever is to be sent the dead letter.
+      (Buffer.byteLength(value as string) > 255 ? text('routing key longer than 255 bytes') : undefined) ??
       (args['x-dead-letter-exchange'] === undefined ? 'routing_key_but_no_dlx_defined' : undefined),
   ],
   'x-dead-letter-strategy': [QUORUM, oneOf(['at-most-once', 'at-least-once'], () => 'invalid_dlx_strategy')],

@@ -5,7 +5,7 @@
 import { ProtocolError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { Bindings } from './bindings.js';
-import { accessRefused, internalError, notImplemented, preconditionFailed } from './broker-error.js';
+import { accessRefused, internalError, notImplemented, preconditionFailed, unlessRefused } from './broker-error.js';
 import { type BrokerMessage, distributed } from './broker-message.js';
 import type { Clock, Timer } from './clock.js';
 import { type DeathReason, deadLettered, isCycle } from './dead-letter.js';
@@ -341,7 +341,8 @@ export class VirtualHost implements QueueHost {
       exchange: exchange.name,
       routingKey: deadLetterRoutingKey,
     });
-    for (const next of this.#route(exchange, letter)) {
+    // Headers that cannot be read are nothing that whoever is at work just now could be blamed for.
+    for (const next of unlessRefused(() => this.#route(exchange, letter)) ?? []) {
       if (reason === 'rejected' || !isCycle(letter, next.name)) next.accept(letter);
     }
   }
