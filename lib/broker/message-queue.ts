@@ -146,6 +146,8 @@ export class MessageQueue {
     this.#dropExpired();
     const stored = this.#ready.take();
     if (stored === undefined) return undefined;
+    // What stood behind it may have waited too long.
+    this.#dropExpired();
     const delivery = this.#delivery(stored, noAck, true);
     this.#settle();
     return delivery;
