@@ -24,6 +24,8 @@ import { PEERS } from './peers/index.mjs';
  * @property {import('./meter.mjs').Measurement} measurement
  */
 
+/** Messages of the warm-up for each channel. */
+const PER_CHANNEL = 100;
 const FIRST_COUNT = 200;
 /** Of large messages fewer are enough to warm up. */
 const WARM_UP_BYTES = 100 * 2 ** 20;
@@ -98,8 +100,10 @@ async function warmedUp(run, measured) {
     await measured(measure);
     return { count: measure, total: warmUp + measure };
   }
+  // Each part ends with an answer on every channel, which must not be what is measured.
   const enough = Math.ceil(
-    Math.min(spec.warmUpCount, WARM_UP_BYTES / (scenario.message.size + 1)) / (inFlight === 1 ? 10 : 1),
+    Math.min(Math.max(spec.warmUpCount, channels * PER_CHANNEL), WARM_UP_BYTES / (scenario.message.size + 1)) /
+      (inFlight === 1 ? 10 : 1),
   );
   let [total, elapsed, rate] = [0, 0, 0];
   for (let count = Math.min(FIRST_COUNT, enough); elapsed < spec.warmUp || total < enough;) {

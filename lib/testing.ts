@@ -9,6 +9,13 @@ export type {
   QueueInfo,
   QueuedMessage,
 } from './broker/inspection.js';
+export {
+  type Booted,
+  type BootOptions,
+  type TestingApp,
+  type TestingBuilder,
+  bootOnBroker,
+} from './testing/boot-on-broker.js';
 export { type ReceivedCommand, type ScriptedHandshake, ScriptedPeer } from './testing/scripted-peer.js';
 export type { FieldTable, FieldValue } from './protocol/field-table.js';
 export type { ContentMethodName, MethodArgs, MethodName } from './protocol/methods.js';

@@ -10,7 +10,7 @@ import { shopTopology } from './shop.topology.js';
 @Module({
   imports: [
     AmqpModule.forRoot({
-      url: process.env.AMQP_URL ?? 'amqp://guest:guest@localhost:5672',
+      url: process.env.AMQP_URL ?? 'embedded:shop',
       connection: { connectionName: 'shop' },
       topology: shopTopology,
     }),

@@ -65,6 +65,43 @@ describe('a door', () => {
     },
   );
 
+  test('loads nothing of the embedded broker before a URL asks for one', async () => {
+    const printed = await installed.evaluate(
+      'module',
+      `import { Session } from 'node:inspector';
+       const session = new Session();
+       const loaded = new Set();
+       session.connect();
+       session.on('Debugger.scriptParsed', ({ params }) => loaded.add(params.url));
+       session.post('Debugger.enable');
+       const isOfBroker = (url) => url.includes('/nest-amqp/dist/lib/broker/');
+       await import('reflect-metadata');
+       await import('nest-amqp');
+       const { connect } = await import('nest-amqp/client');
+       const before = [...loaded].filter(isOfBroker).length;
+       const seen = [...loaded].some((url) => url.includes('/nest-amqp/dist/lib/client/'));
+       const connection = await connect('embedded:shop');
+       const after = [...loaded].filter(isOfBroker).length;
+       await connection.close();
+       console.log(JSON.stringify({ seen, before, isLoaded: after > 0 }));`,
+    );
+    expect(JSON.parse(printed)).toEqual({ seen: true, before: 0, isLoaded: true });
+  });
+
+  test('a connection to the embedded broker keeps the process alive until it is closed', async () => {
+    const printed = await installed.evaluate(
+      'module',
+      `import { connect } from 'nest-amqp/client';
+       const connection = await connect('embedded:shop');
+       // As weak as the timers of those who wait for the connection: it fires only while something else keeps the process.
+       setTimeout(() => {
+         console.log('alive');
+         connection.close();
+       }, 50).unref();`,
+    );
+    expect(printed).toBe('alive');
+  });
+
   test('nest-amqp/client opens by require in a CommonJS program', async () => {
     const printed = await installed.evaluate(
       'commonjs',

@@ -8,6 +8,7 @@ import { type BasicProperties, readProperties } from '../protocol/properties.js'
 import { WireReader } from '../protocol/wire.js';
 import { fieldTypeOfLetter } from './argument-values.js';
 import { internalError, preconditionFailed } from './broker-error.js';
+import { NO_NOTES, type Notes } from './message-notes.js';
 import {
   type HeaderEntry,
   type PropertyChange,
@@ -29,6 +30,8 @@ export class BrokerMessage {
   /** Flags and values as they were published: RabbitMQ hands them on unread, except the header BCC. */
   readonly propertyBytes: Buffer;
   readonly body: Buffer;
+  /** @internal */
+  readonly notes: Notes;
   #properties: BasicProperties | undefined;
   #layout: PropertyLayout | undefined;
 
@@ -39,12 +42,14 @@ export class BrokerMessage {
     routingKeys: readonly string[],
     propertyBytes: Buffer,
     body: Buffer,
+    notes: Notes = NO_NOTES,
   ) {
     this.exchange = exchange;
     this.routingKey = routingKey;
     this.routingKeys = routingKeys;
     this.propertyBytes = propertyBytes;
     this.body = body;
+    this.notes = notes;
   }
 
   /** The decoded properties. Throws `UNDECODABLE` when the publisher wrote nonsense. */
@@ -117,17 +122,22 @@ export function distributed(message: BrokerMessage): BrokerMessage {
   const carbonCopies = found(message, 'CC');
   const blindCopies = found(message, 'BCC');
   if (carbonCopies === undefined && blindCopies === undefined) return message;
-  const keys = [message.routingKey];
-  for (const entry of [carbonCopies, blindCopies]) {
-    if (entry === undefined) continue;
-    if (entry.letter !== 'A') {
-      const type = fieldTypeOfLetter(entry.letter);
-      throw preconditionFailed(`invalid message: {unacceptable_type_in_header,"${entry.name}",${type}}`);
-    }
-    keys.push(...decoding(() => stringsOf(message.propertyBytes, entry)));
+  const copies = keysOf(message, carbonCopies);
+  const blindKeys = keysOf(message, blindCopies);
+  return changed(message, {
+    routingKeys: [message.routingKey, ...copies, ...blindKeys],
+    properties: blindCopies === undefined ? undefined : { remove: ['BCC'] },
+    notes: { blindKeys },
+  });
+}
+
+function keysOf(message: BrokerMessage, entry: HeaderEntry | undefined): readonly string[] {
+  if (entry === undefined) return [];
+  if (entry.letter !== 'A') {
+    const type = fieldTypeOfLetter(entry.letter);
+    throw preconditionFailed(`invalid message: {unacceptable_type_in_header,"${entry.name}",${type}}`);
   }
-  const change = blindCopies === undefined ? undefined : { remove: ['BCC'] };
-  return readdressed(message, message.exchange, message.routingKey, keys, change);
+  return decoding(() => stringsOf(message.propertyBytes, entry));
 }
 
 function found(message: BrokerMessage, name: string): HeaderEntry | undefined {
@@ -144,21 +154,31 @@ function decoding<T>(decode: () => T): T {
   }
 }
 
-/** The same message on its way to another exchange. */
-export function readdressed(
-  message: BrokerMessage,
-  exchange: string,
-  routingKey: string,
-  routingKeys: readonly string[],
-  change?: PropertyChange,
-): BrokerMessage {
-  const { propertyBytes, layout, body } = message;
-  const bytes = change === undefined ? propertyBytes : changedProperties(propertyBytes, layout, change);
-  return new BrokerMessage(exchange, routingKey, routingKeys, bytes, body);
+interface MessageChange {
+  readonly exchange?: string;
+  readonly routingKey?: string;
+  readonly routingKeys?: readonly string[];
+  readonly properties?: PropertyChange | undefined;
+  readonly notes?: Partial<Notes>;
+}
+
+/** The same message, but for what is named. */
+export function changed(message: BrokerMessage, change: MessageChange): BrokerMessage {
+  const {
+    exchange = message.exchange,
+    routingKey = message.routingKey,
+    routingKeys = message.routingKeys,
+    properties,
+    notes,
+  } = change;
+  const bytes =
+    properties === undefined
+      ? message.propertyBytes
+      : changedProperties(message.propertyBytes, message.layout, properties);
+  return new BrokerMessage(exchange, routingKey, routingKeys, bytes, message.body, { ...message.notes, ...notes });
 }
 
 /** The message as a quorum queue hands it out: with how often it came back. */
 export function counted(message: BrokerMessage, deliveryCount: number): BrokerMessage {
-  const set = { 'x-delivery-count': field.int64(deliveryCount) };
-  return readdressed(message, message.exchange, message.routingKey, message.routingKeys, { set });
+  return changed(message, { properties: { set: { 'x-delivery-count': field.int64(deliveryCount) } } });
 }

@@ -60,14 +60,11 @@ export class ChannelDeliveries implements ConsumerChannel {
 
   qos({ prefetchSize, prefetchCount, global }: MethodArgs<'basic.qos'>): void {
     if (prefetchSize !== 0) throw notImplemented(`prefetch_size!=0 (${prefetchSize})`);
-    if (global) {
-      this.prefetch.limit = prefetchCount;
-      this.#line.reply('basic.qos-ok', {});
-      this.wakeAll();
-    } else {
-      this.#consumerPrefetch = prefetchCount;
-      this.#line.reply('basic.qos-ok', {});
-    }
+    if (!global) this.#consumerPrefetch = prefetchCount;
+    // RabbitMQ has one of its own for consumers lift the one that they share.
+    this.prefetch.limit = global ? prefetchCount : 0;
+    this.#line.reply('basic.qos-ok', {});
+    this.wakeAll();
   }
 
   consume(args: MethodArgs<'basic.consume'>, named: (queue: string) => MessageQueue): void {

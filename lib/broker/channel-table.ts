@@ -77,7 +77,10 @@ export class ChannelTable {
   #command(number: number, entry: Entry, method: Method, content: Content | undefined): void {
     if (entry.channel === undefined) {
       if (method.name !== 'channel.open') {
-        throw new BrokerError('connection', 504, "CHANNEL_ERROR - expected 'channel.open'");
+        throw new BlamedError(
+          method.name,
+          new BrokerError('connection', 504, "CHANNEL_ERROR - expected 'channel.open'"),
+        );
       }
       entry.channel = new BrokerChannel(number, this.#line);
       this.#line.outbox.method(number, 'channel.open-ok', {});

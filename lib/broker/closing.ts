@@ -12,14 +12,12 @@ const NAMES: Readonly<Record<number, string>> = {
   505: 'UNEXPECTED_FRAME',
 };
 
-/** A reply text in the 255 octets that there are for it. */
+/** A reply text in the 255 octets that there are for it; a longer one ends in dots. */
 export function shortText(text: string): string {
   if (Buffer.byteLength(text) <= 255) return text;
-  // A character cut in half becomes U+FFFD, which has three octets where it had up to four.
-  return Buffer.from(text)
-    .subarray(0, 252)
-    .toString()
-    .replace(/\ufffd$/, '');
+  // A character that is cut in half becomes U+FFFD.
+  const start = Buffer.from(text).subarray(0, 252).toString();
+  return `${start.replace(/\ufffd$/, '')}...`;
 }
 
 /** @param id - class and method of the frame in hand in one number; 0 for none */
@@ -27,7 +25,9 @@ export function closeFor(error: unknown, id: number): MethodArgs<'connection.clo
   if (error instanceof BlamedError) return closeFor(error.cause, error.id);
   if (error instanceof BrokerError) return args(error.replyCode, error.replyText, id);
   if (error instanceof ProtocolError) {
-    return args(error.replyCode, `${NAMES[error.replyCode] ?? ''} - ${error.message}`, id);
+    // The frame in hand may be one that has no method, or comes where another was to come.
+    const blamed = error.method === undefined ? id : methodId(error.method as MethodName);
+    return args(error.replyCode, `${NAMES[error.replyCode] ?? ''} - ${error.message}`, blamed);
   }
   // RabbitMQ's own faults have no more to say; ours should.
   return args(541, `INTERNAL_ERROR - ${error instanceof Error ? error.message : String(error)}`, 0);

@@ -1,19 +1,12 @@
 /**
  * What a message says of its deaths (https://www.rabbitmq.com/docs/dlx): the header `x-death` with an entry for every queue and
- * reason, the latest first, and what the first one was. Where it goes then is `virtual-host`'s.
- *
- * RabbitMQ 3.10.8 turns the order of the older entries around with every death, so that from the third entry on it is not
- * that of time, and a message may go round a cycle again because of a rejection before it. Here the order is the documented
- * one, with which every cycle ends that nobody takes part in.
+ * reason, the latest first, and what the first and the last one were. Where it goes then is `virtual-host`'s.
  */
-import { AmqpError } from '../errors.js';
 import { type FieldTable, type FieldValue, field } from '../protocol/field-table.js';
-import { integerOf } from './argument-values.js';
-import { type BrokerMessage, readdressed } from './broker-message.js';
+import { type BrokerMessage, changed } from './broker-message.js';
+import type { Death, DeathReason } from './message-notes.js';
 
-export type DeathReason = 'rejected' | 'expired' | 'maxlen' | 'delivery_limit';
-
-export interface Death {
+interface Burial {
   readonly reason: DeathReason;
   /** The queue that it died in. */
   readonly queue: string;
@@ -26,73 +19,63 @@ export interface Death {
 }
 
 /** The message on its way to the dead-letter exchange. */
-export function deadLettered(message: BrokerMessage, death: Death): BrokerMessage {
-  const previous = message.header('x-death');
-  try {
-    return withDeath(message, death, previous);
-  } catch (error) {
-    if (!(error instanceof AmqpError)) throw error;
-    // What a client wrote there may be what can be read and not be written, such as numbers that are none: it goes.
-    return withDeath(message, death, null);
-  }
-}
-
-function withDeath(message: BrokerMessage, death: Death, previous: FieldValue | undefined): BrokerMessage {
-  const { reason, queue, exchange, routingKey } = death;
-  const set: Record<string, FieldValue> = { 'x-death': updated(previous, message, death) };
-  if (previous === undefined) {
-    set['x-first-death-reason'] = reason;
-    set['x-first-death-queue'] = queue;
-    set['x-first-death-exchange'] = message.exchange;
-  }
-  return readdressed(
-    message,
+export function deadLettered(message: BrokerMessage, burial: Burial): BrokerMessage {
+  const { exchange, routingKey } = burial;
+  const deaths = deathsAfter(message, burial);
+  return changed(message, {
     exchange,
-    routingKey ?? message.routingKey,
-    routingKey === undefined ? message.routingKeys : [routingKey],
-    // With a key of the queue's own, copies to others would be sent a second time.
-    { remove: routingKey === undefined ? [] : ['CC'], set, dropExpiration: true },
-  );
+    routingKey: routingKey ?? message.routingKey,
+    routingKeys: routingKey === undefined ? message.routingKeys : [routingKey],
+    properties: { set: headersOf(message, burial, deaths), dropExpiration: true },
+    notes: { deaths },
+  });
 }
 
-function updated(previous: FieldValue | undefined, message: BrokerMessage, death: Death): FieldValue[] {
-  const { queue, reason } = death;
-  const entries = deathsOf(previous);
-  const same = entries.findIndex((entry) => entry['queue'] === queue && entry['reason'] === reason);
-  const before = entries[same];
-  const others = entries.filter((_entry, index) => index !== same).map((entry) => withWideCount(entry, 0));
-  return [before === undefined ? entryFor(message, death) : withWideCount(before, 1), ...others];
+function deathsAfter(message: BrokerMessage, { reason, queue, time }: Burial): Death[] {
+  const { deaths } = message.notes;
+  const before = deaths.find((death) => death.queue === queue && death.reason === reason);
+  const last: Death =
+    before === undefined
+      ? { reason, queue, count: 1, time, ...originOf(message) }
+      : { ...before, count: before.count + 1 };
+  return [last, ...deaths.filter((death) => death !== before)];
 }
 
-function entryFor(message: BrokerMessage, { reason, queue, time }: Death): FieldTable {
-  const copies = message.header('CC');
-  const { expiration } = message;
+function originOf(message: BrokerMessage): Pick<Death, 'exchange' | 'routingKeys' | 'expiration'> {
+  const { exchange, expiration, notes } = message;
+  const routingKeys = [...message.routingKeys];
+  // Every blind key takes one key out, also where it is what the message was sent to.
+  for (const key of notes.blindKeys) {
+    const at = routingKeys.indexOf(key);
+    if (at !== -1) routingKeys.splice(at, 1);
+  }
+  return { exchange, routingKeys, expiration };
+}
+
+function headersOf(message: BrokerMessage, { reason, queue }: Burial, deaths: readonly Death[]): FieldTable {
+  const told = (which: string): FieldTable => ({
+    [`x-${which}-death-reason`]: reason,
+    [`x-${which}-death-queue`]: queue,
+    [`x-${which}-death-exchange`]: message.exchange,
+  });
   return {
-    count: field.int64(1),
-    reason,
-    queue,
-    time: new Date(time),
-    exchange: message.exchange,
-    'routing-keys': [message.routingKey, ...(isList(copies) ? copies.filter((key) => typeof key === 'string') : [])],
-    ...(expiration === undefined ? {} : { 'original-expiration': expiration }),
+    'x-death': deaths.map(entryOf),
+    // Later, it is among the headers already.
+    ...(message.notes.deaths.length === 0 ? told('first') : {}),
+    ...told('last'),
   };
 }
 
-/** RabbitMQ writes the count as a 64-bit integer. Only the count changes when a message dies again in the same way. */
-function withWideCount(entry: FieldTable, more: number): FieldTable {
-  const { count } = entry;
-  const known = typeof count === 'bigint' ? count : BigInt(integerOf(count ?? null) ?? 1);
-  return { ...entry, count: field.int64(BigInt.asIntN(64, known + BigInt(more))) };
-}
-
-function isList(value: FieldValue | undefined): value is readonly FieldValue[] {
-  return Array.isArray(value);
-}
-
-/** The entries of an `x-death`. One that a client wrote may be anything. */
-function deathsOf(header: FieldValue | undefined): FieldTable[] {
-  if (!isList(header)) return [];
-  return header.filter((item): item is FieldTable => Object.getPrototypeOf(item ?? 0) === null);
+function entryOf({ reason, queue, count, time, exchange, routingKeys, expiration }: Death): FieldValue {
+  return {
+    ...(expiration === undefined ? {} : { 'original-expiration': String(BigInt(expiration)) }),
+    count: field.int64(count),
+    reason,
+    queue,
+    time: new Date(time),
+    exchange,
+    'routing-keys': routingKeys,
+  };
 }
 
 /**
@@ -100,7 +83,7 @@ function deathsOf(header: FieldValue | undefined): FieldTable[] {
  * rejected it on the way: it would go round for ever, so it is dropped.
  */
 export function isCycle(letter: BrokerMessage, queue: string): boolean {
-  const deaths = deathsOf(letter.header('x-death'));
-  const last = deaths.findIndex((entry) => entry['queue'] === queue);
-  return last !== -1 && deaths.slice(0, last + 1).every((entry) => entry['reason'] !== 'rejected');
+  const { deaths } = letter.notes;
+  const last = deaths.findIndex((death) => death.queue === queue);
+  return last !== -1 && deaths.slice(0, last + 1).every(({ reason }) => reason !== 'rejected');
 }

@@ -1,9 +1,12 @@
 /** The exchanges of a virtual host by name: which are there from the start, and which may be declared and deleted. */
 import { requireSame, requireSameArgument, fieldTypeOf } from './argument-values.js';
-import { accessRefused, commandInvalid, notFound, preconditionFailed } from './broker-error.js';
+import { accessRefused, notFound, preconditionFailed } from './broker-error.js';
 import { Exchange } from './exchange.js';
 import { type ExchangeType, isExchangeType } from './exchange-routers.js';
 import type { ExchangeDeclaration } from './declarations.js';
+
+/** Where RabbitMQ sends what passes through it, once `rabbitmqctl trace_on` has been run: here never anything. */
+const TRACE = 'amq.rabbitmq.trace';
 
 const PREDECLARED: readonly (readonly [name: string, type: ExchangeType])[] = [
   ['', 'direct'],
@@ -11,6 +14,7 @@ const PREDECLARED: readonly (readonly [name: string, type: ExchangeType])[] = [
   ['amq.fanout', 'fanout'],
   ['amq.headers', 'headers'],
   ['amq.match', 'headers'],
+  [TRACE, 'topic'],
   ['amq.topic', 'topic'],
 ];
 
@@ -21,7 +25,8 @@ export class Exchanges {
   constructor(virtualHost: string) {
     this.#virtualHost = virtualHost;
     for (const [name, type] of PREDECLARED) {
-      const properties = { name, type, durable: true, autoDelete: false, internal: false, arguments: {} };
+      const internal = name === TRACE;
+      const properties = { name, type, durable: true, autoDelete: false, internal, arguments: {} };
       this.#byName.set(name, new Exchange(properties));
     }
   }
@@ -44,7 +49,7 @@ export class Exchanges {
       this.require(name);
       return;
     }
-    if (!isExchangeType(type)) throw commandInvalid(`invalid exchange type '${type}'`);
+    if (!isExchangeType(type)) throw preconditionFailed(`invalid exchange type '${type}'`);
     const current = this.#byName.get(name);
     if (current === undefined) this.#create({ ...declaration, type });
     else this.#requireSame(declaration, current);

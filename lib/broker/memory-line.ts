@@ -1,6 +1,7 @@
 /**
  * A connection without a network: two ends, and what is written to one is read from the other. Unlike Node's own pair of
- * duplexes it ends as a socket does: whoever destroys one end is noticed at the other.
+ * duplexes it ends as a socket does: whoever destroys one end is noticed at the other. And as a socket it keeps its process
+ * alive, until either end has ended it.
  */
 import { Duplex } from 'node:stream';
 
@@ -16,7 +17,19 @@ export function memoryLine(): [near: Transport, far: Transport] {
   const far = new LineEnd();
   near.join(far);
   far.join(near);
+  keepAlive(far);
   return [near, far];
+}
+
+/** Longest time that a timer can run, in milliseconds. */
+const LONGEST_TIMEOUT = 0x7fff_ffff;
+
+/** A consumer waits for messages with nothing but its connection: without this, Node would take that for the end. */
+function keepAlive(end: Duplex): void {
+  const timer = setInterval(() => undefined, LONGEST_TIMEOUT);
+  end.once('close', () => {
+    clearInterval(timer);
+  });
 }
 
 class LineEnd extends Duplex implements Transport {

@@ -7,14 +7,17 @@
  */
 import type { FieldTable } from '../protocol/field-table.js';
 import { accessRefused, resourceLocked } from './broker-error.js';
-import { type BrokerMessage, counted } from './broker-message.js';
+import { type BrokerMessage, changed, counted } from './broker-message.js';
+import { ClassicMessages } from './classic-messages.js';
 import type { Clock, Timer } from './clock.js';
-import type { DeathReason } from './dead-letter.js';
+import type { DeathReason } from './message-notes.js';
 import type { QueueSettings, QueueType } from './queue-arguments.js';
 import { Delivery, type Answer } from './queue-delivery.js';
 import type { QueueConsumer, QueueDelivery } from './queue-consumer.js';
 import { QueueConsumers } from './queue-consumers.js';
-import { ReadyMessages, type StoredMessage } from './ready-messages.js';
+import { QueueLimits } from './queue-limits.js';
+import { QuorumMessages } from './quorum-messages.js';
+import type { ReadyMessages, StoredMessage } from './ready-messages.js';
 
 export type { QueueConsumer, QueueDelivery } from './queue-consumer.js';
 
@@ -53,11 +56,11 @@ export class MessageQueue {
   readonly owner: object | undefined;
   readonly #host: QueueHost;
   readonly #ready: ReadyMessages;
+  readonly #limits: QueueLimits;
   readonly #consumers: QueueConsumers;
   #unacked = 0;
-  /** The place of the message that came last, and of the one that was put before all others last. */
+  /** The place of the message that came last. */
   #last = 0;
-  #first = Number.MIN_SAFE_INTEGER;
   #isRunning = false;
   /** There was something to do while it was running. */
   #isToRunAgain = false;
@@ -77,8 +80,10 @@ export class MessageQueue {
     this.arguments = identity.arguments;
     this.settings = settings;
     this.owner = identity.exclusive ? owner : undefined;
-    this.#ready = new ReadyMessages(settings.maxPriority);
-    this.#consumers = new QueueConsumers(settings.singleActiveConsumer);
+    const isQuorum = settings.type === 'quorum';
+    this.#ready = isQuorum ? new QuorumMessages() : new ClassicMessages(settings.maxPriority);
+    this.#limits = new QueueLimits(settings, this.#ready);
+    this.#consumers = new QueueConsumers(settings.singleActiveConsumer, isQuorum);
     this.touch();
   }
 
@@ -148,7 +153,7 @@ export class MessageQueue {
     if (stored === undefined) return undefined;
     // What stood behind it may have waited too long.
     this.#dropExpired();
-    const delivery = this.#delivery(stored, noAck, true);
+    const delivery = this.#delivery(stored, noAck);
     this.#settle();
     return delivery;
   }
@@ -167,7 +172,7 @@ export class MessageQueue {
   purge(): number {
     this.#dropExpired();
     const count = this.#ready.clear();
-    this.#host.changed();
+    this.#settle();
     return count;
   }
 
@@ -175,9 +180,14 @@ export class MessageQueue {
 
   /** @internal A message that was routed here; false when the queue is full and refuses it. */
   accept(message: BrokerMessage): boolean {
-    if (this.#isFull(message)) return false;
+    if (this.#limits.refuse(message)) {
+      if (this.settings.overflow === 'reject-publish-dlx') this.#host.deadLetter(this, message, 'maxlen');
+      return false;
+    }
     const stored = this.#stored(message);
-    const isNext = this.#ready.count === 0 && !this.#isRunning && !this.#host.postpones(this);
+    // A message that may not wait does not wait for what is done together with it, either.
+    const isNext =
+      this.#ready.count === 0 && !this.#isRunning && (!this.#host.postpones(this) || this.#isExpired(stored));
     const consumer = isNext ? this.#consumers.next() : undefined;
     if (consumer === undefined) {
       this.#ready.push(stored);
@@ -240,9 +250,14 @@ export class MessageQueue {
   settled(stored: StoredMessage, how: Answer, isTakerGone: boolean): void {
     if (this.#isGone) return;
     this.#unacked -= 1;
-    if (how === 'reject') this.#host.deadLetter(this, stored.message, 'rejected');
+    const { taker } = stored;
+    stored.taker = undefined;
+    const hasSuccessor = taker !== undefined && this.#consumers.settled(taker);
+    if (how === 'reject' || isTakerGone) stored.failures += 1;
+    if (how === 'reject') this.#bury(stored, 'rejected');
     if (how === 'requeue') this.#putBack(stored, isTakerGone);
     else this.#host.changed();
+    if (hasSuccessor) this.run();
   }
 
   // ── the loop ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -255,22 +270,28 @@ export class MessageQueue {
     const wasRunning = this.#isRunning;
     this.#isRunning = true;
     try {
-      consumer.deliver(this.#delivery(stored, consumer.noAck, false));
+      if (!consumer.noAck) {
+        stored.taker = consumer;
+        this.#consumers.took(consumer);
+      }
+      consumer.deliver(this.#delivery(stored, consumer.noAck));
     } finally {
       this.#isRunning = wasRunning;
     }
   }
 
-  #delivery(stored: StoredMessage, noAck: boolean, isGet: boolean): QueueDelivery {
+  #delivery(stored: StoredMessage, noAck: boolean): QueueDelivery {
     if (!noAck) this.#unacked += 1;
-    // RabbitMQ 3.10 tells of the first time, too, when a message is asked for.
-    const isCounted = this.type === 'quorum' && (stored.returns > 0 || isGet);
-    const message = isCounted ? counted(stored.message, stored.returns) : stored.message;
-    return new Delivery(this, stored, message, this.#ready.count, noAck);
+    // RabbitMQ 4.0 tells of failures in other queues, until the message has come back to this one.
+    const deliveries = stored.returns > 0 ? stored.returns : stored.failures;
+    const isTold = this.type === 'quorum' && deliveries > 0;
+    const message = isTold ? counted(stored.message, deliveries) : stored.message;
+    return new Delivery(this, stored, message, deliveries > 0, this.#ready.count, noAck);
   }
 
   /** What is left to be done when something has moved. */
   #settle(): void {
+    this.#limits.review();
     this.#watchExpiry();
     this.#host.changed();
   }
@@ -278,65 +299,45 @@ export class MessageQueue {
   // ── places ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #stored(message: BrokerMessage): StoredMessage {
-    const { maxPriority, messageTtl } = this.settings;
-    const { expiration } = message;
+    const { type, maxPriority, messageTtl } = this.settings;
+    const { expiration, priority, notes } = message;
     const ttl = expiration === undefined ? messageTtl : Math.min(messageTtl, Number(expiration));
     if (ttl !== Infinity) this.#hasTimes = true;
     return {
       message,
       place: (this.#last += 1),
-      priority: maxPriority === 0 ? 0 : Math.min(message.priority, maxPriority),
+      priority: type === 'quorum' ? priority : Math.min(priority, maxPriority),
       expiresAt: ttl === Infinity ? Infinity : this.#host.clock.now() + ttl,
       returns: 0,
+      failures: type === 'quorum' ? notes.failures : 0,
+      taker: undefined,
     };
   }
 
-  /**
-   * A classic queue puts a message back where it was. A quorum queue with a delivery limit puts it before all others, in the
-   * order in which they come back; without a limit behind all others, unless its taker is gone. So does RabbitMQ 3.10.
-   */
   #putBack(stored: StoredMessage, isTakerGone: boolean): void {
     stored.returns += 1;
     const { type, deliveryLimit } = this.settings;
-    if (type === 'classic') {
-      this.#ready.insert(stored);
-    } else if (stored.returns > deliveryLimit) {
-      this.#host.deadLetter(this, stored.message, 'delivery_limit');
-    } else if (deliveryLimit === Infinity && !isTakerGone) {
+    if (type === 'quorum' && stored.returns > deliveryLimit) {
+      this.#bury(stored, 'delivery_limit');
+    } else if (type === 'quorum' && deliveryLimit === Infinity && !isTakerGone) {
+      // Without a limit, RabbitMQ makes a new message of it, of low priority.
       stored.place = this.#last += 1;
+      stored.priority = 0;
       this.#ready.push(stored);
     } else {
-      stored.place = this.#first += 1;
-      this.#ready.insert(stored);
+      this.#ready.putBack(stored);
     }
     this.run();
   }
 
   // ── limits and times ──────────────────────────────────────────────────────────────────────────────────────────────
 
-  #isFull(message: BrokerMessage): boolean {
-    const { overflow, maxLength, maxLengthBytes, deadLetterExchange, type } = this.settings;
-    if (overflow === 'drop-head') return false;
-    if (type === 'quorum') {
-      // A quorum queue notices that it is over its limit when it is, and knows nothing of reject-publish-dlx.
-      return overflow === 'reject-publish' && this.#isOver(maxLength, maxLengthBytes);
-    }
-    if (this.#ready.count + 1 <= maxLength && this.#ready.bytes + message.body.length <= maxLengthBytes) return false;
-    if (overflow === 'reject-publish-dlx' && deadLetterExchange !== undefined) {
-      this.#host.deadLetter(this, message, 'maxlen');
-    }
-    return true;
-  }
-
-  #isOver(maxLength: number, maxLengthBytes: number): boolean {
-    return this.#ready.count > maxLength || this.#ready.bytes > maxLengthBytes;
-  }
-
   #dropSurplus(): void {
-    const { maxLength, maxLengthBytes, overflow, type } = this.settings;
-    // What refuses messages drops none, not even when one that comes back is too much.
-    if (overflow === 'reject-publish' || (overflow === 'reject-publish-dlx' && type === 'classic')) return;
-    while (this.#isOver(maxLength, maxLengthBytes)) this.#bury(this.#ready.take(), 'maxlen');
+    while (this.#limits.haveSurplus) this.#bury(this.#ready.take(), 'maxlen');
+  }
+
+  #isExpired({ expiresAt }: StoredMessage): boolean {
+    return expiresAt <= this.#host.clock.now();
   }
 
   #dropExpired(): void {
@@ -348,7 +349,11 @@ export class MessageQueue {
   }
 
   #bury(stored: StoredMessage | undefined, reason: DeathReason): void {
-    if (stored !== undefined) this.#host.deadLetter(this, stored.message, reason);
+    if (stored === undefined) return;
+    const { message, failures } = stored;
+    // A classic queue does not count them, and keeps the note that is there.
+    const isNoted = this.type === 'classic' || failures === message.notes.failures;
+    this.#host.deadLetter(this, isNoted ? message : changed(message, { notes: { failures } }), reason);
   }
 
   /** A timer that is early is left to ring: setting one anew for every message that is taken costs more. */

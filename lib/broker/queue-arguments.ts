@@ -1,6 +1,6 @@
 /** The arguments of queue.declare: which there are, what they may be, and what they mean. */
 import type { FieldTable, FieldValue } from '../protocol/field-table.js';
-import { fieldTypeOf, integerOf, isSameValue, printed, requireSameArgument } from './argument-values.js';
+import { fieldTypeOf, integerOf, printed, requireSame, requireSameArgument } from './argument-values.js';
 import { type BrokerError, notImplemented, preconditionFailed } from './broker-error.js';
 
 export type QueueType = 'classic' | 'quorum';
@@ -49,60 +49,89 @@ const oneOf =
   (value) =>
     typeof value !== 'string' ? ofType(value) : values.includes(value) ? undefined : otherwise(value);
 
-const BOTH: readonly QueueType[] = ['classic', 'quorum'];
-const CLASSIC: readonly QueueType[] = ['classic'];
-const QUORUM: readonly QueueType[] = ['quorum'];
-const NEITHER: readonly QueueType[] = [];
-
-/** In the order in which RabbitMQ checks them. Names that are not here are taken and mean nothing. */
-const ARGUMENTS: Readonly<Record<string, readonly [types: readonly QueueType[], check: Check]>> = {
-  'x-expires': [BOTH, (value, args) => (integerOf(value) === 0 ? `{value_zero,${printed(value)}}` : time(value, args))],
-  'x-message-ttl': [BOTH, time],
-  // Checked before all others, with words of its own.
-  'x-dead-letter-exchange': [BOTH, () => undefined],
-  'x-dead-letter-routing-key': [
-    BOTH,
-    (value, args) =>
-      string(value, args) ??
-      // RabbitMQ takes it, and then cuts off whoever is to be sent the dead letter.
-      (Buffer.byteLength(value as string) > 255 ? text('routing key longer than 255 bytes') : undefined) ??
-      (args['x-dead-letter-exchange'] === undefined ? 'routing_key_but_no_dlx_defined' : undefined),
-  ],
-  'x-dead-letter-strategy': [QUORUM, oneOf(['at-most-once', 'at-least-once'], () => 'invalid_dlx_strategy')],
-  'x-max-length': [BOTH, notNegative],
-  'x-max-length-bytes': [BOTH, notNegative],
-  'x-max-in-memory-length': [QUORUM, notNegative],
-  'x-max-in-memory-bytes': [QUORUM, notNegative],
-  'x-max-priority': [
-    CLASSIC,
-    (value, args) =>
-      notNegative(value, args) ??
-      ((integerOf(value) ?? 0) > 255 ? `{max_value_exceeded,${printed(value)}}` : undefined),
-  ],
-  'x-overflow': [BOTH, oneOf(['drop-head', 'reject-publish', 'reject-publish-dlx'], () => 'invalid_overflow')],
-  'x-queue-mode': [CLASSIC, oneOf(['default', 'lazy'], (mode) => text(`unsupported queue mode '${mode}'`))],
-  'x-queue-version': [
-    CLASSIC,
-    (value, args) =>
-      notNegative(value, args) ??
-      (integerOf(value) === 1 || integerOf(value) === 2
-        ? undefined
-        : text(`unsupported queue version '${printed(value)}'`)),
-  ],
-  'x-single-active-consumer': [BOTH, (value) => (typeof value === 'boolean' ? undefined : ofType(value))],
-  'x-queue-type': [BOTH, oneOf(['classic', 'quorum', 'stream'], (type) => text(`unsupported queue type '${type}'`))],
-  'x-quorum-initial-group-size': [QUORUM, notNegative],
-  'x-queue-leader-locator': [
-    QUORUM,
-    oneOf(['client-local', 'balanced', 'random', 'least-leaders'], () => 'invalid_queue_locator_arg'),
-  ],
-  // RabbitMQ 3.10 takes any value here.
-  'x-delivery-limit': [QUORUM, () => undefined],
-  'x-queue-master-locator': [CLASSIC, () => undefined],
-  'x-max-age': [NEITHER, () => undefined],
-  'x-stream-max-segment-size-bytes': [NEITHER, () => undefined],
-  'x-initial-cluster-size': [NEITHER, () => undefined],
+/** What there is to check of values, in the order in which RabbitMQ does it. */
+const CHECKS: Readonly<Record<string, Check>> = {
+  'x-expires': (value, args) => (integerOf(value) === 0 ? `{value_zero,${printed(value)}}` : time(value, args)),
+  'x-message-ttl': time,
+  'x-dead-letter-routing-key': (value, args) =>
+    string(value, args) ??
+    // RabbitMQ takes it, and then cuts off whoever is to be sent the dead letter.
+    (Buffer.byteLength(value as string) > 255 ? text('routing key longer than 255 bytes') : undefined) ??
+    (args['x-dead-letter-exchange'] === undefined ? 'routing_key_but_no_dlx_defined' : undefined),
+  'x-dead-letter-strategy': oneOf(['at-most-once', 'at-least-once'], () => 'invalid_dlx_strategy'),
+  'x-max-length': notNegative,
+  'x-max-length-bytes': notNegative,
+  'x-max-in-memory-length': notNegative,
+  'x-max-in-memory-bytes': notNegative,
+  'x-max-priority': (value, args) =>
+    notNegative(value, args) ?? ((integerOf(value) ?? 0) > 255 ? `{max_value_exceeded,${printed(value)}}` : undefined),
+  'x-overflow': oneOf(['drop-head', 'reject-publish', 'reject-publish-dlx'], () => 'invalid_overflow'),
+  'x-queue-mode': oneOf(['default', 'lazy'], (mode) => text(`unsupported queue mode '${mode}'`)),
+  'x-queue-version': (value, args) =>
+    notNegative(value, args) ??
+    (integerOf(value) === 1 || integerOf(value) === 2
+      ? undefined
+      : text(`unsupported queue version '${printed(value)}'`)),
+  'x-single-active-consumer': (value) => (typeof value === 'boolean' ? undefined : ofType(value)),
+  'x-quorum-initial-group-size': (value, args) =>
+    integerOf(value) === 0 ? `{value_zero,${printed(value)}}` : notNegative(value, args),
+  'x-queue-leader-locator': oneOf(
+    ['client-local', 'balanced', 'random', 'least-leaders'],
+    () => 'invalid_queue_locator_arg',
+  ),
 };
+
+const checkType = oneOf(['classic', 'quorum', 'stream'], (type) => text(`unsupported queue type '${type}'`));
+
+/** The arguments of each type of queue, in the order in which RabbitMQ compares them with those that a queue has. */
+const ARGUMENTS: Readonly<Record<QueueType, readonly string[]>> = {
+  classic: [
+    'x-expires',
+    'x-message-ttl',
+    'x-dead-letter-exchange',
+    'x-dead-letter-routing-key',
+    'x-max-length',
+    'x-max-length-bytes',
+    'x-max-priority',
+    'x-overflow',
+    'x-queue-mode',
+    'x-queue-version',
+    'x-single-active-consumer',
+    'x-queue-type',
+    'x-queue-master-locator',
+    'x-queue-leader-locator',
+  ],
+  quorum: [
+    'x-dead-letter-exchange',
+    'x-dead-letter-routing-key',
+    'x-dead-letter-strategy',
+    'x-expires',
+    'x-max-length',
+    'x-max-length-bytes',
+    'x-max-in-memory-length',
+    'x-max-in-memory-bytes',
+    'x-overflow',
+    'x-single-active-consumer',
+    'x-queue-type',
+    'x-quorum-initial-group-size',
+    'x-delivery-limit',
+    'x-message-ttl',
+    'x-queue-leader-locator',
+  ],
+};
+
+/** What means something to some type of queue. Other names are taken, and mean nothing. */
+const KNOWN: ReadonlySet<string> = new Set([
+  ...ARGUMENTS.classic,
+  ...ARGUMENTS.quorum,
+  // Those of streams.
+  'x-max-age',
+  'x-stream-max-segment-size-bytes',
+  'x-initial-cluster-size',
+]);
+
+/** How often a quorum queue takes a message back that does not say; RabbitMQ 4.0 has a limit where 3.10 has none. */
+const DELIVERY_LIMIT = 20;
 
 interface Declared {
   readonly name: string;
@@ -128,12 +157,12 @@ export function queueSettings(declared: Declared, of: string): QueueSettings {
     expires: number('x-expires', Infinity),
     maxLength: number('x-max-length', Infinity),
     maxLengthBytes: number('x-max-length-bytes', Infinity),
-    overflow: (string('x-overflow') ?? 'drop-head') as Overflow,
+    overflow: overflowOf(type, string('x-overflow')),
     maxPriority: number('x-max-priority', 0),
     deadLetterExchange: string('x-dead-letter-exchange'),
     deadLetterRoutingKey: string('x-dead-letter-routing-key'),
     singleActiveConsumer: args['x-single-active-consumer'] === true,
-    deliveryLimit: number('x-delivery-limit', Infinity),
+    deliveryLimit: deliveryLimitOf(args),
   };
 }
 
@@ -145,21 +174,35 @@ function checkArguments(args: FieldTable, of: string): QueueType {
   }
   // The type first: what else may be there hangs on it.
   const wanted = args['x-queue-type'] ?? 'classic';
-  const wrong = ARGUMENTS['x-queue-type']?.[1](wanted, args);
+  const wrong = checkType(wanted, args);
   if (wrong !== undefined) throw invalidArgument('x-queue-type', of, wrong);
   if (wanted === 'stream') throw notImplemented(`${of} is a stream, and the embedded broker has none`);
   const type = wanted as QueueType;
-  const known = Object.entries(ARGUMENTS).filter(([name]) => args[name] !== undefined);
-  for (const [name, [types]] of known) {
-    if (!types.includes(type)) {
+  for (const [name, check] of Object.entries(CHECKS)) {
+    const value = args[name];
+    const problem = value === undefined || !ARGUMENTS[type].includes(name) ? undefined : check(value, args);
+    if (problem !== undefined) throw invalidArgument(name, of, problem);
+  }
+  for (const name of Object.keys(args)) {
+    if (KNOWN.has(name) && !ARGUMENTS[type].includes(name)) {
       throw preconditionFailed(`invalid arg '${name}' for ${of} of queue type rabbit_${type}_queue`);
     }
   }
-  for (const [name, [, check]] of known) {
-    const problem = check(args[name] ?? null, args);
-    if (problem !== undefined) throw invalidArgument(name, of, problem);
-  }
   return type;
+}
+
+/** A quorum queue has no reject-publish-dlx, and does not say so. */
+function overflowOf(type: QueueType, wanted: string | undefined): Overflow {
+  if (wanted === undefined || (type === 'quorum' && wanted === 'reject-publish-dlx')) return 'drop-head';
+  return wanted as Overflow;
+}
+
+/** A negative limit is none. So is any value that is no number. */
+function deliveryLimitOf(args: FieldTable): number {
+  const wanted = args['x-delivery-limit'];
+  if (wanted === undefined) return DELIVERY_LIMIT;
+  const limit = integerOf(wanted) ?? -1;
+  return limit < 0 ? Infinity : limit;
 }
 
 function checkQuorum({ name, durable, exclusive, autoDelete }: Declared, of: string): void {
@@ -173,11 +216,17 @@ function invalidArgument(name: string, of: string, problem: string): BrokerError
 }
 
 /** Throws 406 when a queue is declared again with arguments that are not those it has. */
-export function requireSameQueueArguments(received: FieldTable, current: FieldTable, of: string): void {
-  for (const name of Object.keys(ARGUMENTS)) {
-    // Classic is what a queue is that does not say.
-    const isType = name === 'x-queue-type';
-    if (isType && isSameValue(received[name] ?? 'classic', current[name] ?? 'classic')) continue;
-    requireSameArgument(name, of, received, current);
+export function requireSameQueueArguments(
+  received: FieldTable,
+  current: { readonly type: QueueType; readonly arguments: FieldTable },
+  of: string,
+): void {
+  for (const name of ARGUMENTS[current.type]) {
+    if (name === 'x-queue-type') {
+      // Classic is what a queue is that does not say.
+      requireSame(name, of, printed(received[name] ?? 'classic'), current.type);
+    } else {
+      requireSameArgument(name, of, received, current.arguments);
+    }
   }
 }

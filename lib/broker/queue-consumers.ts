@@ -1,11 +1,13 @@
 /** The consumers of a queue, and whose turn it is. */
 import type { QueueConsumer } from './queue-consumer.js';
-import { Ring } from './ready-messages.js';
+import { Ring } from './ring.js';
 
 interface Entry {
   readonly consumer: QueueConsumer;
   /** It had no room at its turn, and is passed over until it is woken. */
   isParked: boolean;
+  /** Messages that it has not settled; counted where it may be superseded. */
+  held: number;
 }
 
 /** Consumers of one priority, in turn. At least one. */
@@ -17,15 +19,20 @@ interface Level {
 
 export class QueueConsumers {
   readonly #isSingle: boolean;
+  readonly #isSuperseded: boolean;
   readonly #entries = new Map<QueueConsumer, Entry>();
   /** The highest priority first. */
   #levels: Level[] = [];
   /** With a single active consumer: the one. */
   #active: Entry | undefined;
 
-  /** @param isSingle - one consumer at a time gets the messages, until it goes */
-  constructor(isSingle: boolean) {
+  /**
+   * @param isSingle - one consumer at a time gets the messages, until it goes
+   * @param yieldsToPriority - or until one of a higher priority comes, and it has settled what it holds
+   */
+  constructor(isSingle: boolean, yieldsToPriority = false) {
     this.#isSingle = isSingle;
+    this.#isSuperseded = isSingle && yieldsToPriority;
   }
 
   get count(): number {
@@ -47,7 +54,7 @@ export class QueueConsumers {
   }
 
   add(consumer: QueueConsumer): void {
-    const entry: Entry = { consumer, isParked: false };
+    const entry: Entry = { consumer, isParked: false, held: 0 };
     this.#entries.set(consumer, entry);
     this.#enqueue(entry);
     this.#active ??= entry;
@@ -77,9 +84,26 @@ export class QueueConsumers {
     }
   }
 
+  /** It has got a message to settle. */
+  took(consumer: QueueConsumer): void {
+    const entry = this.#isSuperseded ? this.#entries.get(consumer) : undefined;
+    if (entry !== undefined) entry.held += 1;
+  }
+
+  /** It has settled one; true when another may have its turn for that. */
+  settled(consumer: QueueConsumer): boolean {
+    const entry = this.#isSuperseded ? this.#entries.get(consumer) : undefined;
+    if (entry === undefined) return false;
+    entry.held -= 1;
+    return entry.held === 0;
+  }
+
   /** Whose turn it is, among those that have room. */
   next(): QueueConsumer | undefined {
-    if (this.#isSingle) return this.#active?.consumer.isReady() === true ? this.#active.consumer : undefined;
+    if (this.#isSingle) {
+      const consumer = this.#single()?.consumer;
+      return consumer?.isReady() === true ? consumer : undefined;
+    }
     for (let level = this.#levels[0]; level !== undefined; level = this.#levels[0]) {
       for (let entry = level.turns.shift(); entry !== undefined; entry = level.turns.shift()) {
         if (entry.consumer.isReady()) {
@@ -97,6 +121,17 @@ export class QueueConsumers {
     this.#entries.clear();
     this.#levels = [];
     this.#active = undefined;
+  }
+
+  /** The single active one; nobody while it has to make way and still holds something. */
+  #single(): Entry | undefined {
+    const active = this.#active;
+    const first = this.#levels[0]?.turns.peek();
+    if (!this.#isSuperseded || active === undefined || first === undefined) return active;
+    if (first.consumer.priority <= active.consumer.priority) return active;
+    if (active.held > 0) return undefined;
+    this.#active = first;
+    return first;
   }
 
   #unpark(entry: Entry): void {

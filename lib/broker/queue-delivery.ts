@@ -18,13 +18,14 @@ export class Delivery implements QueueDelivery {
     queue: MessageQueue,
     stored: StoredMessage,
     message: BrokerMessage,
+    redelivered: boolean,
     remaining: number,
     isSettled: boolean,
   ) {
     this.queue = queue;
     this.#stored = stored;
     this.message = message;
-    this.redelivered = stored.returns > 0;
+    this.redelivered = redelivered;
     this.remaining = remaining;
     this.#isSettled = isSettled;
   }

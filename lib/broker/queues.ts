@@ -35,6 +35,9 @@ export class Queues {
 
   declare(declaration: QueueDeclaration, owner: object): MessageQueue {
     const { name, passive } = declaration;
+    if (!passive && name.startsWith('amq.')) {
+      throw accessRefused(`queue name '${name}' contains reserved prefix 'amq.*'`);
+    }
     const current = passive ? this.require(name, owner) : this.#byName.get(name);
     if (current === undefined) return this.#create(declaration, owner);
     if (!passive) this.#requireSame(declaration, current, owner);
@@ -61,7 +64,6 @@ export class Queues {
 
   #create(declaration: QueueDeclaration, owner: object): MessageQueue {
     const { name: wanted } = declaration;
-    if (wanted.startsWith('amq.')) throw accessRefused(`queue name '${wanted}' contains reserved prefix 'amq.*'`);
     const settings = queueSettings(declaration, this.#host.nameOf('queue', wanted));
     const name = wanted === '' ? `amq.gen-${randomBytes(16).toString('base64url')}` : wanted;
     const queue = new MessageQueue(this.#host, { ...declaration, name }, settings, owner);
@@ -79,7 +81,7 @@ export class Queues {
     if (current.owner !== (declaration.exclusive ? owner : undefined)) throw this.#locked(current.name);
     requireSame('durable', of, declaration.durable, current.durable);
     requireSame('auto_delete', of, declaration.autoDelete, current.autoDelete);
-    requireSameQueueArguments(declaration.arguments, current.arguments, of);
+    requireSameQueueArguments(declaration.arguments, current, of);
   }
 
   #locked(name: string): Error {

@@ -8,7 +8,7 @@ import { Bindings } from './bindings.js';
 import { accessRefused, internalError, notImplemented, preconditionFailed, unlessRefused } from './broker-error.js';
 import { type BrokerMessage, distributed } from './broker-message.js';
 import type { Clock, Timer } from './clock.js';
-import { type DeathReason, deadLettered, isCycle } from './dead-letter.js';
+import { deadLettered, isCycle } from './dead-letter.js';
 import {
   type ExchangeBinding,
   type ExchangeDeclaration,
@@ -20,9 +20,10 @@ import { Exchange } from './exchange.js';
 import { checkBindingArguments } from './exchange-routers.js';
 import { Exchanges } from './exchanges.js';
 import { expirationProblem } from './expiration.js';
+import type { DeathReason } from './message-notes.js';
 import { MessageQueue, type QueueHost } from './message-queue.js';
 import { Queues } from './queues.js';
-import { Ring } from './ready-messages.js';
+import { Ring } from './ring.js';
 
 export type { ExchangeBinding, ExchangeDeclaration, QueueBinding, QueueDeclaration } from './declarations.js';
 

@@ -1,6 +1,6 @@
 /**
- * The life of one channel beneath its methods: requests and their answers, deliveries, confirms, and every way to end.
- * It lives once. Frames, sockets and channel numbers are the connection's.
+ * The life of one channel beneath its methods: requests and their answers, publishing and its confirms, and every way to end.
+ * It lives once. What is delivered on it is `channel-deliveries`'; frames, sockets and channel numbers are the connection's.
  *
  * ```
  *   open ──close()──► closing ──close-ok──► closed (number free)
@@ -9,7 +9,7 @@
  * ```
  */
 import { types } from 'node:util';
-import { AmqpError, factsOf, printable, quoted } from '../errors.js';
+import { AmqpError, factsOf, quoted } from '../errors.js';
 import { CommandAssembler } from '../protocol/command.js';
 import type { Content } from '../protocol/content.js';
 import {
@@ -24,46 +24,17 @@ import {
   wrongField,
 } from '../protocol/methods.js';
 import type { BasicProperties, EchoingProperties } from '../protocol/properties.js';
+import { ChannelDeliveries, type DeliveringChannel } from './channel-deliveries.js';
 import type { ChannelLine, ChannelListener } from './channel-line.js';
-import type {
-  CloseOptions,
-  ConsumerCallbacks,
-  NoWaitOptions,
-  PublishOptions,
-  RequestOptions,
-} from './channel-options.js';
-import { DeliveryLedger } from './delivery-ledger.js';
-import { type Answer, Message, type Settler } from './message.js';
-import type { LateWriter } from './outbox.js';
-import { PendingRequests } from './pending-requests.js';
+import type { CloseOptions, PublishOptions, RequestOptions } from './channel-options.js';
+import { type Answered, PendingRequests } from './pending-requests.js';
 import { closeReason, shortText } from './reply-text.js';
-import { bounded, confirmsWithin, hasFired, isEndedWait, requestAborted } from './request-bounds.js';
+import { bounded, confirmsWithin, hasFired, requestAborted } from './request-bounds.js';
 import { PublisherConfirms, type UnconfirmedPublish } from './publisher-confirms.js';
 import { orAborted, within } from './wait.js';
 
 /** Options of a publish that echoes properties of another message. */
 type EchoingOptions = EchoingProperties & Pick<PublishOptions, 'mandatory' | 'immediate' | 'signal'>;
-
-interface ConsumerRecord {
-  callbacks: ConsumerCallbacks;
-  readonly noAck: boolean;
-  /** Settles with the answer to basic.consume. */
-  started: Promise<unknown> | undefined;
-  /** Cancelled without an answer: what still comes goes back. */
-  isEnded: boolean;
-}
-
-/** An answer, with its message where it carries one. */
-interface Answered<N extends RequestName> {
-  readonly method: Reply<N>;
-  readonly content: Content | undefined;
-}
-
-/** What `basicGet` resolves to. */
-interface Gotten {
-  readonly message: Message;
-  readonly messageCount: number;
-}
 
 type State =
   | { readonly name: 'open' }
@@ -78,23 +49,23 @@ type State =
       readonly isOwedCloseOk: boolean;
     };
 
-export class ChannelCore implements Settler, LateWriter {
+export class ChannelCore implements DeliveringChannel {
   readonly number: number;
+  /** What is delivered on it, and how that is answered. */
+  readonly deliveries: ChannelDeliveries;
   readonly #line: ChannelLine;
   readonly #assembler: CommandAssembler;
   readonly #pending = new PendingRequests();
-  readonly #consumers = new Map<string, ConsumerRecord>();
   #listener: ChannelListener | undefined;
   #confirms: PublisherConfirms | undefined;
   #confirming: Promise<void> | undefined;
   #state: State = { name: 'open' };
   #closing: Promise<void> | undefined;
-  readonly #deliveries = new DeliveryLedger();
-  #onSettled: (() => void)[] = [];
 
   constructor(number: number, line: ChannelLine) {
     this.number = number;
     this.#line = line;
+    this.deliveries = new ChannelDeliveries(number, line, this);
     this.#assembler = new CommandAssembler(
       (method, content) => {
         this.#command(method, content);
@@ -109,9 +80,9 @@ export class ChannelCore implements Settler, LateWriter {
   }
 
   /** Where what the user's code throws goes. */
-  readonly callbackFailed = (error: unknown): void => {
-    this.#line.callbackFailed(error);
-  };
+  get callbackFailed(): (error: unknown) => void {
+    return this.#line.callbackFailed;
+  }
 
   get isOpen(): boolean {
     return this.#state.name === 'open';
@@ -132,15 +103,6 @@ export class ChannelCore implements Settler, LateWriter {
 
   get unconfirmedCount(): number {
     return this.#confirms?.outstanding ?? 0;
-  }
-
-  /** Resolves when every message is answered, or the channel has ended. */
-  async allSettled(signal?: AbortSignal): Promise<void> {
-    if (this.#deliveries.outstanding === 0 || this.#state.name === 'closed') return;
-    const settled = new Promise<void>((resolve) => {
-      this.#onSettled.push(resolve);
-    });
-    await orAborted(settled, signal);
   }
 
   // ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,7 +166,7 @@ export class ChannelCore implements Settler, LateWriter {
       // Before the bytes that may be answered at once.
       const withdraw = this.#pending.add({ name, consumerTag, resolve: answered, reject });
       try {
-        if (this.#deliveries.hasAcks) this.writeLate();
+        this.deliveries.writeLate();
         this.#line.send(this.number, name, args);
       } catch (error) {
         withdraw();
@@ -217,19 +179,9 @@ export class ChannelCore implements Settler, LateWriter {
   send<N extends MethodName>(name: N, args: MethodArgs<N>): void {
     this.#assertOpen(name);
     refuseUnnamed(name, args);
-    if (this.#deliveries.hasAcks) this.writeLate();
+    this.deliveries.writeLate();
     this.#line.send(this.number, name, args);
   }
-
-  /** Says the acknowledgements of this turn. */
-  writeLate(): void {
-    // Of a channel that has ended the broker has taken everything back.
-    if (this.#state.name === 'open') this.#deliveries.sayAcks(this.#sayAck);
-  }
-
-  readonly #sayAck = (deliveryTag: number, multiple: boolean): void => {
-    this.#line.ack(this.number, deliveryTag, multiple);
-  };
 
   async drained(signal?: AbortSignal): Promise<void> {
     await orAborted(this.#line.drained(), signal);
@@ -350,158 +302,6 @@ export class ChannelCore implements Settler, LateWriter {
     return goOn;
   }
 
-  // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  hasConsumer(consumerTag: string): boolean {
-    return this.#consumers.get(consumerTag)?.isEnded === false;
-  }
-
-  async consume(
-    callbacks: ConsumerCallbacks,
-    args: MethodArgs<'basic.consume'>,
-    options?: RequestOptions,
-  ): Promise<void> {
-    const { consumerTag, noAck, noWait } = args;
-    let started: Promise<unknown> | undefined;
-    const start = (): Promise<unknown> => {
-      // Registered first: deliveries may come in the same chunk as consume-ok.
-      const record: ConsumerRecord = { callbacks, noAck, started: undefined, isEnded: false };
-      this.#consumers.set(consumerTag, record);
-      started = noWait ? this.#sent('basic.consume', args) : this.call('basic.consume', args, consumerTag);
-      record.started = started.catch(() => undefined);
-      return started;
-    };
-    try {
-      await this.#within('basic.consume', options, start);
-    } catch (error) {
-      if (started !== undefined && isEndedWait(error)) this.#endWhenStarted(consumerTag, started);
-      else this.#consumers.delete(consumerTag);
-      throw error;
-    }
-  }
-
-  /** Nobody waits for this consumer any more: what it gets goes back, and it is cancelled as soon as it has started. */
-  #endWhenStarted(consumerTag: string, started: Promise<unknown>): void {
-    const record = this.#consumers.get(consumerTag);
-    if (record !== undefined) record.callbacks = GIVE_BACK;
-    started.then(
-      () => {
-        this.cancel(consumerTag, { noWait: true }).catch(() => undefined);
-      },
-      () => this.#consumers.delete(consumerTag),
-    );
-  }
-
-  async #sent<N extends MethodName>(name: N, args: MethodArgs<N>): Promise<void> {
-    this.send(name, args);
-    return Promise.resolve();
-  }
-
-  async cancel(consumerTag: string, { noWait = false, ...options }: NoWaitOptions): Promise<void> {
-    await this.#within('basic.cancel', options, async () => {
-      // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed.
-      await this.#consumers.get(consumerTag)?.started;
-      if (noWait) this.send('basic.cancel', { consumerTag, noWait });
-      else await this.call('basic.cancel', { consumerTag, noWait }, consumerTag);
-      const record = this.#consumers.get(consumerTag);
-      if (!noWait || record === undefined) this.#consumers.delete(consumerTag);
-      else this.#consumers.set(consumerTag, { ...record, isEnded: true, callbacks: GIVE_BACK });
-    });
-  }
-
-  async get(queue: string, noAck: boolean, options?: RequestOptions): Promise<Gotten | undefined> {
-    let got: Promise<Gotten | undefined> | undefined;
-    const note = ({ method }: Answered<'basic.get'>): void => {
-      if (!noAck && method.name === 'basic.get-ok') this.#deliveries.delivered(method.args.deliveryTag);
-    };
-    const get = async (): Promise<Gotten | undefined> => {
-      got = this.call('basic.get', { queue, noAck }, undefined, note).then((answer) => this.#gotten(answer, noAck));
-      return await got;
-    };
-    try {
-      return await this.#within('basic.get', options, get);
-    } catch (error) {
-      // A message that comes when nobody waits for it any more goes back.
-      if (isEndedWait(error)) {
-        got?.then(
-          (late) => late?.message.nack(),
-          () => undefined,
-        );
-      }
-      throw error;
-    }
-  }
-
-  #gotten({ method, content }: Answered<'basic.get'>, noAck: boolean): Gotten | undefined {
-    if (method.name !== 'basic.get-ok' || content === undefined) return undefined;
-    this.#line.metrics.delivered += 1;
-    if (content.isTooLarge) {
-      if (!noAck) this.settle('discard', method.args.deliveryTag);
-      throw this.#tooLarge(content, method.args.routingKey);
-    }
-    content.keep();
-    return {
-      message: new Message(method.args, content, this, undefined, noAck),
-      messageCount: method.args.messageCount,
-    };
-  }
-
-  /** @internal The one answer of a `Message`. */
-  settle(answer: Answer, deliveryTag: number): boolean {
-    if (this.#state.name !== 'open' || !this.#deliveries.isAwaiting(deliveryTag)) return false;
-    this.#line.metrics[COUNTED_AS[answer]] += 1;
-    if (answer === 'ack') {
-      const isFirst = !this.#deliveries.hasAcks;
-      if (!this.#deliveries.ack(deliveryTag)) this.#line.ack(this.number, deliveryTag, false);
-      else if (isFirst) this.#line.writeLate(this);
-    } else {
-      this.#deliveries.settle(deliveryTag);
-      this.#line.send(this.number, 'basic.reject', { deliveryTag, requeue: answer === 'requeue' });
-    }
-    if (this.#deliveries.outstanding === 0) this.#tellSettled();
-    return true;
-  }
-
-  /** @internal */
-  pauseReading(): () => void {
-    return this.#line.pauseReading();
-  }
-
-  /** basic.ack, basic.nack and basic.reject by tag, as the specification has them. */
-  answer(answer: Answer, deliveryTag: number, how: { readonly multiple: boolean; readonly reject?: boolean }): void {
-    const { multiple, reject = false } = how;
-    const requeue = answer === 'requeue';
-    if (answer === 'ack') this.send('basic.ack', { deliveryTag, multiple });
-    else if (reject) this.send('basic.reject', { deliveryTag, requeue });
-    else this.send('basic.nack', { deliveryTag, multiple, requeue });
-    this.#line.metrics[COUNTED_AS[answer]] += this.#deliveries.settle(deliveryTag, multiple);
-    if (this.#deliveries.outstanding === 0) this.#tellSettled();
-  }
-
-  /** Has the broker deliver again everything that is unanswered. */
-  async recover(options?: RequestOptions): Promise<void> {
-    // Without requeue RabbitMQ closes the connection (540).
-    await this.request('basic.recover', { requeue: true }, options);
-  }
-
-  /** `recover` without an answer: what is delivered again cannot be told from what was on its way. */
-  recoverAsync(): void {
-    this.send('basic.recover-async', { requeue: true });
-    this.#deliveries.forgetAll();
-    this.#deliveries.sayAlone();
-    this.#tellSettled();
-  }
-
-  async startTransactions(options?: RequestOptions): Promise<void> {
-    // A rollback makes unanswered again what was acknowledged, so that no acknowledgement after it may be for more than one.
-    this.#deliveries.sayAlone();
-    await this.request('tx.select', {}, options);
-  }
-
-  #tellSettled(): void {
-    for (const resolve of this.#onSettled.splice(0)) resolve();
-  }
-
   // ── endings ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   async close(options: CloseOptions = {}): Promise<void> {
@@ -559,8 +359,7 @@ export class ChannelCore implements Settler, LateWriter {
     if (!state.isOwedCloseOk) this.#line.release(this.number);
     this.#pending.fail(state.reason);
     this.#confirms?.abandon(state.reason);
-    this.#consumers.clear();
-    this.#tellSettled();
+    this.deliveries.ended();
     this.#listener?.closed(state.error);
   }
 
@@ -594,7 +393,7 @@ export class ChannelCore implements Settler, LateWriter {
     }
     switch (method.name) {
       case 'basic.deliver':
-        this.#deliver(method.args, content as Content);
+        this.deliveries.deliver(method.args, content as Content);
         return;
       case 'basic.ack':
         this.#confirms?.settle(method.args.deliveryTag, method.args.multiple, true);
@@ -606,7 +405,7 @@ export class ChannelCore implements Settler, LateWriter {
         this.#returned(method.args, content as Content);
         return;
       case 'basic.cancel':
-        this.#cancelledByServer(method.args);
+        this.deliveries.cancelledByServer(method.args);
         return;
       case 'channel.flow':
         // RabbitMQ has not sent it since 2.0, but whoever sends it is owed the answer.
@@ -617,8 +416,7 @@ export class ChannelCore implements Settler, LateWriter {
         return;
       case 'basic.recover-ok':
         // Before what is delivered again, which may come in the same chunk.
-        this.#deliveries.forgetAll();
-        this.#tellSettled();
+        this.deliveries.recovered();
         this.#pending.answer(method, content);
         return;
       default:
@@ -632,47 +430,6 @@ export class ChannelCore implements Settler, LateWriter {
     else if (method.name === 'channel.close-ok' && isOwedCloseOk) this.#line.release(this.number);
   }
 
-  #deliver(args: MethodArgs<'basic.deliver'>, content: Content): void {
-    const consumer = this.#consumers.get(args.consumerTag);
-    if (consumer === undefined) {
-      // Nobody knows whether it wants an answer: the broker takes it back when the channel closes.
-      this.#deliveries.sayAlone();
-      return;
-    }
-    const { consumerTag, deliveryTag } = args;
-    const { callbacks, noAck } = consumer;
-    this.#line.metrics.delivered += 1;
-    if (!noAck) this.#deliveries.delivered(deliveryTag);
-    if (content.isTooLarge) {
-      // The publisher's fault, and one message's: put back, it would come again for ever.
-      if (!noAck) this.settle('discard', deliveryTag);
-      this.#line.callbackFailed(this.#tooLarge(content, args.routingKey));
-      return;
-    }
-    const message = new Message(args, content, this, consumerTag, noAck);
-    // Without a function around it: this is run for every message.
-    try {
-      this.#watch(callbacks.onMessage(message));
-    } catch (error) {
-      this.#line.callbackFailed(error);
-    }
-    // Whoever has not answered keeps it, for how long nobody knows: then not with the chunk that it came in.
-    if (!message.settled || noAck) content.keep();
-  }
-
-  /** A callback is often an async function: what it rejects with would end the process. */
-  #watch(returned: unknown): void {
-    if (typeof returned === 'object' && types.isPromise(returned)) returned.catch(this.callbackFailed);
-  }
-
-  #tooLarge({ size }: Content, routingKey: string): AmqpError {
-    return new AmqpError(
-      'MESSAGE_TOO_LARGE',
-      `A message of ${size} bytes with routing key '${printable(routingKey)}' was rejected: the limit is ` +
-        `${this.#line.maxMessageSize} (maxMessageSize). Raise it, or send less in one message.`,
-    );
-  }
-
   #returned(args: MethodArgs<'basic.return'>, content: Content): void {
     this.#line.metrics.returned += 1;
     const messageId = messageIdOf(content);
@@ -684,17 +441,6 @@ export class ChannelCore implements Settler, LateWriter {
         return content.properties;
       },
     });
-  }
-
-  #cancelledByServer({ consumerTag, noWait }: MethodArgs<'basic.cancel'>): void {
-    const consumer = this.#consumers.get(consumerTag);
-    this.#consumers.delete(consumerTag);
-    if (!noWait) this.#line.send(this.number, 'basic.cancel-ok', { consumerTag });
-    try {
-      this.#watch(consumer?.callbacks.onCancel?.(consumerTag));
-    } catch (error) {
-      this.#line.callbackFailed(error);
-    }
   }
 }
 
@@ -712,10 +458,6 @@ function refuseUnnamed(method: MethodName, args: object): void {
 function textOf(bytes: unknown): string {
   return types.isUint8Array(bytes) ? Buffer.from(bytes).toString() : String(bytes);
 }
-
-const COUNTED_AS = { ack: 'acknowledged', requeue: 'requeued', discard: 'rejected' } as const;
-
-const GIVE_BACK: ConsumerCallbacks = { onMessage: (message) => message.nack() };
 
 /** The message id of a returned message; a message whose properties cannot be decoded has none. */
 function messageIdOf(content: Content): string | undefined {

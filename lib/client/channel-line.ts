@@ -36,8 +36,8 @@ export interface ChannelLine {
   drained(): Promise<void>;
   /** Both sides have said goodbye: the number is free. */
   release(channel: number): void;
-  /** User code threw where nobody can catch it. */
-  callbackFailed(error: unknown): void;
+  /** User code threw where nobody can catch it. A property, so that it can be handed on as it is. */
+  readonly callbackFailed: (error: unknown) => void;
 }
 
 /** Who is told of what nobody asked for. */

@@ -1,4 +1,7 @@
-/** A channel's methods, in the specification's names. What they say and how it is answered is `channel-core`'s. */
+/**
+ * A channel's methods, in the specification's names. What they say and how it is answered is `channel-core`'s, what is
+ * delivered `channel-deliveries`'.
+ */
 import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { AmqpError, quoted } from '../errors.js';
@@ -105,7 +108,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Resolves when every message delivered on this channel is answered, or the channel has ended. */
   async allSettled({ signal }: WaitOptions = {}): Promise<void> {
-    await this.#core.allSettled(signal);
+    await this.#core.deliveries.allSettled(signal);
   }
 
   // ── exchanges ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,7 +255,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   ): Promise<string> {
     refuseUnknown(options, CONSUME_OPTIONS, 'basicConsume has no option');
     const consumerTag = options.consumerTag ?? `nest-amqp.${randomUUID()}`;
-    if (consumerTag === '' || this.#core.hasConsumer(consumerTag)) {
+    if (consumerTag === '' || this.#core.deliveries.hasConsumer(consumerTag)) {
       // The broker would close the whole connection over a tag used twice (530).
       throw new AmqpError(
         'INVALID_ARGUMENT',
@@ -276,7 +279,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
       noWait: options.noWait ?? false,
       arguments: options.arguments ?? {},
     };
-    await this.#core.consume(callbacks, args, options);
+    await this.#core.deliveries.consume(callbacks, args, options);
     return consumerTag;
   }
 
@@ -299,7 +302,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Ends a consumer. Messages that are on their way still arrive until this resolves; with `noWait` they go back when the channel closes. */
   async basicCancel(consumerTag: string, options: NoWaitOptions = {}): Promise<void> {
-    await this.#core.cancel(consumerTag, options);
+    await this.#core.deliveries.cancel(consumerTag, options);
     this.#streams.cancelled(consumerTag);
   }
 
@@ -308,12 +311,12 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     queue: string,
     options: GetOptions = {},
   ): Promise<{ readonly message: Message; readonly messageCount: number } | undefined> {
-    return await this.#core.get(queue, options.noAck ?? false, options);
+    return await this.#core.deliveries.get(queue, options.noAck ?? false, options);
   }
 
   /** Acknowledges a delivery, or with `multiple` all up to it. A tag that is not outstanding closes the channel (406). */
   basicAck(deliveryTag: number, { multiple = false }: { multiple?: boolean } = {}): void {
-    this.#core.answer('ack', deliveryTag, { multiple });
+    this.#core.deliveries.answer('ack', deliveryTag, { multiple });
   }
 
   /** Gives a delivery (with `multiple` all up to it) back, or with `requeue: false` has it dead-lettered or dropped. */
@@ -321,7 +324,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     deliveryTag: number,
     { multiple = false, requeue = true }: { multiple?: boolean; requeue?: boolean } = {},
   ): void {
-    this.#core.answer(requeue ? 'requeue' : 'discard', deliveryTag, { multiple });
+    this.#core.deliveries.answer(requeue ? 'requeue' : 'discard', deliveryTag, { multiple });
   }
 
   /**
@@ -329,17 +332,17 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
    * quorum queues on every RabbitMQ.
    */
   basicReject(deliveryTag: number, { requeue = false }: { requeue?: boolean } = {}): void {
-    this.#core.answer(requeue ? 'requeue' : 'discard', deliveryTag, { multiple: false, reject: true });
+    this.#core.deliveries.answer(requeue ? 'requeue' : 'discard', deliveryTag, { multiple: false, reject: true });
   }
 
   /** Has the broker deliver again everything that is unacknowledged on this channel. */
   async basicRecover(options?: RequestOptions): Promise<void> {
-    await this.#core.recover(options);
+    await this.#core.deliveries.recover(options);
   }
 
   /** The same without an answer. The specification has deprecated it (basic.recover-async). */
   basicRecoverAsync(): void {
-    this.#core.recoverAsync();
+    this.#core.deliveries.recoverAsync();
   }
 
   // ── publishing ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -396,7 +399,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Starts transactions on this channel; it cannot have confirms as well. */
   async txSelect(options?: RequestOptions): Promise<void> {
-    await this.#core.startTransactions(options);
+    await this.#core.deliveries.startTransactions(options);
   }
 
   /** Makes what was published and acknowledged since the last commit count. */

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import type { Duplex } from 'node:stream';
-import { AmqpError, printable } from '../errors.js';
+import { AmqpError, printable, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { FRAME_MIN_SIZE } from '../protocol/frame.js';
 import {
@@ -16,6 +16,7 @@ import {
 } from './credentials.js';
 import type { HostLookup, TlsOptions } from './dial.js';
 import { refuseUnknown } from './option-names.js';
+import { embeddedName } from './embedded.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
 /** How to reach a broker and how to speak to it. Everything has a default. */
@@ -93,6 +94,8 @@ export interface ResolvedConnectionOptions {
   readonly maxMessageSize: number;
   readonly lookup: HostLookup | undefined;
   readonly dial: (() => Duplex | Promise<Duplex>) | undefined;
+  /** The name of the embedded broker to connect to. */
+  readonly embedded: string | undefined;
 }
 
 /** Checks one option; returns nothing when it is right, else what it has to be. */
@@ -157,10 +160,15 @@ export function resolveConnectionOptions(
       'What to connect to has to be a URL as a string, or an object of options. Of a URL object pass its href.',
     );
   }
-  const given =
-    typeof urlOrOptions === 'string'
-      ? { ...parseUrl(urlOrOptions), ...definedOnly(more) }
-      : { ...definedOnly(urlOrOptions), ...definedOnly(more) };
+  const embedded = typeof urlOrOptions === 'string' ? embeddedName(urlOrOptions) : undefined;
+  const given = {
+    ...(typeof urlOrOptions !== 'string'
+      ? definedOnly(urlOrOptions)
+      : embedded === undefined
+        ? parseUrl(urlOrOptions)
+        : {}),
+    ...definedOnly(more),
+  };
   checkOptions(given);
   if (typeof urlOrOptions === 'string' && urlOrOptions.startsWith('amqps:') && given.tls === false) {
     throw new AmqpError(
@@ -200,12 +208,14 @@ export function resolveConnectionOptions(
     maxMessageSize: given.maxMessageSize ?? 64 * 1024 * 1024,
     lookup: given.lookup,
     dial: given.dial,
+    embedded: given.dial === undefined ? embedded : undefined,
   };
 }
 
 /** Where a connection goes, fit for logs and errors: no user name, no password. */
 export function addressOf(options: ResolvedConnectionOptions): string {
   if (options.dial !== undefined) return 'the dialled transport';
+  if (options.embedded !== undefined) return `the embedded broker ${quoted(options.embedded)}`;
   const host = options.hostname.includes(':') ? `[${options.hostname}]` : options.hostname;
   return `${printable(host, 255)}:${options.port}`;
 }
@@ -270,7 +280,7 @@ const NUMERIC_QUERY = new Set(['heartbeat', 'connection_timeout', 'channel_max',
 /** Reads a URL (https://www.rabbitmq.com/docs/uri-spec). No part of it is ever repeated in an error: it holds a password. */
 function parseUrl(given: string): ConnectionOptions {
   // The slashes as well: without them the whole rest, password and all, would be the virtual host.
-  if (!/^\s*amqps?:\/\//i.test(given)) throw invalidUrl('it has to begin with amqp:// or amqps://');
+  if (!/^\s*amqps?:\/\//i.test(given)) throw invalidUrl('it has to begin with amqp://, amqps:// or embedded:');
   let url: URL;
   try {
     url = new URL(given);

@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import { type ConnectionOptions as NodeTlsOptions, connect as connectTls } from 'node:tls';
 import { AmqpError, printable } from '../errors.js';
 import { type ResolvedConnectionOptions, addressOf } from './connection-options.js';
+import { dialEmbedded } from './embedded.js';
 import { warnOfPlaintext } from './plaintext-warning.js';
 import { orLate } from './wait.js';
 
@@ -24,8 +25,7 @@ const ADDRESS_TIMEOUT = 2_500;
 
 /** The open transport. Rejects with `CONNECT_FAILED` or `CONNECT_TIMEOUT`, or with the signal's reason. */
 export async function dial(options: ResolvedConnectionOptions, signal?: AbortSignal): Promise<Duplex> {
-  const { promise, abandon, soFar } =
-    options.dial === undefined ? dialSocket(options) : dialCustom(options, options.dial);
+  const { promise, abandon, soFar } = dialling(options);
   const late = (): AmqpError =>
     new AmqpError(
       'CONNECT_TIMEOUT',
@@ -52,6 +52,12 @@ interface Dialling {
   readonly abandon: () => void;
   /** What became of the addresses up to now, to be added to a sentence. */
   readonly soFar: () => string;
+}
+
+function dialling(options: ResolvedConnectionOptions): Dialling {
+  const { dial: custom, embedded } = options;
+  if (custom !== undefined) return dialCustom(options, custom);
+  return embedded === undefined ? dialSocket(options) : dialCustom(options, () => dialEmbedded(embedded));
 }
 
 function dialCustom(options: ResolvedConnectionOptions, open: () => Duplex | Promise<Duplex>): Dialling {
@@ -169,7 +175,9 @@ const ADVICE: Readonly<Record<string, string>> = {
 /** @param outcomes - what became of each address, in place of one reason for all */
 function connectFailed(options: ResolvedConnectionOptions, cause: unknown, outcomes = ''): AmqpError {
   const code = errorCode(cause);
-  const advice = (code === undefined ? undefined : ADVICE[code]) ?? 'See the cause.';
+  // Everybody may connect to a broker in the process, unless a test has it refuse that.
+  const known = code === undefined || options.embedded !== undefined ? undefined : ADVICE[code];
+  const advice = known ?? 'See the cause.';
   const said = outcomes === '' ? saidOf(cause) : outcomes;
   return new AmqpError('CONNECT_FAILED', `No connection to ${addressOf(options)}: ${said}. ${advice}`, {
     cause,

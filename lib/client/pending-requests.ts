@@ -13,12 +13,18 @@ import {
   repliesOf,
 } from '../protocol/methods.js';
 
+/** An answer, with its message where it carries one. */
+export interface Answered<N extends RequestName> {
+  readonly method: Reply<N>;
+  readonly content: Content | undefined;
+}
+
 /** A request that was sent. */
 export interface PendingRequest<N extends RequestName> {
   readonly name: N;
   /** For basic.consume and basic.cancel: their answers are matched by this. */
   readonly consumerTag: string | undefined;
-  readonly resolve: (answer: { readonly method: Reply<N>; readonly content: Content | undefined }) => void;
+  readonly resolve: (answer: Answered<N>) => void;
   readonly reject: (error: AmqpError) => void;
 }
 

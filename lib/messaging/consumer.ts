@@ -2,6 +2,7 @@
  * What becomes of the deliveries of one queue: decoded, handed to the handler, answered by what the handler does. Starting,
  * recovering and stopping the consumer itself is the client's; which code the handler is, is decided above.
  */
+import { types } from 'node:util';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpConsumer, type ConsumerState } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
@@ -33,8 +34,8 @@ export interface ConsumerOptions {
   readonly arguments: FieldTable;
 }
 
-/** Runs the user's code. Returning acknowledges, throwing rejects. */
-export type DeliveryHandler = (delivery: Delivery) => Promise<unknown>;
+/** Runs the user's code, which may return a promise. Returning acknowledges, throwing rejects. */
+export type DeliveryHandler = (delivery: Delivery) => unknown;
 
 export class Consumer {
   readonly #options: ConsumerOptions;
@@ -46,6 +47,7 @@ export class Consumer {
   #onIdle: (() => void)[] = [];
   /** Delivered while `prefetch` handlers run: those of a lost channel still do when the next one delivers. */
   #waiting: Message[] = [];
+  #isHandlingWaiting = false;
 
   constructor(connection: AmqpConnection, options: ConsumerOptions, handler: DeliveryHandler, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
@@ -134,22 +136,54 @@ export class Consumer {
 
   #receive(message: Message): void {
     if (this.#running >= this.#options.prefetch) this.#waiting.push(message);
-    else void this.#handle(message);
+    else this.#handle(message);
   }
 
-  /** Never rejects. */
-  async #handle(message: Message): Promise<void> {
+  /** Never throws. What a handler returns without a promise is answered at once. */
+  #handle(message: Message): void {
     this.#running += 1;
     try {
-      await this.#handler(new Delivery(message, deserialize(message), this.queue));
-      message.ack();
+      const result = this.#handler(new Delivery(message, deserialize(message), this.queue));
+      const promise = promiseOf(result);
+      if (promise !== undefined) {
+        promise.then(
+          () => {
+            this.#done(message);
+          },
+          (error: unknown) => {
+            this.#failed(message, error);
+          },
+        );
+        return;
+      }
     } catch (error) {
       this.#failed(message, error);
+      return;
     }
+    this.#done(message);
+  }
+
+  #done(message: Message): void {
+    message.ack();
+    this.#ended();
+  }
+
+  #ended(): void {
     this.#running -= 1;
-    const next = this.#waiting.shift();
-    if (next !== undefined) this.#receive(next);
-    else if (this.#running === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
+    if (this.#waiting.length > 0) this.#handleWaiting();
+    if (this.#running === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  /** In a loop: handlers that return at once would begin each other ever deeper in the stack. */
+  #handleWaiting(): void {
+    if (this.#isHandlingWaiting) return;
+    this.#isHandlingWaiting = true;
+    while (this.#running < this.#options.prefetch) {
+      const next = this.#waiting.shift();
+      if (next === undefined) break;
+      this.#handle(next);
+    }
+    this.#isHandlingWaiting = false;
   }
 
   #failed(message: Message, error: unknown): void {
@@ -159,6 +193,7 @@ export class Consumer {
         sent ? 'rejected: dead-lettered where the queue has a dead-letter exchange, else dropped' : 'not answered again'
       }. ${messageOf(error)}`,
     );
+    this.#ended();
   }
 
   /** A log that throws is no reason to end the process, or to lose count of the handlers. */
@@ -177,6 +212,13 @@ export class Consumer {
       this.#onIdle.push(resolve);
     });
   }
+}
+
+/** What a function returned, when it has to be waited for. */
+export function promiseOf(returned: unknown): Promise<unknown> | undefined {
+  if (types.isPromise(returned)) return returned;
+  const isThenable = typeof (returned as PromiseLike<unknown> | null | undefined)?.then === 'function';
+  return isThenable ? Promise.resolve(returned) : undefined;
 }
 
 function idOf(message: Message): string {

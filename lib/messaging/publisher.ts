@@ -1,9 +1,10 @@
 /** Publishing with a known outcome: serialised, persistent, mandatory and confirmed. */
 import { randomUUID } from 'node:crypto';
 import type { AmqpChannel } from '../client/amqp-channel.js';
-import { type Duration, milliseconds, timerMilliseconds } from '../time/duration.js';
+import type { PublishOptions } from '../client/channel-options.js';
 import { AmqpError } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
+import { type Duration, milliseconds, timerMilliseconds } from '../time/duration.js';
 import { serialize } from './serializer.js';
 
 /** Defaults of a publisher. */
@@ -60,34 +61,51 @@ export class AmqpPublisher {
     exchange: string,
     routingKey: string,
     payload: unknown,
-    options: PublishMessageOptions = {},
+    options?: PublishMessageOptions,
   ): Promise<void> {
     const { body, contentType } = serialize(payload);
-    const { expiration, persistent, timeout, signal, ...properties } = options;
+    const message = options === undefined ? this.#plain(contentType) : this.#with(options, contentType);
+    const timeout = options?.timeout === undefined ? this.#timeout : timerMilliseconds(options.timeout, 'timeout');
     try {
-      await this.#channel.publish(
-        exchange,
-        routingKey,
-        body,
-        {
-          ...properties,
-          // Given as undefined is not given.
-          contentType: properties.contentType ?? contentType,
-          messageId: properties.messageId ?? randomUUID(),
-          timestamp: properties.timestamp ?? Math.floor(Date.now() / 1000),
-          mandatory: properties.mandatory ?? this.#defaults.mandatory ?? true,
-          appId: properties.appId ?? this.#defaults.appId,
-          // The broker reads whole milliseconds only.
-          expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
-          deliveryMode: (persistent ?? this.#defaults.persistent ?? true) ? 2 : 1,
-        },
-        { signal, timeout: timeout === undefined ? this.#timeout : timerMilliseconds(timeout, 'timeout') },
-      );
+      await this.#channel.publish(exchange, routingKey, body, message, { signal: options?.signal, timeout });
     } catch (error) {
       // The error was made where the bytes came in; the stack that helps is the caller's.
       if (error instanceof AmqpError) Error.captureStackTrace(error);
       throw error;
     }
+  }
+
+  /** The options of a message about which nothing was said, as most are: in one piece, where `#with` puts them together. */
+  #plain(contentType: string): PublishOptions {
+    const { mandatory = true, persistent = true, appId } = this.#defaults;
+    return {
+      contentType,
+      deliveryMode: persistent ? 2 : 1,
+      messageId: randomUUID(),
+      timestamp: Math.floor(Date.now() / 1000),
+      appId,
+      mandatory,
+    };
+  }
+
+  #with(
+    { expiration, persistent, timeout: _, signal: __, ...said }: PublishMessageOptions,
+    contentType: string,
+  ): PublishOptions {
+    const plain = this.#plain(said.contentType ?? contentType);
+    return {
+      ...plain,
+      ...said,
+      // Given as undefined is not given.
+      contentType: plain.contentType,
+      messageId: said.messageId ?? plain.messageId,
+      timestamp: said.timestamp ?? plain.timestamp,
+      appId: said.appId ?? plain.appId,
+      mandatory: said.mandatory ?? plain.mandatory,
+      // The broker reads whole milliseconds only.
+      expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
+      deliveryMode: persistent === undefined ? plain.deliveryMode : persistent ? 2 : 1,
+    };
   }
 
   /** Sends to a queue by its name, through the default exchange. */

@@ -9,8 +9,10 @@ import {
   type Provider,
 } from '@nestjs/common';
 import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
+import { type BrokerOverride, brokerOverrideToken } from '../broker-override.js';
 import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection } from '../client/amqp-connection.js';
+import { isEmbedded } from '../client/embedded.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
 import { applyTopology } from '../messaging/topology.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
@@ -63,16 +65,31 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
   )
   .build();
 
+/** Another broker: what leads to the application's own one leads nowhere there. */
+function overridden(options: ResolvedModuleOptions, { url }: NonNullable<BrokerOverride>): ResolvedModuleOptions {
+  const connection = {
+    ...options.connection,
+    vhost: undefined,
+    credentials: undefined,
+    mechanism: undefined,
+    tls: undefined,
+    dial: undefined,
+    lookup: undefined,
+  };
+  return { ...options, url, connection };
+}
+
 function providersFor(name: string): Provider[] {
   return [
     { provide: CONNECTION_NAME, useValue: name },
+    { provide: brokerOverrideToken(name), useValue: null },
     {
       provide: RESOLVED_OPTIONS,
-      inject: [MODULE_OPTIONS_TOKEN],
-      useFactory: (options: AmqpModuleOptions): ResolvedModuleOptions => {
+      inject: [MODULE_OPTIONS_TOKEN, brokerOverrideToken(name)],
+      useFactory: (options: AmqpModuleOptions, override: BrokerOverride): ResolvedModuleOptions => {
         const resolved = resolveModuleOptions(options);
         if (resolved.consumers !== false) checkConsumerDefaults(resolved.consumers);
-        return resolved;
+        return override === null ? resolved : overridden(resolved, override);
       },
     },
     {
@@ -136,6 +153,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#connection = connection;
     this.#options = options;
     registry.addConnection(name, connection, options);
+    this.#logEmbedded();
     this.#logStatus(name);
   }
 
@@ -148,6 +166,18 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   /** After every other module's hooks: they may still publish. */
   async onApplicationShutdown(): Promise<void> {
     await this.#connection.close();
+  }
+
+  /** Nobody shall take it for RabbitMQ. */
+  #logEmbedded(): void {
+    const { url } = this.#options;
+    const embedded = (typeof url === 'string' ? [url] : Array.isArray(url) ? (url as string[]) : []).find(isEmbedded);
+    if (embedded === undefined) return;
+    const text =
+      `${embedded} is a broker inside this process, for development and tests: its queues and messages end with it. ` +
+      'To use RabbitMQ, set url to amqp://user:password@host';
+    if (process.env['NODE_ENV'] === 'production') this.#logger.warn(text);
+    else this.#logger.log(text);
   }
 
   #logStatus(name: string): void {

@@ -11,7 +11,10 @@ import type { ConsumerDefaults } from './amqp.decorators.js';
 
 /** Options of `AmqpModule.forRoot`. */
 export interface AmqpModuleOptions {
-  /** The broker, several to try in turn, or a function that names them. @default 'amqp://guest:guest@localhost:5672' */
+  /**
+   * The broker, several to try in turn, or a function that names them: amqp, amqps, or `embedded:NAME` for a broker inside
+   * this process, for development and tests. @default 'amqp://guest:guest@localhost:5672'
+   */
   readonly url?: BrokerUrls;
   /** Heartbeat, TLS, credentials, timeouts, waits between reconnects, the order of several brokers. */
   readonly connection?: AmqpConnectionOptions;

@@ -114,7 +114,9 @@ export class CommandAssembler {
     reader.short(); // weight: unused in 0-9-1
     this.#size = reader.longlong();
     if (classId !== CONTENT_CLASS) {
-      throw new ProtocolError(501, `The peer sent a content header of class ${classId} after ${method.name}.`);
+      throw new ProtocolError(505, `The peer sent a content header of class ${classId} after ${method.name}.`, {
+        method: method.name,
+      });
     }
     this.#head = reader.buffer;
     this.#headStart = reader.position;
@@ -162,7 +164,9 @@ export class CommandAssembler {
 
   #unexpected(what: string): ProtocolError {
     const expected = this.#method === undefined ? 'a method' : `the ${this.#awaiting} of ${this.#method.name}`;
-    return new ProtocolError(505, `The peer sent ${what} where ${expected} had to come.`);
+    return new ProtocolError(505, `The peer sent ${what} where ${expected} had to come.`, {
+      method: this.#method?.name,
+    });
   }
 }
 

@@ -4,11 +4,17 @@
  * They come in chunks of 64 KiB that many messages share. Until somebody asks for the bytes of a body, or `keep()` is called,
  * a content is a range of its chunk. Then the bytes move into memory of their own, so that a user who keeps a small body
  * keeps no chunk alive; bodies that are most of the memory they lie in stay where they are.
+ *
+ * What is kept unread moves into a string of a character per byte: that lies on JavaScript's heap, where room for a hundred
+ * bytes costs a tenth of what it costs outside of it.
  */
 import { AmqpError } from '../errors.js';
 import { type BasicProperties, type SeenProperties, readProperties, readPropertyBytes } from './properties.js';
 import { WireReader } from './wire.js';
 
+const EMPTY = Buffer.alloc(0);
+/** Most bytes that are kept as a string: a longer one takes longer to make than memory outside of the heap. */
+const LARGEST_TEXT = 2048;
 /** Bytes that are this share of the memory that they lie in stay there. */
 const LARGE_SHARE = 0.5;
 
@@ -24,6 +30,8 @@ export class Content {
   #bodyStart: number;
   #bodyEnd: number;
   #isKept = false;
+  /** The bytes from the head to the end of the body, while they are kept and nobody has read them. */
+  #unread: string | undefined;
   #body: Buffer | undefined;
   #properties: BasicProperties | undefined;
 
@@ -55,7 +63,7 @@ export class Content {
   /** The body; empty when it is too large. */
   get body(): Buffer {
     if (this.#body === undefined) {
-      this.keep();
+      this.#own();
       this.#body = this.#bodyMemory.subarray(this.#bodyStart, this.#bodyEnd);
     }
     return this.#body;
@@ -63,12 +71,13 @@ export class Content {
 
   /** The body as UTF-8, without a buffer in between. */
   get text(): string {
+    if (this.#unread !== undefined) this.#own();
     return this.#bodyMemory.toString('utf8', this.#bodyStart, this.#bodyEnd);
   }
 
   /** The bytes of the property flags and values. */
   get propertyBytes(): Buffer {
-    this.keep();
+    this.#own();
     return this.#head.subarray(this.#headStart, this.#headEnd);
   }
 
@@ -77,18 +86,40 @@ export class Content {
    * unread, so one publisher's nonsense must stay one message's fault.
    */
   get properties(): BasicProperties {
+    if (this.#unread !== undefined) this.#own();
     this.#properties ??= this.#decoded((reader) => readProperties(reader, this.#memory.seen));
     return this.#properties;
   }
 
   /** A property as the bytes that came; undefined when it is not there. Throws `UNDECODABLE` when it cannot be found. */
   bytesOf(property: 'correlationId' | 'replyTo'): Buffer | undefined {
-    this.keep();
+    this.#own();
     return this.#decoded((reader) => readPropertyBytes(reader, property));
   }
 
-  /** Moves what lies in shared memory into memory of its own. */
+  /** Moves what lies in shared memory out of it. */
   keep(): void {
+    if (this.#isKept) return;
+    if (this.#head !== this.#bodyMemory || this.#bodyEnd - this.#headStart > LARGEST_TEXT) {
+      this.#own();
+      return;
+    }
+    this.#isKept = true;
+    this.#unread = this.#head.toString('latin1', this.#headStart, this.#bodyEnd);
+    this.#lieAt(EMPTY, 0);
+  }
+
+  /** Moves the bytes into memory of their own, where a buffer can look at them. */
+  #own(): void {
+    if (this.#unread !== undefined) {
+      const { length } = this.#unread;
+      const room = this.#memory.room(length);
+      const at = this.#memory.take(length);
+      room.write(this.#unread, at, length, 'latin1');
+      this.#unread = undefined;
+      this.#lieAt(room, at);
+      return;
+    }
     if (this.#isKept) return;
     this.#isKept = true;
     const bodyLength = this.#bodyEnd - this.#bodyStart;
@@ -105,6 +136,17 @@ export class Content {
     this.#bodyMemory = room;
     this.#bodyStart = at + headLength;
     this.#bodyEnd = at + headLength + bodyLength;
+  }
+
+  /** What stood in one piece of memory, from the head to the end of the body, stands in another now. */
+  #lieAt(memory: Buffer, start: number): void {
+    const moved = start - this.#headStart;
+    this.#head = memory;
+    this.#bodyMemory = memory;
+    this.#headStart = start;
+    this.#headEnd += moved;
+    this.#bodyStart += moved;
+    this.#bodyEnd += moved;
   }
 
   #decoded<T>(decode: (reader: WireReader) => T): T {

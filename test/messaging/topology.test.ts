@@ -17,6 +17,7 @@ import type { ReceivedCommand, ScriptedPeer } from '../../lib/testing/scripted-p
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, scripted, thrown } from '../support/client.js';
 import { Scratch } from '../support/scratch.js';
+import { eventually } from '../support/waits.js';
 
 async function queueDeclared(peer: ScriptedPeer): Promise<ReceivedCommand<'queue.declare'>> {
   const declared = await peer.receive('queue.declare');
@@ -183,6 +184,41 @@ describe('applying a topology', () => {
     const channel = await connection.channel({ confirm: true });
     await channel.basicPublish(source, 'order.placed', 'through both', { mandatory: true });
     expect((await scratch.take(target)).body.toString()).toBe('through both');
+  });
+
+  test.each([2, undefined])(
+    'a large one goes over several channels, as many as a limit of %s leaves',
+    async (channelMax) => {
+      await using scratch = await Scratch.open();
+      await using connection = await connect(brokerUrl, { channelMax });
+      const source = scratch.exchangeName();
+      const names = Array.from({ length: 60 }, () => scratch.queueName());
+      await applyTopology(connection, {
+        exchanges: [{ name: source, type: 'direct' }],
+        queues: names.map((name) => ({ name })),
+        bindings: names.map((name) => ({ source, queue: name, routingKey: name })),
+      });
+      const channel = await connection.channel({ confirm: true });
+      await Promise.all(names.map((name) => channel.basicPublish(source, name, 'to each', { mandatory: true })));
+    },
+  );
+
+  test('of a large one that cannot be declared all channels are closed, and the one at fault is named', async () => {
+    await using scratch = await Scratch.open();
+    await using connection = await connect(brokerUrl, { channelMax: 3 });
+    const name = await scratch.queue({ durable: true });
+    const names = Array.from({ length: 60 }, () => scratch.queueName());
+    const queues: QueueDefinition[] = names.map((other) => ({ name: other }));
+    queues[33] = { name, messageTtl: '1m' };
+    const error = await failure(applyTopology(connection, { queues }));
+    expect(error.code).toBe('TOPOLOGY_CONFLICT');
+    expect(error.message).toContain(`queue '${name}'`);
+    await eventually('that the three channels are free', async () => {
+      const opened = await Promise.allSettled([connection.channel(), connection.channel(), connection.channel()]);
+      const channels = opened.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+      await Promise.all(channels.map((channel) => channel.close()));
+      return channels.length === 3 || undefined;
+    });
   });
 
   test('leaves no channel open', async () => {

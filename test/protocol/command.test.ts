@@ -27,6 +27,13 @@ function header(size: number | bigint, properties = NO_PROPERTIES, classId = 60)
   return Buffer.concat([fixed, bytes(properties)]);
 }
 
+/** A frame of channel 1. */
+function frame(type: number, payload: Buffer): Buffer {
+  const head = Buffer.from([type, 0, 1, 0, 0, 0, 0]);
+  head.writeUInt32BE(payload.length, 3);
+  return Buffer.concat([head, payload, Buffer.from([0xce])]);
+}
+
 interface Command {
   readonly method: Method;
   readonly content: Content | undefined;
@@ -234,7 +241,7 @@ describe('frames that do not fit together', () => {
   });
 
   test.each<[what: string, payload: Buffer, replyCode: number]>([
-    ['of another class', header(5, NO_PROPERTIES, 50), 501],
+    ['of another class', header(5, NO_PROPERTIES, 50), 505],
     ['that announces 2^53 bytes', header(2n ** 53n), 502],
     ['that announces a negative number of bytes', header(2n ** 64n - 1n), 502],
     ['that ends in its body size', header(5).subarray(0, 11), 501],
@@ -329,6 +336,33 @@ describe('memory', () => {
       expect(bytes).toBeLessThanOrEqual(bodies.length * Math.max(PIECE, 4 * (size + 2)));
     },
   );
+
+  test.each([0, 1, 100, 2_000, 3_000])('a message with a body of %i bytes reads the same after it was kept', (size) => {
+    const body = Buffer.from(Array.from({ length: size }, (_, index) => index % 256));
+    const chunk = (): Buffer =>
+      Buffer.concat([
+        frame(METHOD, DELIVER),
+        frame(HEADER, header(size, '8000  03 "a/b"')),
+        ...(size === 0 ? [] : [frame(BODY, body)]),
+      ]);
+    const reads: Readonly<Record<string, (content: Content) => unknown>> = {
+      body: (content) => content.body,
+      text: (content) => content.text,
+      properties: (content) => content.properties,
+      propertyBytes: (content) => content.propertyBytes,
+      size: (content) => [content.size, content.isTooLarge],
+    };
+    // In each order of two: the first takes the bytes out of what keeps them.
+    for (const first of Object.values(reads)) {
+      for (const second of Object.values(reads)) {
+        const bytes = chunk();
+        const [kept, left] = [contentOf(bytes), contentOf(chunk())];
+        kept.keep();
+        bytes.fill(0);
+        expect([first(kept), second(kept)]).toEqual([first(left), second(left)]);
+      }
+    }
+  });
 
   test('a body that is most of its chunk is not copied', () => {
     const body = Buffer.alloc(60_000, 'x');
