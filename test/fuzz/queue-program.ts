@@ -93,7 +93,7 @@ const classic = (name: string, ttl: number): fc.Arbitrary<QueueShape> =>
 const quorum: fc.Arbitrary<QueueShape> = fc.record({
   name: fc.constant('q'),
   type: fc.constant('quorum' as const),
-  deliveryLimit: optional(fc.nat(2)),
+  deliveryLimit: optional(fc.integer({ min: -1, max: 2 })),
   deadLetterTo: optional(fc.constant('dead.q')),
 });
 /** Where dead letters go, and from where they may come back after a while. */

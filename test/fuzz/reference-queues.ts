@@ -23,6 +23,8 @@ export interface Letter {
   readonly queue: ReferenceQueue;
   expiresAt: number;
   returns: number;
+  /** How often a quorum queue, this one or one before it, had it rejected or its taker gone. */
+  failures: number;
   /** Among those of its rank, the lower goes first. */
   place: number;
 }
@@ -34,6 +36,7 @@ export interface QueueShape {
   readonly maxLength?: number | undefined;
   readonly overflow?: 'drop-head' | 'reject-publish' | 'reject-publish-dlx' | undefined;
   readonly maxPriority?: number | undefined;
+  /** Negative for none. */
   readonly deliveryLimit?: number | undefined;
   /** The queue that its dead letters go to, over the default exchange. */
   readonly deadLetterTo?: string | undefined;
@@ -96,7 +99,7 @@ export class ReferenceQueues {
   publish(targets: readonly string[], body: string, priority: number, ttl: number | undefined): boolean {
     let isTaken = true;
     for (const target of targets) {
-      if (!this.#arrive(this.queue(target), { body, priority, deaths: [] }, ttl)) isTaken = false;
+      if (!this.#arrive(this.queue(target), { body, priority, deaths: [], failures: 0 }, ttl)) isTaken = false;
     }
     this.#buryAll();
     return isTaken;
@@ -105,6 +108,7 @@ export class ReferenceQueues {
   consume(consumer: ReferenceConsumer): void {
     this.queue(consumer.queue).consumers.push(consumer);
     this.#handOut(this.queue(consumer.queue));
+    this.#buryAll();
   }
 
   cancel(tag: string): void {
@@ -133,7 +137,7 @@ export class ReferenceQueues {
     }
     for (const [letter] of held) {
       if (verdict === 'ack') this.#ended('acked');
-      else if (verdict === 'reject') this.#dying.push({ letter, reason: 'rejected' });
+      else if (verdict === 'reject') this.#reject(letter);
       else this.#comeBack(letter, isGone);
     }
     for (const queue of this.queues.values()) {
@@ -204,7 +208,7 @@ export class ReferenceQueues {
 
   #arrive(
     queue: ReferenceQueue,
-    about: Pick<Letter, 'body' | 'priority' | 'deaths'>,
+    about: Pick<Letter, 'body' | 'priority' | 'deaths' | 'failures'>,
     ttl: number | undefined,
   ): boolean {
     const { shape } = queue;
@@ -234,16 +238,22 @@ export class ReferenceQueues {
     return true;
   }
 
+  #reject(letter: Letter): void {
+    if (letter.queue.shape.type === 'quorum') letter.failures += 1;
+    this.#dying.push({ letter, reason: 'rejected' });
+  }
+
   #comeBack(letter: Letter, isGone: boolean): void {
     const { queue } = letter;
-    const { type, deliveryLimit = Infinity } = queue.shape;
+    const { type, deliveryLimit = 20 } = queue.shape;
     letter.returns += 1;
-    if (letter.returns > deliveryLimit) {
+    if (isGone && type === 'quorum') letter.failures += 1;
+    if (type === 'quorum' && deliveryLimit >= 0 && letter.returns > deliveryLimit) {
       this.#dying.push({ letter, reason: 'delivery_limit' });
       return;
     }
     if (type === 'quorum') {
-      if (deliveryLimit === Infinity && !isGone) letter.place = queue.last += 1;
+      if (deliveryLimit < 0 && !isGone) letter.place = queue.last += 1;
       else letter.place = queue.first += 1;
     }
     insert(queue, letter);
@@ -292,7 +302,7 @@ export class ReferenceQueues {
         ...letter.deaths.filter((death) => death !== before),
       ];
       if (reason !== 'rejected' && goesRound(deaths, deadLetterTo)) continue;
-      this.#arrive(this.queue(deadLetterTo), { body: letter.body, priority: letter.priority, deaths }, undefined);
+      this.#arrive(this.queue(deadLetterTo), { ...letter, deaths }, undefined);
     }
   }
 
@@ -330,8 +340,8 @@ function roomIn({ consumers, leaving }: ReferenceQueue): number {
   return consumers.reduce((sum, consumer) => sum + roomOf(consumer), 0) - leaving.length;
 }
 
-export function seenOf({ body, returns, deaths }: Letter): Seen {
-  return { body, redelivered: returns > 0, deaths };
+export function seenOf({ body, returns, failures, deaths, queue }: Letter): Seen {
+  return { body, redelivered: returns > 0 || (queue.shape.type === 'quorum' && failures > 0), deaths };
 }
 
 /** Throws when the two are not the same plain values. */
