@@ -135,10 +135,9 @@ export class BrokerChannel implements ChannelLine {
       channel.reply('tx.select-ok', {});
     },
     'tx.commit': (channel) => {
-      channel.connection.virtualHost.together(() => {
-        channel.publisher.commit();
-        channel.deliveries.commit();
-      });
+      // Queues see one message after the other, as they do without transactions.
+      channel.publisher.commit();
+      channel.deliveries.commit();
       channel.reply('tx.commit-ok', {});
     },
     'tx.rollback': (channel) => {
