@@ -109,16 +109,21 @@ function entriesOf(table: FieldTable): FieldValue[] {
 
 /** A text that two tables share exactly when they have the same fields with the same values, in whatever order. */
 export function canonical(table: FieldTable): string {
-  const names = Object.keys(table).sort();
-  if (names.length === 0) return '';
-  return JSON.stringify(names.map((name) => [name, canonicalValue(table[name] ?? null)]));
+  const fields = sortedFields(table);
+  return fields.length === 0 ? '' : JSON.stringify(fields);
 }
 
+function sortedFields(table: FieldTable): unknown[] {
+  const names = Object.keys(table).sort();
+  return names.map((name) => [name, canonicalValue(table[name] ?? null)]);
+}
+
+/** Nested lists, made text once: text in text in text would double its quotation marks at every level. */
 function canonicalValue(value: FieldValue): unknown {
   const type = fieldTypeOf(value);
   if (Array.isArray(value)) return [type, ...(value as readonly FieldValue[]).map(canonicalValue)];
   if (types.isUint8Array(value)) return [type, Buffer.from(value).toString('hex')];
-  return type === 'table' ? [type, canonical(value as FieldTable)] : [type, printed(value)];
+  return type === 'table' ? [type, sortedFields(value as FieldTable)] : [type, printed(value)];
 }
 
 /** Throws 406 when what is declared is not what there is. `of` is `queue 'x' in vhost '/'`. */

@@ -9,6 +9,9 @@ export class Bindings {
   readonly #bySource = new Map<Exchange, Map<string, Binding>>();
   readonly #byDestination = new Map<End, Set<Binding>>();
   readonly #orphaned: (exchange: Exchange) => void;
+  /** Auto-delete exchanges that are to go. */
+  readonly #orphans: Exchange[] = [];
+  #isReleasing = false;
   readonly #ids = new WeakMap<End, number>();
   #lastId = 0;
 
@@ -39,6 +42,7 @@ export class Bindings {
   remove(like: Binding): void {
     const binding = this.#bySource.get(like.source)?.get(this.#key(like));
     if (binding !== undefined) this.#drop(binding);
+    this.#releaseOrphans();
   }
 
   /** Removes what leads to it and, of an exchange, what leads out of it. */
@@ -49,6 +53,15 @@ export class Bindings {
       for (const binding of outgoing?.values() ?? []) this.#forget(binding);
     }
     for (const binding of [...(this.#byDestination.get(end) ?? [])]) this.#drop(binding);
+    this.#releaseOrphans();
+  }
+
+  /** One after the other, however long a chain of exchanges is that go because of each other. */
+  #releaseOrphans(): void {
+    if (this.#isReleasing) return;
+    this.#isReleasing = true;
+    for (let next = this.#orphans.pop(); next !== undefined; next = this.#orphans.pop()) this.#orphaned(next);
+    this.#isReleasing = false;
   }
 
   /** True when a binding leads out of it. */
@@ -67,7 +80,7 @@ export class Bindings {
     bindings?.delete(this.#key(binding));
     if (bindings?.size !== 0) return;
     this.#bySource.delete(source);
-    if (source.autoDelete) this.#orphaned(source);
+    if (source.autoDelete) this.#orphans.push(source);
   }
 
   #forget(binding: Binding): void {

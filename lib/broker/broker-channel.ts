@@ -16,6 +16,7 @@ import type { ChannelLine, ConnectionLine } from './channel-line.js';
 import { shortText } from './closing.js';
 import { ChannelPublisher } from './channel-publisher.js';
 import { ChannelTopology } from './channel-topology.js';
+import { checkName, checkNames } from './names.js';
 
 type Handlers = { readonly [N in MethodName]?: (channel: BrokerChannel, args: MethodArgs<N>) => void };
 
@@ -62,10 +63,12 @@ export class BrokerChannel implements ChannelLine {
   #handleOpen(method: Method, content: Content | undefined): void {
     try {
       if (method.name === 'basic.publish') {
+        checkName(method.args.routingKey);
         this.publisher.replyAddress = this.deliveries.replyAddress;
         this.publisher.publish(method.args, content as Content);
         return;
       }
+      checkNames(method.args);
       const handler = HANDLERS[method.name] as ((channel: this, args: unknown) => void) | undefined;
       if (handler !== undefined) handler(this, method.args);
       else if (!this.topology.handle(method.name, method.args)) throw commandInvalid('unimplemented method');
@@ -132,10 +135,9 @@ export class BrokerChannel implements ChannelLine {
       channel.reply('tx.select-ok', {});
     },
     'tx.commit': (channel) => {
-      channel.connection.virtualHost.together(() => {
-        channel.publisher.commit();
-        channel.deliveries.commit();
-      });
+      // Queues see one message after the other, as they do without transactions.
+      channel.publisher.commit();
+      channel.deliveries.commit();
       channel.reply('tx.commit-ok', {});
     },
     'tx.rollback': (channel) => {

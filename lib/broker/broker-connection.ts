@@ -338,7 +338,12 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
 
   /** @param id - class and method of the frame in hand, in one number; 0 for none */
   #failed(error: unknown, id: number): void {
-    if (this.#state === 'closing' || this.#state === 'gone') return;
+    if (this.#state === 'gone') return;
+    if (this.#state === 'closing') {
+      // Nothing more is to be expected of it.
+      this.outbox.endAfterwards();
+      return;
+    }
     const isTold = error instanceof BrokerError || error instanceof BlamedError;
     if (this.#state === 'running' || isTold) {
       this.#close(closeFor(error, id));

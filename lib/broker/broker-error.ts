@@ -50,3 +50,13 @@ export function notImplemented(text: string): BrokerError {
 export function internalError(text: string): BrokerError {
   return new BrokerError('connection', 541, `INTERNAL_ERROR - ${text}`);
 }
+
+/** What `run` gives; undefined where that is refused. */
+export function unlessRefused<T>(run: () => T): T | undefined {
+  try {
+    return run();
+  } catch (error) {
+    if (error instanceof BrokerError) return undefined;
+    throw error;
+  }
+}

@@ -151,6 +151,8 @@ export class MessageQueue {
     this.#dropExpired();
     const stored = this.#ready.take();
     if (stored === undefined) return undefined;
+    // What stood behind it may have waited too long.
+    this.#dropExpired();
     const delivery = this.#delivery(stored, noAck);
     this.#settle();
     return delivery;
@@ -184,11 +186,12 @@ export class MessageQueue {
     }
     const stored = this.#stored(message);
     // A message that may not wait does not wait for what is done together with it, either.
-    const isNext =
-      this.#ready.count === 0 && !this.#isRunning && (!this.#host.postpones(this) || this.#isExpired(stored));
-    const consumer = isNext ? this.#consumers.next() : undefined;
+    const isIdle = !this.#isRunning && (!this.#host.postpones(this) || this.#isExpired(stored));
+    const consumer = isIdle && this.#ready.count === 0 ? this.#consumers.next() : undefined;
     if (consumer === undefined) {
       this.#ready.push(stored);
+      // What is too much goes as such, also where it has come too late.
+      if (isIdle) this.#dropSurplus();
     } else {
       // Not stored at all: a message that may not wait, nor take room, still goes to who is waiting for it.
       this.#hand(stored, consumer);
@@ -211,6 +214,8 @@ export class MessageQueue {
           this.#dropExpired();
         }
         this.#dropSurplus();
+        // Who is first now may have waited too long.
+        this.#dropExpired();
       }
     } finally {
       this.#isRunning = false;
@@ -324,6 +329,8 @@ export class MessageQueue {
       this.#ready.push(stored);
     } else {
       this.#ready.putBack(stored);
+      // A classic queue looks at its limits before it hands out what came back, a quorum queue after that.
+      if (type === 'classic') this.#dropSurplus();
     }
     this.run();
   }

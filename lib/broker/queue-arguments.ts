@@ -55,6 +55,8 @@ const CHECKS: Readonly<Record<string, Check>> = {
   'x-message-ttl': time,
   'x-dead-letter-routing-key': (value, args) =>
     string(value, args) ??
+    // RabbitMQ takes it, and then cuts off whoever is to be sent the dead letter.
+    (Buffer.byteLength(value as string) > 255 ? text('routing key longer than 255 bytes') : undefined) ??
     (args['x-dead-letter-exchange'] === undefined ? 'routing_key_but_no_dlx_defined' : undefined),
   'x-dead-letter-strategy': oneOf(['at-most-once', 'at-least-once'], () => 'invalid_dlx_strategy'),
   'x-max-length': notNegative,

@@ -5,7 +5,7 @@
 import { ProtocolError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { Bindings } from './bindings.js';
-import { accessRefused, internalError, notImplemented, preconditionFailed } from './broker-error.js';
+import { accessRefused, internalError, notImplemented, preconditionFailed, unlessRefused } from './broker-error.js';
 import { type BrokerMessage, distributed } from './broker-message.js';
 import type { Clock, Timer } from './clock.js';
 import { deadLettered, isCycle } from './dead-letter.js';
@@ -203,8 +203,8 @@ export class VirtualHost implements QueueHost {
   }
 
   /**
-   * Does several things before any queue delivers again: `nack` of many, `tx.commit`, the end of a channel with its
-   * consumers and unsettled messages. So requeued messages are all back before the first of them is handed out.
+   * Does several things before any queue delivers again: `nack` of many, the end of a channel with its consumers and unsettled
+   * messages. So requeued messages are all back before the first of them is handed out, and before dead letters arrive.
    */
   together(run: () => void): void {
     this.#held += 1;
@@ -212,7 +212,7 @@ export class VirtualHost implements QueueHost {
       run();
     } finally {
       this.#held -= 1;
-      if (this.#held === 0) this.#runPostponed();
+      if (this.#held === 0) this.#buryingAfter(() => this.#runPostponed());
     }
   }
 
@@ -257,7 +257,7 @@ export class VirtualHost implements QueueHost {
   deadLetter(queue: MessageQueue, message: BrokerMessage, reason: DeathReason): void {
     if (queue.settings.deadLetterExchange === undefined) return;
     this.#deadLetters.push({ queue, message, reason });
-    this.#buryingAfter(() => undefined);
+    if (this.#held === 0) this.#buryingAfter(() => undefined);
   }
 
   /** @internal */
@@ -342,7 +342,8 @@ export class VirtualHost implements QueueHost {
       exchange: exchange.name,
       routingKey: deadLetterRoutingKey,
     });
-    for (const next of this.#route(exchange, letter)) {
+    // Headers that cannot be read are nothing that whoever is at work just now could be blamed for.
+    for (const next of unlessRefused(() => this.#route(exchange, letter)) ?? []) {
       if (reason === 'rejected' || !isCycle(letter, next.name)) next.accept(letter);
     }
   }

@@ -33,6 +33,7 @@ const [CONTENT_CLASS] = METHODS['basic.deliver'].id;
 export class CommandAssembler {
   readonly #receive: CommandReceiver;
   readonly #maxMessageSize: number;
+  readonly #bodyStep: number;
   readonly #memory: ContentMemory;
   readonly #reader = new WireReader(EMPTY);
   readonly #consumerTag = new SeenText();
@@ -53,10 +54,19 @@ export class CommandAssembler {
   /** Where the body is put together; undefined until its first bytes tell whether it comes in one piece. */
   #body: Buffer | undefined;
 
-  /** @param memory - what the contents of one connection share */
-  constructor(receive: CommandReceiver, maxMessageSize: number, memory = new ContentMemory()) {
+  /**
+   * @param memory - what the contents of one connection share
+   * @param bodyStep - memory set aside for a body before its bytes have come, in octets
+   */
+  constructor(
+    receive: CommandReceiver,
+    maxMessageSize: number,
+    memory = new ContentMemory(),
+    bodyStep: number = BODY_STEP,
+  ) {
     this.#receive = receive;
     this.#maxMessageSize = maxMessageSize;
+    this.#bodyStep = bodyStep;
     this.#memory = memory;
   }
 
@@ -141,7 +151,7 @@ export class CommandAssembler {
       return;
     }
     if (!isTooLarge) {
-      this.#body = roomFor(this.#body, this.#received, received, this.#size);
+      this.#body = roomFor(this.#body, this.#received, received, this.#size, this.#bodyStep);
       buffer.copy(this.#body, this.#received, start, end);
     }
     this.#received = received;
@@ -171,9 +181,9 @@ export class CommandAssembler {
 }
 
 /** Memory for the first `needed` of `size` bytes, grown by doubling so that a claimed size alone allocates little. */
-function roomFor(body: Buffer | undefined, used: number, needed: number, size: number): Buffer {
+function roomFor(body: Buffer | undefined, used: number, needed: number, size: number, step: number): Buffer {
   if (body !== undefined && body.length >= needed) return body;
-  const grown = Buffer.allocUnsafeSlow(Math.min(size, Math.max(needed, BODY_STEP, (body?.length ?? 0) * 2)));
+  const grown = Buffer.allocUnsafeSlow(Math.min(size, Math.max(needed, step, (body?.length ?? 0) * 2)));
   body?.copy(grown, 0, 0, used);
   return grown;
 }

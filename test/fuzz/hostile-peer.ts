@@ -178,12 +178,12 @@ async function hostileSession(segments: readonly Buffer[], random: Random): Prom
   server.destroy();
 }
 
-async function turns(count: number): Promise<void> {
+export async function turns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
 /** Writes bytes in up to four chunks, cut anywhere. */
-function writeCut(server: Duplex, bytes: Buffer, random: Random): void {
+export function writeCut(server: Duplex, bytes: Buffer, random: Random): void {
   let at = 0;
   for (let chunk = random.below(4); chunk > 0 && at < bytes.length; chunk -= 1) {
     const end = at + random.below(bytes.length - at + 1);
@@ -194,7 +194,7 @@ function writeCut(server: Duplex, bytes: Buffer, random: Random): void {
 }
 
 /** Whether a reader of these frames now awaits the head of another one. */
-function endsWithWholeFrame(stream: Buffer): boolean {
+export function endsWithWholeFrame(stream: Buffer): boolean {
   let at = 0;
   while (at + 7 <= stream.length) at += 8 + stream.readUInt32BE(at + 3);
   return at === stream.length;
