@@ -40,10 +40,14 @@ export {
 } from './messaging/topology.js';
 export {
   AmqpDelivery,
+  AmqpHeader,
+  AmqpProperties,
   Consume,
   type ConsumeHandlerOptions,
+  type ConsumeOptionsFactory,
   type ConsumeOptionsWithQueue,
   type ConsumerDefaults,
+  type GlobalEnhancers,
   Payload,
 } from './nest/amqp.decorators.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';

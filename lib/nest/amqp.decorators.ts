@@ -1,13 +1,28 @@
 /** `@Consume` and the parameter decorators: what they note on a class. Acting on it is the explorer's and the listener's. */
-import type { PipeTransform, Type } from '@nestjs/common';
+import type { InjectionToken, OptionalFactoryDependency, PipeTransform, Type } from '@nestjs/common';
 import { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import type { BasicProperties } from '../protocol/properties.js';
 import { refuseUnknown } from '../client/option-names.js';
 
 /** Defaults that `AmqpModule` gives to every `@Consume`. */
 export interface ConsumerDefaults {
   /** Most deliveries of one consumer under way at a time, 1 to 65535. @default 50 */
   readonly prefetch?: number;
+  /**
+   * Whether the application's global guards, pipes, interceptors and filters apply (`APP_GUARD`, `app.useGlobalGuards` and
+   * so on): `false` keeps them away, for those that know HTTP only; an object says it for each kind. What the class and the
+   * method carry themselves always applies. @default true
+   */
+  readonly globalEnhancers?: boolean | GlobalEnhancers;
+}
+
+/** Which kinds of global enhancers apply; those that are left out do. */
+export interface GlobalEnhancers {
+  readonly guards?: boolean;
+  readonly pipes?: boolean;
+  readonly interceptors?: boolean;
+  readonly filters?: boolean;
 }
 
 /** Options of one `@Consume`. */
@@ -29,10 +44,30 @@ export interface ConsumeOptionsWithQueue extends ConsumeHandlerOptions {
   readonly queue: string;
 }
 
+/** A token, or one that may be missing, as in the `inject` of any Nest factory. */
+type Injected = InjectionToken | OptionalFactoryDependency;
+
+/** What the factory is called with: instances of the classes in `inject`. Of other tokens it says the types itself. */
+type InjectedArguments<Tokens extends readonly Injected[]> = {
+  [Index in keyof Tokens]: Tokens[Index] extends abstract new (...args: never[]) => infer Instance ? Instance : never;
+};
+
+/** Options of `@Consume` that come from providers, as the module of the handler sees them, when the application starts. */
+export interface ConsumeOptionsFactory<Tokens extends readonly Injected[] = readonly Injected[]> {
+  readonly inject?: Tokens;
+  readonly useFactory: (
+    ...args: InjectedArguments<Tokens>
+  ) => ConsumeOptionsWithQueue | Promise<ConsumeOptionsWithQueue>;
+}
+
+/** What one `@Consume` notes: its options, or how to get them. */
+export type ConsumeNote = ConsumeOptionsWithQueue | ConsumeOptionsFactory;
+
 const CONSUME_OPTIONS = [
   'queue',
   'connection',
   'prefetch',
+  'globalEnhancers',
   'exclusive',
   'priority',
   'consumerTag',
@@ -51,56 +86,79 @@ export const PARAMS_METADATA = '__routeArguments__';
  * where the queue has a dead-letter exchange, else dropped, and logged as an error. A queue that no topology declares is
  * used as it is when it exists, else declared durable.
  *
- * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count.
- * Throws `INVALID_OPTION` for options that do not exist or cannot be.
+ * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count. The options
+ * may come from a factory, which is injected what it asks for when the application starts.
+ * Throws `INVALID_OPTION` for options that do not exist or cannot be; those of a factory fail the boot with it.
  *
  * @example
  * ```ts
  * @Consume('billing', { prefetch: 20 })
  * async charge(@Payload() order: Order) { … }
+ *
+ * @Consume({ inject: [ConfigService], useFactory: (config) => ({ queue: config.getOrThrow('REFUNDS_QUEUE') }) })
+ * async refund(@Payload() order: Order) { … }
  * ```
  */
 export function Consume(queue: string, options?: ConsumeHandlerOptions): MethodDecorator;
 export function Consume(options: ConsumeOptionsWithQueue): MethodDecorator;
-export function Consume(
-  queueOrOptions: string | ConsumeOptionsWithQueue,
-  more: ConsumeHandlerOptions = {},
-): MethodDecorator {
-  const options = optionsOf(queueOrOptions, more);
-  checkConsumeOptions(options);
+export function Consume<const Tokens extends readonly Injected[]>(
+  options: ConsumeOptionsFactory<Tokens>,
+): MethodDecorator;
+export function Consume(queueOrOptions: string | ConsumeNote, more: ConsumeHandlerOptions = {}): MethodDecorator {
+  const note = noteOf(queueOrOptions, more);
+  if (isFactory(note)) refuseUnknown(note, ['inject', 'useFactory'], '@Consume with useFactory has no option');
+  else checkConsumeOptions(note);
   return (_target, _name, descriptor: PropertyDescriptor) => {
     const method = descriptor.value as object;
-    Reflect.defineMetadata(CONSUME_METADATA, [options, ...consumeMetadata(method)], method);
+    Reflect.defineMetadata(CONSUME_METADATA, [note, ...consumeMetadata(method)], method);
   };
 }
 
+/** True for options that a factory gives. */
+export function isFactory(note: ConsumeNote): note is ConsumeOptionsFactory {
+  return typeof (note as Partial<ConsumeOptionsFactory>).useFactory === 'function';
+}
+
 /** A queue's name often comes from the environment, past the compiler: undefined is not to be taken for options. */
-function optionsOf(queueOrOptions: unknown, more: ConsumeHandlerOptions): ConsumeOptionsWithQueue {
+function noteOf(queueOrOptions: unknown, more: ConsumeHandlerOptions): ConsumeNote {
   return typeof queueOrOptions === 'object' && queueOrOptions !== null
-    ? (queueOrOptions as ConsumeOptionsWithQueue)
+    ? (queueOrOptions as ConsumeNote)
     : { ...more, queue: queueOrOptions as string };
 }
 
 /** What the `@Consume` decorators of a method say, in source order. */
-export function consumeMetadata(method: object): readonly ConsumeOptionsWithQueue[] {
-  return (Reflect.getMetadata(CONSUME_METADATA, method) as ConsumeOptionsWithQueue[] | undefined) ?? [];
+export function consumeMetadata(method: object): readonly ConsumeNote[] {
+  return (Reflect.getMetadata(CONSUME_METADATA, method) as ConsumeNote[] | undefined) ?? [];
 }
 
-function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
+/** Checks the options of one `@Consume`. Throws `INVALID_OPTION`. */
+export function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
   refuseUnknown(options, CONSUME_OPTIONS, '@Consume has no option');
   if (typeof options.queue !== 'string' || options.queue === '') {
     throw new AmqpError('INVALID_OPTION', "@Consume needs the name of a queue: @Consume('billing').");
   }
-  checkPrefetch(options, `@Consume('${options.queue}')`);
+  checkDefaults(options, `@Consume('${options.queue}')`);
 }
 
 /** Checks what `AmqpModule` gives as defaults. Throws `INVALID_OPTION`. */
 export function checkConsumerDefaults(defaults: ConsumerDefaults): void {
-  refuseUnknown(defaults, ['prefetch'], 'The option consumers of AmqpModule has no field');
-  checkPrefetch(defaults, 'the option consumers of AmqpModule');
+  refuseUnknown(defaults, CONSUMER_DEFAULTS, 'The option consumers of AmqpModule has no field');
+  checkDefaults(defaults, 'the option consumers of AmqpModule');
 }
 
-function checkPrefetch({ prefetch }: ConsumerDefaults, where: string): void {
+const CONSUMER_DEFAULTS = ['prefetch', 'globalEnhancers'] as const satisfies readonly (keyof ConsumerDefaults)[];
+
+const ENHANCER_KINDS = [
+  'guards',
+  'pipes',
+  'interceptors',
+  'filters',
+] as const satisfies readonly (keyof GlobalEnhancers)[];
+
+function checkDefaults({ prefetch, globalEnhancers }: ConsumerDefaults, where: string): void {
+  if (typeof globalEnhancers === 'object') {
+    refuseUnknown(globalEnhancers, ENHANCER_KINDS, `globalEnhancers of ${where} has no kind`);
+  }
   if (prefetch !== undefined && !(Number.isInteger(prefetch) && prefetch >= 1 && prefetch <= 65_535)) {
     throw new AmqpError(
       'INVALID_OPTION',
@@ -113,7 +171,7 @@ function checkPrefetch({ prefetch }: ConsumerDefaults, where: string): void {
  * What a parameter is filled with. The first number is Nest's own for a request body, so that pipes, the global
  * ValidationPipe among them, treat a payload like one; the others are beyond Nest's, which makes them custom parameters.
  */
-export const PARAM = { payload: 3, delivery: 1001 } as const;
+export const PARAM = { payload: 3, delivery: 1001, header: 1002, properties: 1003 } as const;
 
 type Pipe = Type<PipeTransform> | PipeTransform;
 
@@ -123,6 +181,16 @@ export function Payload(key: string, ...pipes: Pipe[]): ParameterDecorator;
 export function Payload(keyOrPipe?: string | Pipe, ...pipes: Pipe[]): ParameterDecorator {
   if (typeof keyOrPipe === 'string') return parameter(PARAM.payload, keyOrPipe, pipes);
   return parameter(PARAM.payload, undefined, keyOrPipe === undefined ? pipes : [keyOrPipe, ...pipes]);
+}
+
+/** The header of that name, as the publisher wrote it; undefined where there is none; pipes apply. */
+export function AmqpHeader(name: string, ...pipes: Pipe[]): ParameterDecorator {
+  return parameter(PARAM.header, name, pipes);
+}
+
+/** All properties of the message, or one of them: `@AmqpProperties('messageId')`. */
+export function AmqpProperties(key?: keyof BasicProperties): ParameterDecorator {
+  return parameter(PARAM.properties, key, []);
 }
 
 /** The `Delivery`: properties, headers, routing key, the answer ahead of time. */
