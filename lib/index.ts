@@ -21,6 +21,8 @@ export type { Message } from './client/message.js';
 export {
   AmqpError,
   type AmqpErrorCode,
+  InvalidPayloadError,
+  type PayloadIssue,
   PublishNackedError,
   PublisherBufferFullError,
   PublishOutcomeUnknownError,
@@ -29,6 +31,7 @@ export {
 } from './errors.js';
 export { Delivery } from './messaging/delivery.js';
 export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
+export type { Serializer } from './messaging/serializer.js';
 export {
   type BindingDefinition,
   type ExchangeDefinition,

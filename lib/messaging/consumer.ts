@@ -5,13 +5,14 @@
 import { types } from 'node:util';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpConsumer, type ConsumerState } from '../client/amqp-consumer.js';
+import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Connection } from '../client/connection.js';
 import { warnOf } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { Delivery } from './delivery.js';
-import { deserialize } from './serializer.js';
+import { type Decoder, decoderOf } from './decoder.js';
 import { type Topology, applyTopology, topologyOf } from './topology.js';
 
 /** What is told to the log; Nest's `Logger` fits. */
@@ -32,6 +33,8 @@ export interface ConsumerOptions {
   readonly exclusive: boolean;
   readonly consumerTag: string | undefined;
   readonly arguments: FieldTable;
+  /** @default by the content type and the content encoding */
+  readonly decode?: Decoder;
 }
 
 /** Runs the user's code, which may return a promise. Returning acknowledges, throwing rejects. */
@@ -39,6 +42,7 @@ export type DeliveryHandler = (delivery: Delivery) => unknown;
 
 export class Consumer {
   readonly #options: ConsumerOptions;
+  readonly #decode: Decoder;
   readonly #handler: DeliveryHandler;
   readonly #log: Log;
   readonly #consumer: AmqpConsumer;
@@ -52,6 +56,7 @@ export class Consumer {
   constructor(connection: AmqpConnection, options: ConsumerOptions, handler: DeliveryHandler, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
     this.#options = options;
+    this.#decode = options.decode ?? decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE });
     this.#handler = handler;
     this.#log = log;
     this.#consumer = new AmqpConsumer(
@@ -143,8 +148,7 @@ export class Consumer {
   #handle(message: Message): void {
     this.#running += 1;
     try {
-      const result = this.#handler(new Delivery(message, deserialize(message), this.queue));
-      const promise = promiseOf(result);
+      const promise = promiseOf(this.#begin(message));
       if (promise !== undefined) {
         promise.then(
           () => {
@@ -161,6 +165,13 @@ export class Consumer {
       return;
     }
     this.#done(message);
+  }
+
+  /** What the handler returns; a promise where decoding takes its time. */
+  #begin(message: Message): unknown {
+    const payload = this.#decode(message);
+    if (!types.isPromise(payload)) return this.#handler(new Delivery(message, payload, this.queue));
+    return payload.then((decoded) => this.#handler(new Delivery(message, decoded, this.queue)));
   }
 
   #done(message: Message): void {

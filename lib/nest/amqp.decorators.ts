@@ -1,5 +1,6 @@
 /** `@Consume` and the parameter decorators: what they note on a class. Acting on it is the explorer's and the listener's. */
 import type { InjectionToken, OptionalFactoryDependency, PipeTransform, Type } from '@nestjs/common';
+import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { BasicProperties } from '../protocol/properties.js';
@@ -35,6 +36,13 @@ export interface ConsumeHandlerOptions extends ConsumerDefaults {
   readonly priority?: number;
   /** Name of the consumer, for the broker to show. @default a random one */
   readonly consumerTag?: string;
+  /** How every body is read, whatever its content type says: for publishers that say nothing, or something wrong. */
+  readonly contentType?: string;
+  /**
+   * What payloads have to be, as any Standard Schema says it (zod, valibot, arktype and others). The handler gets what the schema
+   * makes of them; one that does not fit is an `InvalidPayloadError`, before any guard runs.
+   */
+  readonly schema?: StandardSchemaV1;
   /** Anything else for basic.consume, by the broker's own names. */
   readonly arguments?: FieldTable;
 }
@@ -71,6 +79,8 @@ const CONSUME_OPTIONS = [
   'exclusive',
   'priority',
   'consumerTag',
+  'contentType',
+  'schema',
   'arguments',
 ] as const satisfies readonly (keyof ConsumeOptionsWithQueue)[];
 
@@ -136,6 +146,13 @@ export function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
   refuseUnknown(options, CONSUME_OPTIONS, '@Consume has no option');
   if (typeof options.queue !== 'string' || options.queue === '') {
     throw new AmqpError('INVALID_OPTION', "@Consume needs the name of a queue: @Consume('billing').");
+  }
+  const validate: unknown = options.schema?.['~standard']?.validate;
+  if (options.schema !== undefined && typeof validate !== 'function') {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `schema of @Consume('${options.queue}') is no Standard Schema: it lacks '~standard'. See https://standardschema.dev.`,
+    );
   }
   checkDefaults(options, `@Consume('${options.queue}')`);
 }

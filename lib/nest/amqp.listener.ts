@@ -113,10 +113,11 @@ interface Surroundings {
  */
 function adapted(
   creator: ExternalContextCreator,
-  { moduleKey, globalEnhancers }: Target,
+  target: Target,
   method: Method,
   outcome: { filtered?: (around: Run) => Run },
 ): ExternalContextCreator {
+  const { moduleKey, globalEnhancers } = target;
   const internals = creator as unknown as Internals;
   const { externalErrorProxy } = internals;
   const contextsOf = <T extends object>(kind: keyof GlobalEnhancers, contexts: T): T =>
@@ -128,6 +129,7 @@ function adapted(
     return creator.createGuardsFn(guards, ...rest);
   };
   const createPipesFn = (pipes: never[], params: Param[]): ApplyPipes => {
+    if (params.length === 0 && pipes.length > 0) return pipingPayload(creator, pipes, target);
     if (params.length === 0) found.fill = null;
     else if (pipes.length === 0 && params.every(isPlain)) found.fill = filling(params);
     return found.fill ?? creator.createPipesFn(pipes, params as never[]);
@@ -137,13 +139,13 @@ function adapted(
     found.interceptors = interceptors;
     return interceptors;
   };
-  const createProxy = (target: Run, filters: unknown, contextType: string): Run => {
+  const createProxy = (piped: Run, filters: unknown, contextType: string): Run => {
     const { guards, interceptors, fill } = found;
     const filtered = (around: Run): Run => externalErrorProxy.createProxy(around, filters, contextType);
     outcome.filtered = filtered;
     return guards?.length === 0 && interceptors?.length === 0 && fill !== undefined
       ? direct(method, fill, filtered)
-      : filtered(target);
+      : filtered(piped);
   };
   return Object.create(creator, {
     getHostModuleKey: { value: () => moduleKey },
@@ -157,6 +159,26 @@ function adapted(
     interceptorsContextCreator: { value: { create: createInterceptors } },
     externalErrorProxy: { value: { createProxy } },
   }) as ExternalContextCreator;
+}
+
+/**
+ * Pipes for a method without parameter decorators: its payload goes through them as if it had `@Payload()`. Nest applies pipes
+ * to decorated parameters only, and a ValidationPipe that validates nothing is told by nobody.
+ */
+function pipingPayload(creator: ExternalContextCreator, pipes: never[], { instance, methodName }: Target): ApplyPipes {
+  const types = Reflect.getMetadata('design:paramtypes', instance, methodName) as readonly unknown[] | undefined;
+  const payload: Param & { readonly metatype: unknown } = {
+    index: 0,
+    type: PARAM.payload,
+    metatype: types?.[0],
+    pipes: [],
+    extractValue: (given) => given,
+  };
+  const apply = creator.createPipesFn(pipes, [payload as never]);
+  return async (args, given, delivery) => {
+    await apply?.(args, given, delivery);
+    args[1] = delivery;
+  };
 }
 
 /** Whether the global enhancers of a kind apply. */

@@ -5,8 +5,10 @@
 import { Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
 import { ExternalContextCreator, ModuleRef } from '@nestjs/core';
 import type { AmqpConnection } from '../client/amqp-connection.js';
+import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import { AmqpError, quoted } from '../errors.js';
 import { Consumer } from '../messaging/consumer.js';
+import { decoderOf } from '../messaging/decoder.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
 import { HandlerFactory } from './amqp.handler.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
@@ -77,6 +79,12 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         consumerTag: handler.options.consumerTag,
         arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
         topology: options.topology,
+        decode: decoderOf({
+          serializers: options.serializers,
+          maxSize: options.connection.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE,
+          contentType: handler.options.contentType,
+          schema: handler.options.schema,
+        }),
       },
       this.#handlers.create(handler, options.consumers),
       this.#logger,

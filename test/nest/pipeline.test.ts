@@ -256,6 +256,22 @@ describe('a pipe', () => {
     expect(order).toEqual({ id: 7 });
   });
 
+  test('applies to the payload of a method without parameter decorators too, and to nothing else', async () => {
+    class Billing {
+      @Consume(queue)
+      @UsePipes(ValidatesOrders)
+      charge(order: Order, delivery: Delivery): void {
+        events.push([order instanceof Order, delivery instanceof Delivery]);
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, { id: 7 });
+    expect([await events.next(), await events.next()]).toEqual(['body', [true, true]]);
+    await scratch.sendJson(queue, { id: 'seven' });
+    await isDeadLettered();
+    expect(app.log.text('error')).toContain('id has to be a number');
+  });
+
   test('that refuses has the message dead-lettered', async () => {
     class Billing {
       @Consume(queue)
