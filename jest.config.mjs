@@ -3,6 +3,11 @@
  * the broker to `test/support/global-setup.mjs`.
  */
 
+/** Nest 11 lies in a folder of its own; `npm run test:nest-11` puts it in the place of the Nest that the package is built with. */
+const NEST_11 = {
+  '^(@nestjs/.+|rxjs|rxjs/.+|reflect-metadata)$': '<rootDir>/test/nest-11/node_modules/$1',
+};
+
 /** @type {import('jest').Config} */
 const config = {
   testEnvironment: 'node',
@@ -17,6 +22,7 @@ const config = {
     '^nest-amqp$': '<rootDir>/lib/index.ts',
     '^nest-amqp/client$': '<rootDir>/lib/client.ts',
     '^nest-amqp/testing$': '<rootDir>/lib/testing.ts',
+    ...(process.env['NEST_AMQP_TEST_NEST'] === '11' ? NEST_11 : {}),
   },
   globalSetup: '<rootDir>/test/support/global-setup.mjs',
   globalTeardown: '<rootDir>/test/support/global-teardown.mjs',

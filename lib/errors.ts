@@ -41,6 +41,7 @@
  * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw. |
  * | `UNDECODABLE` | A received body or its properties cannot be decoded. |
  * | `HANDLER_TIMEOUT` | A handler took longer than its `timeout`. |
+ * | `INVALID_PAYLOAD` | The payload of a message is not what the schema says. |
  * | `UNSERIALIZABLE` | A payload cannot be turned into bytes. |
  * | `ABORTED` | The caller's `AbortSignal` fired, or its deadline passed. |
  */
@@ -78,6 +79,7 @@ export type AmqpErrorCode =
   | 'SETUP_FAILED'
   | 'UNDECODABLE'
   | 'HANDLER_TIMEOUT'
+  | 'INVALID_PAYLOAD'
   | 'UNSERIALIZABLE'
   | 'ABORTED';
 
@@ -210,6 +212,29 @@ export class PublishOutcomeUnknownError extends AmqpError {
         `confirmed. ${cause.message} Publish it again if the consumer tolerates duplicates.`,
       { ...factsOf(cause), cause },
     );
+  }
+}
+
+/** One thing that a schema has against a payload, as Standard Schema tells it. */
+export interface PayloadIssue {
+  readonly message: string;
+  /** Where in the payload. */
+  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
+}
+
+/** The payload of a message is not what the schema says. No retry helps. */
+export class InvalidPayloadError extends AmqpError {
+  override readonly name = 'InvalidPayloadError';
+  readonly issues: readonly PayloadIssue[];
+
+  constructor(issues: readonly PayloadIssue[]) {
+    const told = issues.slice(0, 3).map(({ message, path = [] }) => {
+      const place = path.map((step) => String(typeof step === 'object' ? step.key : step)).join('.');
+      return printable(place === '' ? message : `${place}: ${message}`);
+    });
+    const more = issues.length > told.length ? ` (and ${issues.length - told.length} more)` : '';
+    super('INVALID_PAYLOAD', `The payload is not what the schema says. ${told.join('; ')}${more}`);
+    this.issues = issues;
   }
 }
 

@@ -21,6 +21,8 @@ export type { Message } from './client/message.js';
 export {
   AmqpError,
   type AmqpErrorCode,
+  InvalidPayloadError,
+  type PayloadIssue,
   PublishNackedError,
   PublisherBufferFullError,
   PublishOutcomeUnknownError,
@@ -32,6 +34,7 @@ export { Delivery } from './messaging/delivery.js';
 export type { DeadLetterOption } from './messaging/failed-deliveries.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
 export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
+export type { Serializer } from './messaging/serializer.js';
 export {
   type BindingDefinition,
   type ExchangeDefinition,
@@ -43,10 +46,14 @@ export {
 } from './messaging/topology.js';
 export {
   AmqpDelivery,
+  AmqpHeader,
+  AmqpProperties,
   Consume,
   type ConsumeHandlerOptions,
+  type ConsumeOptionsFactory,
   type ConsumeOptionsWithQueue,
   type ConsumerDefaults,
+  type GlobalEnhancers,
   Payload,
 } from './nest/amqp.decorators.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';

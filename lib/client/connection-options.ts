@@ -19,6 +19,8 @@ import { refuseUnknown } from './option-names.js';
 import { embeddedName } from './embedded.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
+export const DEFAULT_MAX_MESSAGE_SIZE = 64 * 1024 * 1024;
+
 /** How to reach a broker and how to speak to it. Everything has a default. */
 export interface ConnectionOptions {
   /** Host name or address. @default 'localhost' */
@@ -205,7 +207,7 @@ export function resolveConnectionOptions(
     handshakeTimeout: timerMilliseconds(given.handshakeTimeout ?? '10s', 'handshakeTimeout'),
     closeTimeout: timerMilliseconds(given.closeTimeout ?? '2s', 'closeTimeout'),
     requestTimeout: timerMilliseconds(given.requestTimeout ?? '1m', 'requestTimeout'),
-    maxMessageSize: given.maxMessageSize ?? 64 * 1024 * 1024,
+    maxMessageSize: given.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE,
     lookup: given.lookup,
     dial: given.dial,
     embedded: given.dial === undefined ? embedded : undefined,

@@ -7,15 +7,16 @@ import { types } from 'node:util';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpConsumer, type ConsumerState } from '../client/amqp-consumer.js';
 import type { AmqpChannel } from '../client/amqp-channel.js';
+import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Connection } from '../client/connection.js';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import { type Decoder, decoderOf } from './decoder.js';
 import { Delivery, DeliveryScope } from './delivery.js';
 import { type DeadLetterOption, FailedDeliveries, type Log, idOf, messageOf } from './failed-deliveries.js';
 import type { RetryPolicy } from './outcome.js';
-import { deserialize } from './serializer.js';
 import { type Topology, applyTopology, topologyOf } from './topology.js';
 
 /**
@@ -44,6 +45,8 @@ export interface ConsumerOptions {
   readonly timeout?: number | undefined;
   /** Where what is tried again, or dead-lettered, is published. */
   readonly channel: AmqpChannel;
+  /** @default by the content type and the content encoding */
+  readonly decode?: Decoder;
 }
 
 /** Runs the user's code, which may return a promise. Returning acknowledges; throwing has it retried, or dead-lettered. */
@@ -51,6 +54,7 @@ export type DeliveryHandler = (delivery: Delivery) => unknown;
 
 export class Consumer {
   readonly #options: ConsumerOptions;
+  readonly #decode: Decoder;
   readonly #handler: DeliveryHandler;
   readonly #log: Log;
   readonly #consumer: AmqpConsumer;
@@ -70,6 +74,7 @@ export class Consumer {
   constructor(connection: AmqpConnection, options: ConsumerOptions, handler: DeliveryHandler, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
     this.#options = options;
+    this.#decode = options.decode ?? decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE });
     this.#handler = handler;
     this.#log = log;
     this.#failures = new FailedDeliveries(
@@ -171,25 +176,45 @@ export class Consumer {
     else this.#handle(message);
   }
 
-  /** Never throws. What a handler returns without a promise is answered at once. */
+  /** Never throws. Decoding may take its time (a compressed body, a schema that waits), and counts as under way. */
   #handle(message: Message): void {
     this.#running += 1;
     if (this.#options.ack === 'none') message.ack();
     const scope = this.#scope;
-    let delivery: Delivery | undefined;
+    let payload: unknown;
     try {
-      delivery = new Delivery(message, deserialize(message), scope);
-      const promise = promiseOf(this.#handler(delivery));
-      if (promise !== undefined) {
-        this.#await(promise, message, delivery, scope);
-        return;
-      }
+      payload = this.#decode(message);
     } catch (error) {
-      delivery?.over();
       this.#failed(message, error, scope);
       return;
     }
-    this.#done(message, delivery);
+    if (types.isPromise(payload)) {
+      payload.then(
+        (decoded) => {
+          this.#handleDecoded(decoded, message, scope);
+        },
+        (error: unknown) => {
+          this.#failed(message, error, scope);
+        },
+      );
+    } else {
+      this.#handleDecoded(payload, message, scope);
+    }
+  }
+
+  /** Never throws. What a handler returns without a promise is answered at once. */
+  #handleDecoded(payload: unknown, message: Message, scope: DeliveryScope): void {
+    const delivery = new Delivery(message, payload, scope);
+    let promise: Promise<unknown> | undefined;
+    try {
+      promise = promiseOf(this.#handler(delivery));
+    } catch (error) {
+      delivery.over();
+      this.#failed(message, error, scope);
+      return;
+    }
+    if (promise === undefined) this.#done(message, delivery);
+    else this.#await(promise, message, delivery, scope);
   }
 
   #await(promise: Promise<unknown>, message: Message, delivery: Delivery, scope: DeliveryScope): void {

@@ -107,7 +107,7 @@ const LATER = new Set([408, 425, 429]);
 /** True for an error that would come again: the delivery itself is to blame, or is not allowed. */
 function isBeyondHelp(error: unknown): boolean {
   if (error instanceof RejectDelivery) return true;
-  if (error instanceof AmqpError) return error.code === 'UNDECODABLE';
+  if (error instanceof AmqpError) return error.code === 'UNDECODABLE' || error.code === 'INVALID_PAYLOAD';
   const status = statusOf(error);
   return status >= 400 && status < 500 && !LATER.has(status);
 }

@@ -1,11 +1,13 @@
 /** Publishing with a known outcome: serialised, persistent, mandatory and confirmed. */
 import { randomUUID } from 'node:crypto';
+import { types } from 'node:util';
 import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { PublishOptions } from '../client/channel-options.js';
 import { AmqpError } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { type Duration, milliseconds, timerMilliseconds } from '../time/duration.js';
-import { serialize } from './serializer.js';
+import { compress, isUncompressed } from './content-encoding.js';
+import { Serializers } from './serializer.js';
 
 /** Defaults of a publisher. */
 export interface PublisherOptions {
@@ -17,10 +19,14 @@ export interface PublisherOptions {
   readonly timeout?: Duration | undefined;
   /** Set on every message as `appId`. */
   readonly appId?: string | undefined;
+  /** How payloads are written, unless they are bytes: JSON, or what one of the `serializers` is for. @default 'application/json' */
+  readonly contentType?: string | undefined;
 }
 
 /** Options of one message: its properties, and how it is published. */
 export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMode' | 'expiration'>, PublisherOptions {
+  /** What it is compressed with, unless it is bytes, which may be already: `'gzip'`, `'deflate'` or `'br'`. @default none */
+  readonly contentEncoding?: string | undefined;
   /** How long it may wait in a queue. */
   readonly expiration?: Duration | undefined;
   /** Ends the wait for the confirm. A message that has left may arrive all the same. */
@@ -48,11 +54,13 @@ export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMo
 export class AmqpPublisher {
   readonly #channel: AmqpChannel;
   readonly #defaults: PublisherOptions;
+  readonly #serializers: Serializers;
   readonly #timeout: number;
 
-  constructor(channel: AmqpChannel, defaults: PublisherOptions = {}) {
+  constructor(channel: AmqpChannel, defaults: PublisherOptions = {}, serializers = new Serializers()) {
     this.#channel = channel;
     this.#defaults = defaults;
+    this.#serializers = serializers;
     this.#timeout = timerMilliseconds(defaults.timeout ?? '30s', 'publisher.timeout');
   }
 
@@ -63,7 +71,12 @@ export class AmqpPublisher {
     payload: unknown,
     options?: PublishMessageOptions,
   ): Promise<void> {
-    const { body, contentType } = serialize(payload);
+    const isBytes = payload instanceof Uint8Array;
+    const said = options?.contentType ?? (isBytes ? undefined : this.#defaults.contentType);
+    const serialized = this.#serializers.serialize(payload, said);
+    const { body: written, contentType } = types.isPromise(serialized) ? await serialized : serialized;
+    const encoding = isBytes ? undefined : options?.contentEncoding;
+    const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
     const message = options === undefined ? this.#plain(contentType) : this.#with(options, contentType);
     const timeout = options?.timeout === undefined ? this.#timeout : timerMilliseconds(options.timeout, 'timeout');
     try {
@@ -92,7 +105,7 @@ export class AmqpPublisher {
     { expiration, persistent, timeout: _, signal: __, ...said }: PublishMessageOptions,
     contentType: string,
   ): PublishOptions {
-    const plain = this.#plain(said.contentType ?? contentType);
+    const plain = this.#plain(contentType);
     return {
       ...plain,
       ...said,

@@ -1,11 +1,13 @@
 /** `@Consume` and the parameter decorators: what they note on a class. Acting on it is the explorer's and the listener's. */
-import type { PipeTransform, Type } from '@nestjs/common';
+import type { InjectionToken, OptionalFactoryDependency, PipeTransform, Type } from '@nestjs/common';
+import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError } from '../errors.js';
 import type { AckMode } from '../messaging/consumer.js';
 import type { DeadLetterOption } from '../messaging/failed-deliveries.js';
 import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
+import type { BasicProperties } from '../protocol/properties.js';
 import { refuseUnknown } from '../client/option-names.js';
 
 /** Defaults that `AmqpModule` gives to every `@Consume`. */
@@ -27,6 +29,20 @@ export interface ConsumerDefaults {
   readonly deadLetter?: DeadLetterOption;
   /** How long a handler may take; what takes longer has failed, and `delivery.signal` fires. @default for ever */
   readonly timeout?: Duration;
+  /**
+   * Whether the application's global guards, pipes, interceptors and filters apply (`APP_GUARD`, `app.useGlobalGuards` and
+   * so on): `false` keeps them away, for those that know HTTP only; an object says it for each kind. What the class and the
+   * method carry themselves always applies. @default true
+   */
+  readonly globalEnhancers?: boolean | GlobalEnhancers;
+}
+
+/** Which kinds of global enhancers apply; those that are left out do. */
+export interface GlobalEnhancers {
+  readonly guards?: boolean;
+  readonly pipes?: boolean;
+  readonly interceptors?: boolean;
+  readonly filters?: boolean;
 }
 
 /** Options of one `@Consume`. */
@@ -39,6 +55,13 @@ export interface ConsumeHandlerOptions extends ConsumerDefaults {
   readonly priority?: number;
   /** Name of the consumer, for the broker to show. @default a random one */
   readonly consumerTag?: string;
+  /** How every body is read, whatever its content type says: for publishers that say nothing, or something wrong. */
+  readonly contentType?: string;
+  /**
+   * What payloads have to be, as any Standard Schema says it (zod, valibot, arktype and others). The handler gets what the schema
+   * makes of them; one that does not fit is an `InvalidPayloadError`, before any guard runs.
+   */
+  readonly schema?: StandardSchemaV1;
   /** Anything else for basic.consume, by the broker's own names. */
   readonly arguments?: FieldTable;
 }
@@ -54,7 +77,27 @@ const DEFAULTED_OPTIONS = [
   'retry',
   'deadLetter',
   'timeout',
+  'globalEnhancers',
 ] as const satisfies readonly (keyof ConsumerDefaults)[];
+
+/** A token, or one that may be missing, as in the `inject` of any Nest factory. */
+type Injected = InjectionToken | OptionalFactoryDependency;
+
+/** What the factory is called with: instances of the classes in `inject`. Of other tokens it says the types itself. */
+type InjectedArguments<Tokens extends readonly Injected[]> = {
+  [Index in keyof Tokens]: Tokens[Index] extends abstract new (...args: never[]) => infer Instance ? Instance : never;
+};
+
+/** Options of `@Consume` that come from providers, as the module of the handler sees them, when the application starts. */
+export interface ConsumeOptionsFactory<Tokens extends readonly Injected[] = readonly Injected[]> {
+  readonly inject?: Tokens;
+  readonly useFactory: (
+    ...args: InjectedArguments<Tokens>
+  ) => ConsumeOptionsWithQueue | Promise<ConsumeOptionsWithQueue>;
+}
+
+/** What one `@Consume` notes: its options, or how to get them. */
+export type ConsumeNote = ConsumeOptionsWithQueue | ConsumeOptionsFactory;
 
 const CONSUME_OPTIONS = [
   ...DEFAULTED_OPTIONS,
@@ -63,6 +106,8 @@ const CONSUME_OPTIONS = [
   'exclusive',
   'priority',
   'consumerTag',
+  'contentType',
+  'schema',
   'arguments',
 ] as const satisfies readonly (keyof ConsumeOptionsWithQueue)[];
 
@@ -80,45 +125,63 @@ export const PARAMS_METADATA = '__routeArguments__';
  * `RequeueDelivery` and `RetryDelivery` put it back, at once or later. A queue that no topology declares is used as it is when it
  * exists, else declared durable.
  *
- * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count.
- * Throws `INVALID_OPTION` for options that do not exist or cannot be.
+ * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count. The options
+ * may come from a factory, which is injected what it asks for when the application starts.
+ * Throws `INVALID_OPTION` for options that do not exist or cannot be; those of a factory fail the boot with it.
  *
  * @example
  * ```ts
  * @Consume('billing', { prefetch: 20, retry: { attempts: 5, delays: ['1s', '10s', '1m'] } })
  * async charge(@Payload() order: Order) { … }
+ *
+ * @Consume({ inject: [ConfigService], useFactory: (config) => ({ queue: config.getOrThrow('REFUNDS_QUEUE') }) })
+ * async refund(@Payload() order: Order) { … }
  * ```
  */
 export function Consume(queue: string, options?: ConsumeHandlerOptions): MethodDecorator;
 export function Consume(options: ConsumeOptionsWithQueue): MethodDecorator;
-export function Consume(
-  queueOrOptions: string | ConsumeOptionsWithQueue,
-  more: ConsumeHandlerOptions = {},
-): MethodDecorator {
-  const options = optionsOf(queueOrOptions, more);
-  checkConsumeOptions(options);
+export function Consume<const Tokens extends readonly Injected[]>(
+  options: ConsumeOptionsFactory<Tokens>,
+): MethodDecorator;
+export function Consume(queueOrOptions: string | ConsumeNote, more: ConsumeHandlerOptions = {}): MethodDecorator {
+  const note = noteOf(queueOrOptions, more);
+  if (isFactory(note)) refuseUnknown(note, ['inject', 'useFactory'], '@Consume with useFactory has no option');
+  else checkConsumeOptions(note);
   return (_target, _name, descriptor: PropertyDescriptor) => {
     const method = descriptor.value as object;
-    Reflect.defineMetadata(CONSUME_METADATA, [options, ...consumeMetadata(method)], method);
+    Reflect.defineMetadata(CONSUME_METADATA, [note, ...consumeMetadata(method)], method);
   };
 }
 
+/** True for options that a factory gives. */
+export function isFactory(note: ConsumeNote): note is ConsumeOptionsFactory {
+  return typeof (note as Partial<ConsumeOptionsFactory>).useFactory === 'function';
+}
+
 /** A queue's name often comes from the environment, past the compiler: undefined is not to be taken for options. */
-function optionsOf(queueOrOptions: unknown, more: ConsumeHandlerOptions): ConsumeOptionsWithQueue {
+function noteOf(queueOrOptions: unknown, more: ConsumeHandlerOptions): ConsumeNote {
   return typeof queueOrOptions === 'object' && queueOrOptions !== null
-    ? (queueOrOptions as ConsumeOptionsWithQueue)
+    ? (queueOrOptions as ConsumeNote)
     : { ...more, queue: queueOrOptions as string };
 }
 
 /** What the `@Consume` decorators of a method say, in source order. */
-export function consumeMetadata(method: object): readonly ConsumeOptionsWithQueue[] {
-  return (Reflect.getMetadata(CONSUME_METADATA, method) as ConsumeOptionsWithQueue[] | undefined) ?? [];
+export function consumeMetadata(method: object): readonly ConsumeNote[] {
+  return (Reflect.getMetadata(CONSUME_METADATA, method) as ConsumeNote[] | undefined) ?? [];
 }
 
-function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
+/** Checks the options of one `@Consume`. Throws `INVALID_OPTION`. */
+export function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
   refuseUnknown(options, CONSUME_OPTIONS, '@Consume has no option');
   if (typeof options.queue !== 'string' || options.queue === '') {
     throw new AmqpError('INVALID_OPTION', "@Consume needs the name of a queue: @Consume('billing').");
+  }
+  const validate: unknown = options.schema?.['~standard']?.validate;
+  if (options.schema !== undefined && typeof validate !== 'function') {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `schema of @Consume('${options.queue}') is no Standard Schema: it lacks '~standard'. See https://standardschema.dev.`,
+    );
   }
   checkDefaults(options, `@Consume('${options.queue}')`);
 }
@@ -129,7 +192,20 @@ export function checkConsumerDefaults(defaults: ConsumerDefaults): void {
   checkDefaults(defaults, 'the option consumers of AmqpModule');
 }
 
-function checkDefaults({ prefetch, ack = 'auto', retry, deadLetter, timeout }: ConsumerDefaults, where: string): void {
+const ENHANCER_KINDS = [
+  'guards',
+  'pipes',
+  'interceptors',
+  'filters',
+] as const satisfies readonly (keyof GlobalEnhancers)[];
+
+function checkDefaults(
+  { prefetch, ack = 'auto', retry, deadLetter, timeout, globalEnhancers }: ConsumerDefaults,
+  where: string,
+): void {
+  if (typeof globalEnhancers === 'object') {
+    refuseUnknown(globalEnhancers, ENHANCER_KINDS, `globalEnhancers of ${where} has no kind`);
+  }
   if (prefetch !== undefined && !(Number.isInteger(prefetch) && prefetch >= 1 && prefetch <= 65_535)) {
     throw new AmqpError(
       'INVALID_OPTION',
@@ -165,7 +241,7 @@ function isDeadLetterOption(option: unknown): boolean {
  * What a parameter is filled with. The first number is Nest's own for a request body, so that pipes, the global
  * ValidationPipe among them, treat a payload like one; the others are beyond Nest's, which makes them custom parameters.
  */
-export const PARAM = { payload: 3, delivery: 1001 } as const;
+export const PARAM = { payload: 3, delivery: 1001, header: 1002, properties: 1003 } as const;
 
 type Pipe = Type<PipeTransform> | PipeTransform;
 
@@ -175,6 +251,16 @@ export function Payload(key: string, ...pipes: Pipe[]): ParameterDecorator;
 export function Payload(keyOrPipe?: string | Pipe, ...pipes: Pipe[]): ParameterDecorator {
   if (typeof keyOrPipe === 'string') return parameter(PARAM.payload, keyOrPipe, pipes);
   return parameter(PARAM.payload, undefined, keyOrPipe === undefined ? pipes : [keyOrPipe, ...pipes]);
+}
+
+/** The header of that name, as the publisher wrote it; undefined where there is none; pipes apply. */
+export function AmqpHeader(name: string, ...pipes: Pipe[]): ParameterDecorator {
+  return parameter(PARAM.header, name, pipes);
+}
+
+/** All properties of the message, or one of them: `@AmqpProperties('messageId')`. */
+export function AmqpProperties(key?: keyof BasicProperties): ParameterDecorator {
+  return parameter(PARAM.properties, key, []);
 }
 
 /** The `Delivery`: properties, headers, routing key, the answer ahead of time. */

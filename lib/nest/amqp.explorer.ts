@@ -1,21 +1,29 @@
 /** Finds every `@Consume` of the application. What becomes of them is the registry's. */
-import { Injectable } from '@nestjs/common';
-import { DiscoveryService, MetadataScanner } from '@nestjs/core';
+import { Inject, Injectable, type InjectionToken, Optional, Scope } from '@nestjs/common';
+import { DiscoveryService, MetadataScanner, ModuleRef } from '@nestjs/core';
 import { AmqpError } from '../errors.js';
-import { type ConsumeOptionsWithQueue, consumeMetadata } from './amqp.decorators.js';
+import {
+  type ConsumeNote,
+  type ConsumeOptionsFactory,
+  type ConsumeOptionsWithQueue,
+  PARAMS_METADATA,
+  checkConsumeOptions,
+  consumeMetadata,
+  isFactory,
+} from './amqp.decorators.js';
 
-/** One `@Consume` on one method of one instance. */
+/** One `@Consume` on one method of one provider. */
 export interface DiscoveredHandler {
-  readonly instance: object;
+  /** Nest's record of the provider or controller. */
+  readonly wrapper: Wrapper;
   readonly methodName: string;
-  /** Key of the module that holds the instance: where its guards, pipes, interceptors and filters are found. */
-  readonly moduleKey: string;
   /** `BillingConsumer.charge` */
   readonly name: string;
   readonly options: ConsumeOptionsWithQueue;
 }
 
-type Wrapper = ReturnType<DiscoveryService['getProviders']>[number];
+/** What Nest knows of a provider or controller: its class, its scope, its module, its instances. */
+export type Wrapper = ReturnType<DiscoveryService['getProviders']>[number];
 
 @Injectable()
 export class AmqpExplorer {
@@ -27,8 +35,11 @@ export class AmqpExplorer {
     this.#scanner = scanner;
   }
 
-  /** The handlers of all providers and controllers. Throws `INVALID_DEFINITION` for one that cannot be wired. */
-  explore(): DiscoveredHandler[] {
+  /**
+   * The handlers of all providers and controllers. Rejects with `INVALID_DEFINITION` for one that cannot be wired, and with
+   * whatever a factory of options threw.
+   */
+  async explore(): Promise<DiscoveredHandler[]> {
     const wrappers = [...this.#discovery.getProviders(), ...this.#discovery.getControllers()].filter(
       (wrapper) => !wrapper.isAlias,
     );
@@ -37,31 +48,89 @@ export class AmqpExplorer {
     for (const wrapper of wrappers) {
       if (!byInstance.has(wrapper.instance) || !wrapper.isNotMetatype) byInstance.set(wrapper.instance, wrapper);
     }
-    return wrappers
+    const handlers = wrappers
       .filter((wrapper) => !isObject(wrapper.instance) || byInstance.get(wrapper.instance) === wrapper)
       .flatMap((wrapper) => this.#handlersOf(wrapper));
+    return await Promise.all(handlers);
   }
 
-  #handlersOf(wrapper: Wrapper): DiscoveredHandler[] {
+  #handlersOf(wrapper: Wrapper): Promise<DiscoveredHandler>[] {
     const prototype = prototypeOf(wrapper);
     if (prototype === null) return [];
     return this.#scanner.getAllMethodNames(prototype).flatMap((methodName) => {
       const method: unknown = Reflect.get(prototype, methodName);
       if (typeof method !== 'function') return [];
       const name = `${prototype.constructor.name}.${methodName}`;
-      return consumeMetadata(method).map((options) => {
-        if (wrapper.isNotMetatype && hasClassEnhancers(prototype.constructor, method)) throw unguarded(name);
-        if (wrapper.isTransient || !wrapper.isDependencyTreeStatic()) throw scoped(name);
-        return {
-          instance: wrapper.instance as object,
-          methodName,
-          moduleKey: wrapper.host?.token ?? '',
-          name,
-          options,
-        };
+      return consumeMetadata(method).map(async (note) => {
+        if (!isMadeOfItsClass(wrapper) && hasClassEnhancers(prototype.constructor, methodName, method))
+          throw unguarded(name);
+        return { wrapper, methodName, name, options: await optionsOf(note, wrapper, name) };
       });
     });
   }
+}
+
+/** Nest makes the enhancers of classes that it makes itself, except those of modules. */
+function isMadeOfItsClass({ isNotMetatype, metatype, host }: Wrapper): boolean {
+  return !isNotMetatype && metatype !== host?.metatype;
+}
+
+/** Those that the decorator was given, or that its factory gives. */
+async function optionsOf(note: ConsumeNote, wrapper: Wrapper, name: string): Promise<ConsumeOptionsWithQueue> {
+  if (!isFactory(note)) return note;
+  const options = await callFactory(note, wrapper, name);
+  // Past the compiler: what a factory gives depends on what it was given.
+  if (!isObject(options)) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `The factory in @Consume of ${name} has to return options: { queue: 'billing' }.`,
+    );
+  }
+  checkConsumeOptions(options as ConsumeOptionsWithQueue);
+  return options as ConsumeOptionsWithQueue;
+}
+
+/** With what it injects, found as the constructor of a class in the same module would have it injected. */
+async function callFactory(
+  { inject = [], useFactory }: ConsumeOptionsFactory,
+  { host }: Wrapper,
+  name: string,
+): Promise<unknown> {
+  const moduleRef = host?.getProviderByKey(ModuleRef).instance;
+  if (moduleRef === undefined) throw new Error(`nest-amqp: ${name} is in no module`);
+  class Factory {
+    readonly args: unknown[];
+
+    constructor(...args: unknown[]) {
+      this.args = args;
+    }
+  }
+  for (const [index, dependency] of inject.entries()) {
+    const isOptional = isObject(dependency) && 'optional' in dependency;
+    const token = isOptional ? dependency.token : dependency;
+    // Of a class that depends on one Nest 11 never says that it cannot be made.
+    if (isScoped(moduleRef, token)) throw scopedDependency(name, token);
+    Inject(token)(Factory, undefined, index);
+    if (isOptional && dependency.optional) Optional()(Factory, undefined, index);
+  }
+  const { args } = await moduleRef.create(Factory);
+  return await useFactory(...(args as never[]));
+}
+
+function isScoped(moduleRef: ModuleRef, token: InjectionToken): boolean {
+  try {
+    return moduleRef.introspect(token as string).scope === Scope.REQUEST;
+  } catch {
+    return false; // Nobody provides it: making the class says what is missing, or that it may be.
+  }
+}
+
+function scopedDependency(name: string, token: InjectionToken): AmqpError {
+  return new AmqpError(
+    'INVALID_DEFINITION',
+    `The factory in @Consume of ${name} injects ${typeof token === 'function' ? token.name : String(token)}, which is ` +
+      'request-scoped: there is no delivery yet when it is called. Inject something that exists once.',
+  );
 }
 
 /** Where a provider's methods are: on its class, or on what a factory or value provider gave. */
@@ -82,13 +151,18 @@ function isObject(value: unknown): value is object {
 const ENHANCERS = ['__guards__', '__interceptors__', '__pipes__', '__exceptionFilters__'];
 
 /** True for enhancers that Nest would have to make; it makes them only for classes that it makes itself. */
-function hasClassEnhancers(...targets: readonly object[]): boolean {
-  return targets.some((target) =>
-    ENHANCERS.some((key) => {
-      const enhancers = (Reflect.getMetadata(key, target) ?? []) as readonly unknown[];
-      return enhancers.some((enhancer) => typeof enhancer === 'function');
-    }),
-  );
+function hasClassEnhancers(metatype: object, methodName: string, method: object): boolean {
+  const params = (Reflect.getMetadata(PARAMS_METADATA, metatype, methodName) ?? {}) as Record<
+    string,
+    { pipes?: unknown[] }
+  >;
+  const given = [
+    ...[metatype, method].flatMap((target) =>
+      ENHANCERS.flatMap((key) => (Reflect.getMetadata(key, target) ?? []) as readonly unknown[]),
+    ),
+    ...Object.values(params).flatMap(({ pipes = [] }) => pipes),
+  ];
+  return given.some((enhancer) => typeof enhancer === 'function');
 }
 
 function unguarded(name: string): AmqpError {
@@ -96,13 +170,5 @@ function unguarded(name: string): AmqpError {
     'INVALID_DEFINITION',
     `${name} has @Consume and guards, pipes, interceptors or filters that are given as classes, and comes from a factory or as ` +
       'a value: Nest would leave them out. Provide the class itself, or give instances: @UseGuards(new AdminGuard()).',
-  );
-}
-
-function scoped(name: string): AmqpError {
-  return new AmqpError(
-    'INVALID_DEFINITION',
-    `${name} has @Consume, and is request-scoped or transient, or depends on something request-scoped, which is not supported yet. ` +
-      'Make the class a singleton, and resolve what has to be scoped with ModuleRef inside the method.',
   );
 }

@@ -1,15 +1,13 @@
-/** Turns a method into a delivery handler that runs with Nest's guards, pipes, interceptors and filters. */
-import type { ExternalContextCreator } from '@nestjs/core';
+/** A method with Nest's guards, pipes, interceptors and filters around it. Whose method it is, is the handler's to know. */
+import type { ContextId, ExternalContextCreator } from '@nestjs/core';
 import { isObservable, lastValueFrom } from 'rxjs';
+import { promiseOf } from '../messaging/consumer.js';
 import type { Delivery } from '../messaging/delivery.js';
-import { type DeliveryHandler, promiseOf } from '../messaging/consumer.js';
-import { PARAM, PARAMS_METADATA } from './amqp.decorators.js';
-import type { DiscoveredHandler } from './amqp.explorer.js';
+import type { BasicProperties } from '../protocol/properties.js';
+import { type ConsumerDefaults, type GlobalEnhancers, PARAM, PARAMS_METADATA } from './amqp.decorators.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
-
-type HandlerMethod = Pick<DiscoveredHandler, 'instance' | 'methodName' | 'moduleKey'>;
 
 /** Fills decorated parameters; its arguments are those that a handler without decorators gets. */
 const paramsFactory = {
@@ -19,36 +17,59 @@ const paramsFactory = {
         return typeof data === 'string' ? (payload as Record<string, unknown> | null | undefined)?.[data] : payload;
       case PARAM.delivery:
         return delivery;
+      case PARAM.header:
+        return delivery.headers[data as string];
+      case PARAM.properties:
+        return data === undefined ? delivery.properties : delivery.properties[data as keyof BasicProperties];
       default:
         return undefined;
     }
   },
 };
 
-/** The handler for a method of an instance that the module with this key holds. */
-export function createHandler(
-  creator: ExternalContextCreator,
-  { instance, methodName, moduleKey }: HandlerMethod,
-): DeliveryHandler {
+/** A method and what is around it. */
+export interface Target {
+  /** What the method is called on. */
+  readonly instance: object;
+  readonly methodName: string;
+  /** Key of the module that holds the instance: where its guards, pipes, interceptors and filters are found. */
+  readonly moduleKey: string;
+  readonly globalEnhancers: ConsumerDefaults['globalEnhancers'];
+  /** Of one delivery, whose own instances the enhancers are; left out, they are those that exist once. */
+  readonly scope?: { readonly contextId: ContextId; readonly inquirerId: string };
+}
+
+/** A method that runs with all that is around it. */
+export interface Assembled {
+  readonly run: Run;
+  /** Hands an error to the filters. */
+  readonly fail: (error: unknown, payload: unknown, delivery: Delivery) => unknown;
+}
+
+/** The method of an instance with its guards, pipes, interceptors and filters. */
+export function assemble(creator: ExternalContextCreator, target: Target): Assembled {
+  const { instance, methodName, scope } = target;
   const method = (instance as Record<string, Method>)[methodName];
   if (method === undefined) throw new Error(`nest-amqp: ${methodName} is not a method`);
-  const run = adapted(creator, moduleKey, method.bind(instance)).create(
+  const outcome: { filtered?: (around: Run) => Run } = {};
+  const run = adapted(creator, target, method.bind(instance), outcome).create(
     instance,
     method,
     methodName,
     PARAMS_METADATA,
     paramsFactory,
-    undefined,
-    undefined,
+    scope?.contextId,
+    scope?.inquirerId,
     undefined,
     AMQP_CONTEXT_TYPE,
   ) as Run;
-  return (delivery) => run(delivery.payload, delivery);
+  const filtered = outcome.filtered ?? ((around: Run) => around);
+  return { run, fail: (error, payload, delivery) => filtered(rejecting(error))(payload, delivery) };
 }
 
 type Method = (...args: unknown[]) => unknown;
 /** Of a delivery; may return a promise. */
-type Run = (payload: unknown, delivery: Delivery) => unknown;
+export type Run = (payload: unknown, delivery: Delivery) => unknown;
 
 /** A decorated parameter, as far as it decides whether its value can be had at once. */
 interface Param {
@@ -65,6 +86,9 @@ type ApplyPipes = ((args: unknown[], ...given: unknown[]) => Promise<void> | voi
 
 /** What Nest asks of its creator while it makes a handler, and keeps from the types. */
 interface Internals {
+  readonly guardsContextCreator: object;
+  readonly pipesContextCreator: object;
+  readonly filtersContextCreator: object;
   readonly interceptorsContextCreator: { create(...args: unknown[]): unknown[] };
   /** Hands what the target throws to the filters. */
   readonly externalErrorProxy: { createProxy(target: Run, filters: unknown, contextType: string): Run };
@@ -87,14 +111,25 @@ interface Surroundings {
  * Observable that completes without a value for a failure. And it puts promises around a method for guards, pipes and
  * interceptors, which is half of what a delivery costs, also where there are none: such a method is called directly.
  */
-function adapted(creator: ExternalContextCreator, moduleKey: string, method: Method): ExternalContextCreator {
-  const { interceptorsContextCreator, externalErrorProxy } = creator as unknown as Internals;
+function adapted(
+  creator: ExternalContextCreator,
+  target: Target,
+  method: Method,
+  outcome: { filtered?: (around: Run) => Run },
+): ExternalContextCreator {
+  const { moduleKey, globalEnhancers } = target;
+  const internals = creator as unknown as Internals;
+  const { externalErrorProxy } = internals;
+  const contextsOf = <T extends object>(kind: keyof GlobalEnhancers, contexts: T): T =>
+    applies(globalEnhancers, kind) ? contexts : withoutGlobals(contexts);
+  const interceptorsContextCreator = contextsOf('interceptors', internals.interceptorsContextCreator);
   const found: Surroundings = {};
   const createGuardsFn: ExternalContextCreator['createGuardsFn'] = (guards, ...rest) => {
     found.guards = guards;
     return creator.createGuardsFn(guards, ...rest);
   };
   const createPipesFn = (pipes: never[], params: Param[]): ApplyPipes => {
+    if (params.length === 0 && pipes.length > 0) return pipingPayload(creator, pipes, target);
     if (params.length === 0) found.fill = null;
     else if (pipes.length === 0 && params.every(isPlain)) found.fill = filling(params);
     return found.fill ?? creator.createPipesFn(pipes, params as never[]);
@@ -104,28 +139,62 @@ function adapted(creator: ExternalContextCreator, moduleKey: string, method: Met
     found.interceptors = interceptors;
     return interceptors;
   };
-  const createProxy = (target: Run, filters: unknown, contextType: string): Run => {
+  const createProxy = (piped: Run, filters: unknown, contextType: string): Run => {
     const { guards, interceptors, fill } = found;
     const filtered = (around: Run): Run => externalErrorProxy.createProxy(around, filters, contextType);
+    outcome.filtered = filtered;
     return guards?.length === 0 && interceptors?.length === 0 && fill !== undefined
       ? direct(method, fill, filtered)
-      : filtered(target);
+      : filtered(piped);
   };
   return Object.create(creator, {
+    getHostModuleKey: { value: () => moduleKey },
     getContextModuleKey: { value: () => moduleKey },
     transformToResult: { value: lastValue },
     createGuardsFn: { value: createGuardsFn },
     createPipesFn: { value: createPipesFn },
+    guardsContextCreator: { value: contextsOf('guards', internals.guardsContextCreator) },
+    pipesContextCreator: { value: contextsOf('pipes', internals.pipesContextCreator) },
+    filtersContextCreator: { value: contextsOf('filters', internals.filtersContextCreator) },
     interceptorsContextCreator: { value: { create: createInterceptors } },
     externalErrorProxy: { value: { createProxy } },
   }) as ExternalContextCreator;
 }
 
+/**
+ * Pipes for a method without parameter decorators: its payload goes through them as if it had `@Payload()`. Nest applies pipes
+ * to decorated parameters only, and a ValidationPipe that validates nothing is told by nobody.
+ */
+function pipingPayload(creator: ExternalContextCreator, pipes: never[], { instance, methodName }: Target): ApplyPipes {
+  const types = Reflect.getMetadata('design:paramtypes', instance, methodName) as readonly unknown[] | undefined;
+  const payload: Param & { readonly metatype: unknown } = {
+    index: 0,
+    type: PARAM.payload,
+    metatype: types?.[0],
+    pipes: [],
+    extractValue: (given) => given,
+  };
+  const apply = creator.createPipesFn(pipes, [payload as never]);
+  return async (args, given, delivery) => {
+    await apply?.(args, given, delivery);
+    args[1] = delivery;
+  };
+}
+
+/** Whether the global enhancers of a kind apply. */
+export function applies(globalEnhancers: ConsumerDefaults['globalEnhancers'], kind: keyof GlobalEnhancers): boolean {
+  return typeof globalEnhancers === 'object' ? (globalEnhancers[kind] ?? true) : (globalEnhancers ?? true);
+}
+
+/** What finds enhancers of one kind, blind to the global ones. */
+function withoutGlobals<T extends object>(contexts: T): T {
+  return Object.create(contexts, { getGlobalMetadata: { value: () => [] } }) as T;
+}
+
 /** The method, and filters around it only when it fails. */
 function direct(method: Method, fill: Fill | null, filtered: (around: Run) => Run): Run {
   return (payload, delivery) => {
-    // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- what the method threw, whatever it is
-    const failed = (error: unknown): unknown => filtered(() => Promise.reject(error))(payload, delivery);
+    const failed = (error: unknown): unknown => filtered(rejecting(error))(payload, delivery);
     try {
       const args: unknown[] = fill === null ? [payload, delivery] : [];
       fill?.(args, payload, delivery);
@@ -135,6 +204,11 @@ function direct(method: Method, fill: Fill | null, filtered: (around: Run) => Ru
       return failed(error);
     }
   };
+}
+
+function rejecting(error: unknown): Run {
+  // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- what was thrown, whatever it is
+  return () => Promise.reject(error);
 }
 
 function filling(params: readonly Param[]): Fill {

@@ -117,8 +117,8 @@ function providersFor(name: string): Provider[] {
     {
       provide: getPublisherToken(name),
       inject: [PUBLISHER_CHANNEL, RESOLVED_OPTIONS],
-      useFactory: (channel: AmqpChannel, { publisher }: ResolvedModuleOptions): AmqpPublisher =>
-        new AmqpPublisher(channel, publisher),
+      useFactory: (channel: AmqpChannel, { publisher, serializers }: ResolvedModuleOptions): AmqpPublisher =>
+        new AmqpPublisher(channel, publisher, serializers),
     },
   ];
 }

@@ -6,6 +6,7 @@ import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError } from '../errors.js';
 import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
+import { type Serializer, Serializers } from '../messaging/serializer.js';
 import { type Topology, checkTopology } from '../messaging/topology.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
 
@@ -31,6 +32,8 @@ export interface AmqpModuleOptions {
   readonly consumers?: ConsumerDefaults | false;
   /** Defaults for every publish, and what may wait while there is no connection. */
   readonly publisher?: PublisherOptions & RepublishOptions;
+  /** How payloads of content types other than JSON, text and bytes are written and read; or JSON in another way. */
+  readonly serializers?: readonly Serializer[];
   /** How long running handlers may take to finish when the application shuts down. @default '10s' */
   readonly shutdownTimeout?: Duration;
 }
@@ -57,6 +60,7 @@ export interface ResolvedModuleOptions {
   readonly topology: Topology;
   readonly consumers: ConsumerDefaults | false;
   readonly publisher: PublisherOptions & RepublishOptions;
+  readonly serializers: Serializers;
   readonly shutdownTimeout: number;
 }
 
@@ -68,6 +72,7 @@ const KNOWN = [
   'topology',
   'consumers',
   'publisher',
+  'serializers',
   'shutdownTimeout',
 ] as const satisfies readonly (keyof AmqpModuleOptions)[];
 
@@ -76,6 +81,7 @@ const PUBLISHER_OPTIONS = [
   'mandatory',
   'timeout',
   'appId',
+  'contentType',
   'republish',
   'maxBuffered',
   'maxBufferedBytes',
@@ -106,6 +112,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     topology,
     consumers: options.consumers ?? {},
     publisher: options.publisher ?? {},
+    serializers: new Serializers(options.serializers),
     shutdownTimeout: timerMilliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
   };
 }

@@ -3,15 +3,17 @@
  * anything else goes. Each runs by itself, see `messaging/consumer`.
  */
 import { Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
-import { ExternalContextCreator } from '@nestjs/core';
+import { ExternalContextCreator, ModuleRef } from '@nestjs/core';
 import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { AmqpConnection } from '../client/amqp-connection.js';
+import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import { AmqpError, quoted } from '../errors.js';
 import { Consumer } from '../messaging/consumer.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { timerMilliseconds } from '../time/duration.js';
+import { decoderOf } from '../messaging/decoder.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
-import { createHandler } from './amqp.listener.js';
+import { HandlerFactory } from './amqp.handler.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
 
@@ -28,14 +30,14 @@ interface RegisteredConnection {
 @Injectable()
 export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy {
   readonly #explorer: AmqpExplorer;
-  readonly #contexts: ExternalContextCreator;
+  readonly #handlers: HandlerFactory;
   readonly #connections = new Map<string, RegisteredConnection>();
   readonly #consumers: { readonly consumer: Consumer; readonly shutdownTimeout: number }[] = [];
   readonly #logger = new Logger('AmqpModule');
 
-  constructor(explorer: AmqpExplorer, contexts: ExternalContextCreator) {
+  constructor(explorer: AmqpExplorer, contexts: ExternalContextCreator, moduleRef: ModuleRef) {
     this.#explorer = explorer;
-    this.#contexts = contexts;
+    this.#handlers = new HandlerFactory(contexts, moduleRef);
   }
 
   /** @internal Every `AmqpModule` brings its connection here. Throws `INVALID_DEFINITION` for a name that is taken. */
@@ -51,7 +53,7 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
 
   /** Runs after every other module's `onApplicationBootstrap`. */
   async onApplicationBootstrap(): Promise<void> {
-    const started = this.#explorer.explore().map((handler) => this.#start(handler));
+    const started = (await this.#explorer.explore()).map((handler) => this.#start(handler));
     // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
     const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
     if (failure === undefined) return;
@@ -88,8 +90,14 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
         deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
         timeout: timeout === undefined ? undefined : timerMilliseconds(timeout, `timeout of ${handler.name}`),
+        decode: decoderOf({
+          serializers: options.serializers,
+          maxSize: options.connection.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE,
+          contentType: handler.options.contentType,
+          schema: handler.options.schema,
+        }),
       },
-      createHandler(this.#contexts, handler),
+      this.#handlers.create(handler, options.consumers),
       this.#logger,
     );
     this.#consumers.push({ consumer, shutdownTimeout: options.shutdownTimeout });

@@ -2,19 +2,26 @@
 import {
   type CanActivate,
   Controller,
+  type ExecutionContext,
   Injectable,
+  type InjectionToken,
   Module,
+  ParseIntPipe,
   type PipeTransform,
   Scope,
   type Type,
   UseGuards,
+  createParamDecorator,
 } from '@nestjs/common';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
   AmqpConnection,
   AmqpDelivery,
+  AmqpHeader,
   AmqpModule,
   type AmqpModuleOptions,
+  AmqpProperties,
+  type BasicProperties,
   Consume,
   type ConsumeOptionsWithQueue,
   Delivery,
@@ -342,50 +349,12 @@ describe('@Consume is refused where it cannot work', () => {
     ['a prefetch of 0, which the broker takes for no limit', { queue: 'billing', prefetch: 0 }, 'prefetch'],
     ['a fractional prefetch', { queue: 'billing', prefetch: 1.5 }, 'prefetch'],
     ['a prefetch of 65536', { queue: 'billing', prefetch: 65_536 }, 'prefetch'],
+    ['a misspelt kind of enhancer', { queue: 'billing', globalEnhancers: { guard: false } }, 'no kind guard'],
+    ['options beside a factory of them', { queue: 'billing', useFactory: () => ({}) }, 'no option queue'],
   ])('%s', (_what, options, told) => {
     const error = thrown(() => Consume(options as ConsumeOptionsWithQueue));
     expect(error.code).toBe('INVALID_OPTION');
     expect(error.message).toContain(told);
-  });
-
-  test('a request-scoped class fails the boot, naming the method', async () => {
-    @Injectable({ scope: Scope.REQUEST })
-    class Scoped {
-      @Consume('billing')
-      charge(): void {
-        // never runs
-      }
-    }
-    const error = await bootFailure(Scoped);
-    expect(error.code).toBe('INVALID_DEFINITION');
-    expect(error.message).toContain('Scoped.charge');
-    expect(error.message).toContain('request-scoped');
-  });
-
-  test('a transient class fails the boot, naming the method', async () => {
-    @Injectable({ scope: Scope.TRANSIENT })
-    class Fleeting {
-      @Consume('billing')
-      charge(): void {
-        // never runs
-      }
-    }
-    expect((await bootFailure(Fleeting)).message).toContain('Fleeting.charge');
-  });
-
-  test('a class that depends on a request-scoped one fails the boot', async () => {
-    @Injectable({ scope: Scope.REQUEST })
-    class PerRequest {}
-    @Injectable()
-    class Dependent {
-      constructor(readonly perRequest: PerRequest) {}
-
-      @Consume('billing')
-      charge(): void {
-        // never runs
-      }
-    }
-    expect((await bootFailure(Dependent, PerRequest)).message).toContain('Dependent.charge');
   });
 
   test('a guard given as a class on what a factory provides fails the boot: Nest would leave it out', async () => {
@@ -405,6 +374,38 @@ describe('@Consume is refused where it cannot work', () => {
     const error = await failure(booting.then((app) => app.close()));
     expect(error.code).toBe('INVALID_DEFINITION');
     expect(error.message).toContain('Made.charge');
+  });
+
+  test('a guard or a pipe given as a class on a module fails the boot: Nest would leave it out', async () => {
+    class Never implements CanActivate, PipeTransform {
+      canActivate(): boolean {
+        return false;
+      }
+
+      transform(): never {
+        throw new Error('never');
+      }
+    }
+    @Module({})
+    class Guarded {
+      @UseGuards(Never)
+      @Consume('billing')
+      charge(): void {
+        // never runs
+      }
+    }
+    @Module({})
+    class Piped {
+      @Consume('billing')
+      charge(@Payload(Never) _payload: unknown): void {
+        // never runs
+      }
+    }
+    for (const module of [Guarded, Piped]) {
+      const error = await failure(TestApp.boot({ imports: [amqp(), module] }).then((app) => app.close()));
+      expect(error.code).toBe('INVALID_DEFINITION');
+      expect(error.message).toContain(`${module.name}.charge`);
+    }
   });
 
   test('a class that depends on a transient one works: it has its own', async () => {
@@ -453,7 +454,124 @@ describe('@Consume is refused where it cannot work', () => {
   });
 });
 
+describe('options from a factory', () => {
+  @Injectable()
+  class Settings {
+    queue = '';
+  }
+  @Module({ providers: [Settings], exports: [Settings] })
+  class SettingsModule {}
+
+  test('have what they inject from the module of the handler, and count beside other decorators', async () => {
+    const [first, second] = [await scratch.queue(), await scratch.queue()];
+    class Billing {
+      @Consume({
+        inject: [Settings, 'SUFFIX', { token: 'MISSING', optional: true }],
+        useFactory: async (settings, suffix: string, missing: unknown) => {
+          await Promise.resolve();
+          return { queue: `${settings.queue}${suffix}`, prefetch: missing === undefined ? 3 : 4 };
+        },
+      })
+      @Consume(second)
+      charge(payload: unknown, delivery: Delivery): void {
+        got.push([payload, delivery.queue]);
+      }
+    }
+    @Module({ imports: [SettingsModule], providers: [Billing, { provide: 'SUFFIX', useValue: first.slice(-4) }] })
+    class BillingModule {}
+    const app = await TestApp.compile({ imports: [amqp(), BillingModule] });
+    await using _app = app;
+    app.get(Settings).queue = first.slice(0, -4);
+    await app.module.init();
+    for (const queue of [first, second]) {
+      await scratch.sendJson(queue, 1);
+      expect(await got.next()).toEqual([1, queue]);
+    }
+    expect(app.log.text('log')).toContain(`(queue '${first}') runs (prefetch 3)`);
+  });
+
+  test.each<[what: string, inject: InjectionToken[], options: unknown, told: RegExp]>([
+    ['that lack a queue', [], {}, /needs the name of a queue/],
+    ['that are misspelt', [], { queue: 'billing', prefech: 1 }, /prefech/],
+    ['that are none', [], undefined, /Billing\.charge has to return options/],
+    ['of which a dependency is missing', ['NOWHERE'], { queue: 'billing' }, /NOWHERE/],
+    ['of which a dependency is request-scoped', ['SCOPED'], { queue: 'billing' }, /Billing\.charge injects SCOPED/],
+  ])('%s fail the boot', async (_what, inject, options, told) => {
+    class Billing {
+      @Consume({ inject, useFactory: () => options as ConsumeOptionsWithQueue })
+      charge(): void {
+        // never runs
+      }
+    }
+    const booting = TestApp.boot({
+      imports: [amqp()],
+      providers: [Billing, { provide: 'SCOPED', scope: Scope.REQUEST, useFactory: () => 1 }],
+    });
+    await expect(booting).rejects.toThrow(told);
+  });
+});
+
 describe('parameters', () => {
+  const Tenant = createParamDecorator((fallback: string, context: ExecutionContext) => {
+    const [, delivery] = context.getArgs<[unknown, Delivery]>();
+    return delivery.headers['x-tenant'] ?? fallback;
+  });
+  const Later = createParamDecorator((_data: unknown, context: ExecutionContext) =>
+    Promise.resolve(`${context.getType<string>()} ${context.getHandler().name} ${context.getClass().name}`),
+  );
+
+  test('of headers and properties, whole or by name, with pipes', async () => {
+    const queue = await scratch.queue();
+    class Billing {
+      @Consume(queue)
+      charge(
+        @AmqpHeader('x-count', ParseIntPipe) count: number,
+        @AmqpHeader('x-missing') missing: unknown,
+        @AmqpProperties('messageId') messageId: string,
+        @AmqpProperties() properties: BasicProperties,
+      ): void {
+        got.push([count, missing, messageId, properties.messageId, properties.contentType]);
+      }
+    }
+    await using _app = await boot(Billing);
+    const message = { contentType: 'text/plain', messageId: 'm-1', headers: { 'x-count': '12' } };
+    await scratch.send(queue, 'text', message);
+    expect(await got.next()).toEqual([12, undefined, 'm-1', 'm-1', 'text/plain']);
+  });
+
+  test('without pipes, of a message without headers', async () => {
+    const queue = await scratch.queue();
+    class Billing {
+      @Consume(queue)
+      charge(@AmqpHeader('x-count') count: unknown, @AmqpProperties('type') type: unknown): void {
+        got.push([count, type]);
+      }
+    }
+    await using _app = await boot(Billing);
+    await scratch.send(queue, 'text', { type: 'greeting' });
+    expect(await got.next()).toEqual([undefined, 'greeting']);
+  });
+
+  test('of decorators of your own see the context of the delivery, may take their time, and take pipes', async () => {
+    const queue = await scratch.queue();
+    class Billing {
+      @Consume(queue)
+      charge(
+        @Tenant('nobody') tenant: string,
+        @Tenant('5', ParseIntPipe) number: number,
+        @Later() later: string,
+        @Payload() payload: unknown,
+      ): void {
+        got.push([tenant, number, later, payload]);
+      }
+    }
+    await using _app = await boot(Billing);
+    await scratch.sendJson(queue, 1);
+    const [tenant, number, later, payload] = await got.next();
+    // What is not there yet is awaited where pipes apply, as everywhere in Nest.
+    expect([tenant, number, await later, payload]).toEqual(['nobody', 5, 'amqp charge Billing', 1]);
+  });
+
   @Injectable()
   class Doubled implements PipeTransform<number, number> {
     transform(value: number): number {

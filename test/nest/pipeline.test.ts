@@ -19,7 +19,15 @@ import {
 } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD, APP_INTERCEPTOR, APP_PIPE } from '@nestjs/core';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { AMQP_CONTEXT_TYPE, AmqpModule, Consume, Delivery, Payload } from 'nest-amqp';
+import {
+  AMQP_CONTEXT_TYPE,
+  AmqpModule,
+  Consume,
+  type ConsumeHandlerOptions,
+  type ConsumerDefaults,
+  Delivery,
+  Payload,
+} from 'nest-amqp';
 import { EMPTY, type Observable, concat, map, of, throwError } from 'rxjs';
 
 import { brokerUrl } from '../support/broker.mjs';
@@ -250,6 +258,22 @@ describe('a pipe', () => {
     expect(order).toEqual({ id: 7 });
   });
 
+  test('applies to the payload of a method without parameter decorators too, and to nothing else', async () => {
+    class Billing {
+      @Consume(queue)
+      @UsePipes(ValidatesOrders)
+      charge(order: Order, delivery: Delivery): void {
+        events.push([order instanceof Order, delivery instanceof Delivery]);
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, { id: 7 });
+    expect([await events.next(), await events.next()]).toEqual(['body', [true, true]]);
+    await scratch.sendJson(queue, { id: 'seven' });
+    await isDeadLettered();
+    expect(app.log.text('error')).toContain('id has to be a number');
+  });
+
   test('that refuses has the message dead-lettered', async () => {
     class Billing {
       @Consume(queue)
@@ -438,5 +462,84 @@ describe('a handler that returns an Observable', () => {
     await scratch.sendJson(queue, 1);
     await isDeadLettered();
     expect(app.log.text('error')).toContain('halfway');
+  });
+});
+
+describe('global guards, pipes, interceptors and filters that know HTTP only', () => {
+  /** As many applications have one: it reads what only an HTTP request has. */
+  @Injectable()
+  class NeedsHttp implements CanActivate, PipeTransform {
+    canActivate(context: ExecutionContext): boolean {
+      return context.switchToHttp().getResponse<{ locals: { user?: string } }>().locals.user !== undefined;
+    }
+
+    transform(): never {
+      throw new BadRequestException('no query');
+    }
+  }
+  class Billing {
+    charge(@Payload() payload: unknown): void {
+      events.push(payload);
+    }
+  }
+  const http = [
+    { provide: APP_GUARD, useClass: NeedsHttp },
+    { provide: APP_PIPE, useClass: NeedsHttp },
+    { provide: APP_INTERCEPTOR, useClass: Notes },
+    { provide: APP_FILTER, useClass: Swallows },
+  ];
+
+  /** One handler, with these options and module defaults, on an application with all of them. */
+  async function boot(options: ConsumeHandlerOptions, consumers: ConsumerDefaults = {}): Promise<TestApp> {
+    class Orders extends Billing {
+      @Consume(queue, options)
+      override charge(@Payload() payload: unknown): void {
+        super.charge(payload);
+      }
+    }
+    return await TestApp.boot({
+      imports: [AmqpModule.forRoot({ url: brokerUrl, consumers })],
+      providers: [Orders, ...http],
+    });
+  }
+
+  test('apply unless they are kept away', async () => {
+    await using _app = await boot({});
+    await scratch.sendJson(queue, 1);
+    // The guard, which finds no response, and the filter.
+    expect(await events.next()).toMatch(/^amqp /);
+  });
+
+  test.each<[where: string, options: ConsumeHandlerOptions, consumers: ConsumerDefaults]>([
+    ['the handler', { globalEnhancers: false }, {}],
+    ['the defaults of the module', {}, { globalEnhancers: false }],
+    ['the handler, kind by kind', { globalEnhancers: { guards: false, pipes: false, interceptors: false } }, {}],
+  ])('are kept away by the options of %s', async (_where, options, consumers) => {
+    await using _app = await boot(options, consumers);
+    await scratch.sendJson(queue, { id: 7 });
+    expect(await events.next()).toEqual({ id: 7 });
+  });
+
+  test('a handler may ask for them where the module keeps them away, and for some of them only', async () => {
+    const globalEnhancers = { guards: false, pipes: false };
+    await using _app = await boot({ globalEnhancers }, { globalEnhancers: false });
+    await scratch.sendJson(queue, { id: 7 });
+    expect(await events.next()).toMatchObject({ class: 'Orders', payload: { id: 7 } });
+    expect(await events.next()).toEqual({ id: 7 });
+    expect(await events.next()).toBe('after');
+  });
+
+  test('what the handler carries itself applies all the same', async () => {
+    @UseGuards(Denies)
+    class Guarded {
+      @Consume(queue, { globalEnhancers: false })
+      charge(): void {
+        events.push('handler');
+      }
+    }
+    await using _app = await TestApp.boot({ imports: [amqp()], providers: [Guarded, ...http] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    expect(events.all).toEqual(['guard']);
   });
 });

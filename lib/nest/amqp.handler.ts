@@ -1,0 +1,138 @@
+/**
+ * Turns what the explorer finds into a delivery handler: one that calls an instance that exists once, or one that has
+ * instances of its own made for every delivery, where something about it is request-scoped or transient.
+ */
+import type { InjectionToken } from '@nestjs/common';
+import { type ContextId, ContextIdFactory, type ExternalContextCreator, type ModuleRef } from '@nestjs/core';
+import { REQUEST_CONTEXT_ID } from '@nestjs/core/router/request/request-constants.js';
+import type { DeliveryHandler } from '../messaging/consumer.js';
+import type { Delivery } from '../messaging/delivery.js';
+import type { ConsumerDefaults } from './amqp.decorators.js';
+import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';
+import { type Assembled, type Run, applies, assemble } from './amqp.listener.js';
+
+type GlobalEnhancersOption = ConsumerDefaults['globalEnhancers'];
+
+/** The injector of the application, which Nest keeps from the types. */
+interface Injector {
+  loadPerContext(
+    instance: unknown,
+    host: unknown,
+    collection: Map<InjectionToken, Wrapper>,
+    contextId: ContextId,
+    wrapper: Wrapper,
+  ): Promise<object>;
+  loadEnhancersPerContext(
+    holder: Pick<Wrapper, 'getEnhancersMetadata'>,
+    contextId: ContextId,
+    inquirer: Wrapper,
+  ): Promise<void>;
+}
+
+/** Where Nest keeps the global enhancers that are request-scoped or transient, also from the types. */
+interface GlobalConfig {
+  getGlobalRequestGuards(): Wrapper[];
+  getGlobalRequestPipes(): Wrapper[];
+  getGlobalRequestInterceptors(): Wrapper[];
+  getGlobalRequestFilters(): Wrapper[];
+}
+
+/** What makes handlers, of one application. */
+export class HandlerFactory {
+  readonly #creator: ExternalContextCreator;
+  readonly #injector: Injector;
+  readonly #config: GlobalConfig;
+
+  constructor(creator: ExternalContextCreator, moduleRef: ModuleRef) {
+    this.#creator = creator;
+    this.#injector = (moduleRef as unknown as { readonly injector: Injector }).injector;
+    this.#config = (
+      creator as unknown as { readonly guardsContextCreator: { readonly config: GlobalConfig } }
+    ).guardsContextCreator.config;
+  }
+
+  /** The handler of a method; what is not said about global enhancers comes from `defaults`. */
+  create({ wrapper, methodName, options }: DiscoveredHandler, defaults: ConsumerDefaults): DeliveryHandler {
+    const globalEnhancers = options.globalEnhancers ?? defaults.globalEnhancers;
+    const globals = this.#scopedGlobals(globalEnhancers);
+    const assembleFor = (instance: object, contextId?: ContextId): Assembled =>
+      assemble(this.#creator, {
+        instance,
+        methodName,
+        moduleKey: wrapper.host?.token ?? '',
+        globalEnhancers,
+        ...(contextId === undefined ? {} : { scope: { contextId, inquirerId: wrapper.id } }),
+      });
+    if (globals.length === 0 && !isPerDelivery(wrapper)) {
+      const { run } = assembleFor(wrapper.instance as object);
+      return (delivery) => run(delivery.payload, delivery);
+    }
+    // Filters for what goes wrong before there is an instance; in the place of what is scoped they have nothing.
+    let outside: Assembled | undefined;
+    return async (delivery) => {
+      let run: Run;
+      try {
+        const contextId = this.#contextIdOf(delivery, wrapper);
+        run = assembleFor(await this.#instanceOf(wrapper, globals, contextId), contextId).run;
+      } catch (error) {
+        outside ??= assembleFor(placeholderOf(wrapper));
+        return outside.fail(error, delivery.payload, delivery);
+      }
+      return run(delivery.payload, delivery);
+    };
+  }
+
+  #scopedGlobals(globalEnhancers: GlobalEnhancersOption): Wrapper[] {
+    const config = this.#config;
+    return [
+      ...(applies(globalEnhancers, 'guards') ? config.getGlobalRequestGuards() : []),
+      ...(applies(globalEnhancers, 'pipes') ? config.getGlobalRequestPipes() : []),
+      ...(applies(globalEnhancers, 'interceptors') ? config.getGlobalRequestInterceptors() : []),
+      ...(applies(globalEnhancers, 'filters') ? config.getGlobalRequestFilters() : []),
+    ];
+  }
+
+  /** As for a request of Nest's own: whoever asks for `REQUEST` gets the delivery, and durable providers are shared. */
+  #contextIdOf(delivery: Delivery, wrapper: Wrapper): ContextId {
+    const contextId = ContextIdFactory.getByRequest(delivery as unknown as Record<symbol, ContextId>);
+    // So that ContextIdFactory.getByRequest(delivery) finds it in the handler too.
+    Object.defineProperty(delivery, REQUEST_CONTEXT_ID, { value: contextId });
+    const { payload } = contextId as { readonly payload?: object };
+    const request = wrapper.isDependencyTreeDurable() ? payload : Object.assign(delivery, payload);
+    this.#creator.registerRequestProvider(request, contextId);
+    return contextId;
+  }
+
+  /** The instance that a delivery is for, and its enhancers beside it. */
+  async #instanceOf(wrapper: Wrapper, globals: Wrapper[], contextId: ContextId): Promise<object> {
+    const { host } = wrapper;
+    if (host === undefined) throw new Error('nest-amqp: a handler is in no module');
+    const collection = host.controllers.get(wrapper.token) === wrapper ? host.controllers : host.providers;
+    const instance = isScoped(wrapper)
+      ? await this.#injector.loadPerContext(wrapper.instance, host, collection, contextId, wrapper)
+      : (wrapper.instance as object);
+    // Nest knows neither of global ones around providers, nor of transient ones around what exists once.
+    const getEnhancersMetadata = (): Wrapper[] => [...enhancersOf(wrapper), ...globals];
+    await this.#injector.loadEnhancersPerContext({ getEnhancersMetadata }, contextId, wrapper);
+    return instance;
+  }
+}
+
+/** True for a class of which every delivery gets an instance of its own. */
+function isScoped(wrapper: Wrapper): boolean {
+  return wrapper.isTransient || !wrapper.isDependencyTreeStatic();
+}
+
+function isPerDelivery(wrapper: Wrapper): boolean {
+  return isScoped(wrapper) || enhancersOf(wrapper).some(isScoped);
+}
+
+/** Guards, pipes, interceptors and filters that are given as classes. The types forget that there may be none. */
+function enhancersOf(wrapper: Wrapper): Wrapper[] {
+  return (wrapper.getEnhancersMetadata() as Wrapper[] | undefined) ?? [];
+}
+
+/** Has the methods of the class, and has not been constructed. */
+function placeholderOf({ instance, metatype }: Wrapper): object {
+  return (instance as object | null) ?? (Object.create((metatype as { prototype: object }).prototype) as object);
+}
