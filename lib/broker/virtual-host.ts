@@ -323,9 +323,29 @@ export class VirtualHost implements QueueHost {
     this.#isBurying = true;
     try {
       run();
-      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) this.#bury(next);
+      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) {
+        this.#buryOrDrop(next);
+      }
     } finally {
       this.#isBurying = false;
+    }
+  }
+
+  /**
+   * Nobody who could be told is waiting for a dead letter: what goes wrong on its way, often within a timer, costs that letter,
+   * and not the process.
+   */
+  #buryOrDrop(letter: DeadLetter): void {
+    try {
+      this.#bury(letter);
+    } catch (error) {
+      const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      process.emitWarning(
+        `A dead letter of ${this.nameOf('queue', letter.queue.name)} was dropped on its way. ${what}`,
+        {
+          code: 'DEAD_LETTER_DROPPED',
+        },
+      );
     }
   }
 

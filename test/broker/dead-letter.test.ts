@@ -1,5 +1,5 @@
 /** Dead letters: what they say of their deaths, where they go, and when they are dropped. */
-import { describe, expect, test } from '@jest/globals';
+import { describe, expect, jest, test } from '@jest/globals';
 
 import type { BrokerMessage } from '../../lib/broker/broker-message.js';
 import type { QueueDelivery } from '../../lib/broker/message-queue.js';
@@ -311,4 +311,26 @@ test('dead letters that drop others in their turn do not call each other', () =>
   }
   expect(depth).toBeGreaterThan(1);
   expect(depth).toBeLessThan(100);
+});
+
+test('a dead letter that fails on its way is dropped with a warning, and those behind it arrive', () => {
+  const engine = new Engine();
+  engine.queue('from', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'to', 'x-message-ttl': 10 });
+  const taker = new Taker();
+  taker.onDelivery = ({ message: { body } }) => {
+    if (body.toString() === 'bad') throw new Error('broken taker');
+  };
+  engine.queue('to').subscribe(taker);
+  for (const body of ['bad', 'good']) engine.publish('', 'from', body);
+  const warnings: unknown[] = [];
+  const spy = jest.spyOn(process, 'emitWarning').mockImplementation((warning) => void warnings.push(warning));
+  try {
+    engine.clock.advance(10);
+  } finally {
+    spy.mockRestore();
+  }
+  expect(taker.bodies).toEqual(['bad', 'good']);
+  expect(warnings).toEqual([
+    expect.stringContaining("A dead letter of queue 'from' in vhost '/' was dropped on its way. Error: broken taker"),
+  ]);
 });
