@@ -19,7 +19,8 @@ export class RunningClock implements Clock {
   }
 
   after(ms: number, run: () => void): Timer {
-    const due = this.now() + Math.max(0, ms);
+    // The timers may be some fraction of a millisecond ahead, and what is due before their time would never ring.
+    const due = Math.max(this.now(), this.#timers.now()) + Math.max(0, ms);
     const alarm = new Alarm(due, () => {
       const left = due - this.now();
       if (left > 0) alarm.set(left);
@@ -45,8 +46,10 @@ export class RunningClock implements Clock {
 
   /** Everything that falls due within the next `ms` milliseconds happens now, in order. */
   advance(ms: number): void {
-    const end = this.now() + ms;
-    this.#origin += ms;
+    // Whole milliseconds, as everything else here has.
+    const whole = Math.ceil(ms);
+    const end = this.now() + whole;
+    this.#origin += whole;
     this.#moveTo(end);
     // What is left is nearer by as much.
     for (const alarm of this.#alarms) alarm.set(alarm.due - this.now());
