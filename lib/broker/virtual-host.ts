@@ -29,6 +29,12 @@ export type { ExchangeBinding, ExchangeDeclaration, QueueBinding, QueueDeclarati
 /** What became of a publish. `rejected`: a queue that is full refuses it, which the publisher hears as basic.nack. */
 export type PublishOutcome = 'routed' | 'unroutable' | 'rejected';
 
+/** A message and the names of the queues that it was routed to, each once; they may be gone, or not be there yet. */
+export interface RoutedMessage {
+  readonly message: BrokerMessage;
+  readonly queues: ReadonlySet<string>;
+}
+
 /** A binding as inspection shows it. */
 export interface BindingInfo {
   readonly source: string;
@@ -168,16 +174,30 @@ export class VirtualHost implements QueueHost {
 
   /** Hands a message to the queues that it is routed to, and those hand it to who is ready. */
   publish(message: BrokerMessage): PublishOutcome {
-    const exchange = this.#publishable(message.exchange);
-    const expiration = decoding(() => message.expiration);
-    const problem = expirationProblem(expiration);
-    if (problem !== undefined) throw preconditionFailed(`invalid expiration '${expiration}': ${problem}`);
-    const sent = distributed(message);
+    const { exchange, sent } = this.#admitted(message);
     if (exchange.name === '' && sent.routingKeys.length === 1) return this.#sendTo(sent, sent.routingKey);
-    const queues = this.#route(exchange, sent);
-    let outcome: PublishOutcome = queues.size === 0 ? 'unroutable' : 'routed';
+    return this.deliver({ message: sent, queues: this.#route(exchange, sent) });
+  }
+
+  /**
+   * The first half of `publish`, for what is delivered later: bindings count as they are now, and the exchange may go. Replies
+   * without a queue leave at once, as they do with RabbitMQ.
+   */
+  route(message: BrokerMessage): RoutedMessage {
+    const { exchange, sent } = this.#admitted(message);
+    return { message: sent, queues: this.#route(exchange, sent) };
+  }
+
+  /** The second half: those of its queues that are there by now get the message. */
+  deliver({ message, queues }: RoutedMessage): PublishOutcome {
+    let outcome: PublishOutcome = 'unroutable';
     this.#buryingAfter(() => {
-      for (const queue of queues) if (!queue.accept(sent)) outcome = 'rejected';
+      for (const name of queues) {
+        const queue = this.#queues.get(name);
+        if (queue === undefined) continue;
+        if (!queue.accept(message)) outcome = 'rejected';
+        else if (outcome === 'unroutable') outcome = 'routed';
+      }
     });
     return outcome;
   }
@@ -283,6 +303,15 @@ export class VirtualHost implements QueueHost {
     return exchange;
   }
 
+  /** What of a message is routed, and from where; throws for what may not be published. */
+  #admitted(message: BrokerMessage): { readonly exchange: Exchange; readonly sent: BrokerMessage } {
+    const exchange = this.#publishable(message.exchange);
+    const expiration = decoding(() => message.expiration);
+    const problem = expirationProblem(expiration);
+    if (problem !== undefined) throw preconditionFailed(`invalid expiration '${expiration}': ${problem}`);
+    return { exchange, sent: distributed(message) };
+  }
+
   /** The way of most messages: to one queue by its name. */
   #sendTo(message: BrokerMessage, key: string): PublishOutcome {
     const queue = this.#queues.get(key);
@@ -292,8 +321,8 @@ export class VirtualHost implements QueueHost {
   }
 
   /** Every queue once, whatever ways lead there; exchanges are passed once, so that circles of them end. */
-  #route(start: Exchange, message: BrokerMessage): Set<MessageQueue> {
-    const queues = new Set<MessageQueue>();
+  #route(start: Exchange, message: BrokerMessage): Set<string> {
+    const queues = new Set<string>();
     const seen = new Set([start]);
     // A set is walked through what is added on the way, too.
     for (const exchange of seen) {
@@ -305,11 +334,12 @@ export class VirtualHost implements QueueHost {
     return queues;
   }
 
-  #byName(message: BrokerMessage, queues: Set<MessageQueue>): boolean {
+  /** Whether there is such a queue is asked when it is to get the message. */
+  #byName(message: BrokerMessage, queues: Set<string>): boolean {
     for (const key of message.routingKeys) {
-      const queue = this.#queues.get(key);
-      if (queue === undefined) this.#replies.get(key)?.(message);
-      else queues.add(queue);
+      const reply = this.#replies.get(key);
+      if (reply === undefined) queues.add(key);
+      else reply(message);
     }
     return true;
   }
@@ -361,8 +391,8 @@ export class VirtualHost implements QueueHost {
       routingKey: deadLetterRoutingKey,
     });
     // Headers that cannot be read are nothing that whoever is at work just now could be blamed for.
-    for (const next of unlessRefused(() => this.#route(exchange, letter)) ?? []) {
-      if (reason === 'rejected' || !isCycle(letter, next.name)) next.accept(letter);
+    for (const name of unlessRefused(() => this.#route(exchange, letter)) ?? []) {
+      if (reason === 'rejected' || !isCycle(letter, name)) this.#queues.get(name)?.accept(letter);
     }
   }
 
@@ -389,18 +419,13 @@ export class VirtualHost implements QueueHost {
 }
 
 /** Adds where the message goes from here; false when no binding leads there. */
-function follow(
-  exchange: Exchange,
-  message: BrokerMessage,
-  queues: Set<MessageQueue>,
-  exchanges: Set<Exchange>,
-): boolean {
+function follow(exchange: Exchange, message: BrokerMessage, queues: Set<string>, exchanges: Set<Exchange>): boolean {
   let isFollowed = false;
   const keys = exchange.heedsKeys ? message.routingKeys : [message.routingKey];
   for (const key of keys) {
     for (const { destination } of exchange.follow(key, message)) {
       isFollowed = true;
-      if (destination instanceof MessageQueue) queues.add(destination);
+      if (destination instanceof MessageQueue) queues.add(destination.name);
       else exchanges.add(destination);
     }
   }
