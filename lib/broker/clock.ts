@@ -9,6 +9,8 @@ export interface Timer {
 export interface Clock {
   /** Milliseconds since 1970. */
   now(): number;
+  /** Somebody moves time on, and waits for what falls due on the way. */
+  readonly isAdvancing: boolean;
   /** Runs `run` once, `ms` milliseconds from now. */
   after(ms: number, run: () => void): Timer;
 }
@@ -27,6 +29,7 @@ export class ManualClock implements Clock {
   readonly #timers = new TimerHeap();
   /** How many timers were set up. */
   #count = 0;
+  #isAdvancing = false;
 
   /** @param start - milliseconds since 1970 @default 2025-01-01T00:00:00Z */
   constructor(start = Date.UTC(2025, 0, 1)) {
@@ -35,6 +38,10 @@ export class ManualClock implements Clock {
 
   now(): number {
     return this.#now;
+  }
+
+  get isAdvancing(): boolean {
+    return this.#isAdvancing;
   }
 
   after(ms: number, run: () => void): Timer {
@@ -51,10 +58,16 @@ export class ManualClock implements Clock {
   advance(ms: number): void {
     if (!(ms >= 0)) throw new RangeError(`Time moves forward only: advance(${ms}).`);
     const end = this.#now + ms;
-    for (let next = this.#timers.peek(); next !== undefined && next.at <= end; next = this.#timers.peek()) {
-      this.#timers.remove(next);
-      this.#now = Math.max(this.#now, next.at);
-      next.run();
+    const wasAdvancing = this.#isAdvancing;
+    this.#isAdvancing = true;
+    try {
+      for (let next = this.#timers.peek(); next !== undefined && next.at <= end; next = this.#timers.peek()) {
+        this.#timers.remove(next);
+        this.#now = Math.max(this.#now, next.at);
+        next.run();
+      }
+    } finally {
+      this.#isAdvancing = wasAdvancing;
     }
     this.#now = Math.max(this.#now, end);
   }

@@ -11,11 +11,16 @@ export class RunningClock implements Clock {
   /** What `#timers` showed at the moment 0 of `performance.now()`: the system's own clock may jump. */
   #origin: number = this.#timers.now() - performance.now();
   #isMoving = false;
+  #isAdvancing = false;
   readonly #alarms = new Set<Alarm>();
 
   now(): number {
     // While timers fire, each sees its own time.
     return this.#isMoving ? this.#timers.now() : Math.floor(this.#origin + performance.now());
+  }
+
+  get isAdvancing(): boolean {
+    return this.#isAdvancing;
   }
 
   after(ms: number, run: () => void): Timer {
@@ -50,7 +55,13 @@ export class RunningClock implements Clock {
     const whole = Math.ceil(ms);
     const end = this.now() + whole;
     this.#origin += whole;
-    this.#moveTo(end);
+    const wasAdvancing = this.#isAdvancing;
+    this.#isAdvancing = true;
+    try {
+      this.#moveTo(end);
+    } finally {
+      this.#isAdvancing = wasAdvancing;
+    }
     // What is left is nearer by as much.
     for (const alarm of this.#alarms) alarm.set(alarm.due - this.now());
   }

@@ -6,6 +6,7 @@ import type { FieldTable } from '../protocol/field-table.js';
 import { Bindings } from './bindings.js';
 import { accessRefused, notImplemented, preconditionFailed, unlessRefused } from './broker-error.js';
 import { type BrokerMessage, decoding, distributed } from './broker-message.js';
+import { Burials, type DeadLetter } from './burials.js';
 import type { Clock, Timer } from './clock.js';
 import { deadLettered, isCycle } from './dead-letter.js';
 import {
@@ -22,7 +23,6 @@ import { expirationProblem } from './expiration.js';
 import type { DeathReason } from './message-notes.js';
 import { MessageQueue, type QueueHost } from './message-queue.js';
 import { Queues } from './queues.js';
-import { Ring } from './ring.js';
 
 export type { ExchangeBinding, ExchangeDeclaration, QueueBinding, QueueDeclaration } from './declarations.js';
 
@@ -44,12 +44,6 @@ export interface BindingInfo {
   readonly arguments: FieldTable;
 }
 
-interface DeadLetter {
-  readonly queue: MessageQueue;
-  readonly message: BrokerMessage;
-  readonly reason: DeathReason;
-}
-
 /** `owner` is everywhere the connection that asks. What is refused is thrown as `BrokerError`. */
 export class VirtualHost implements QueueHost {
   readonly name: string;
@@ -60,8 +54,7 @@ export class VirtualHost implements QueueHost {
   readonly #queues = new Queues(this);
   readonly #bindings = new Bindings((exchange) => this.#deleteExchange(exchange));
   readonly #replies = new Map<string, (message: BrokerMessage) => void>();
-  readonly #deadLetters = new Ring<DeadLetter>();
-  #isBurying = false;
+  readonly #burials: Burials;
   /** How many `together` are running, and the queues that have something to do after the last of them. */
   #held = 0;
   #postponed = new Set<MessageQueue>();
@@ -70,6 +63,11 @@ export class VirtualHost implements QueueHost {
     this.name = name;
     this.clock = clock;
     this.#exchanges = new Exchanges(name);
+    this.#burials = new Burials(
+      clock,
+      (letter) => this.#buryOrDrop(letter),
+      () => this.changed(),
+    );
   }
 
   // ── exchanges ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,7 +189,7 @@ export class VirtualHost implements QueueHost {
   /** The second half: those of its queues that are there by now get the message. */
   deliver({ message, queues }: RoutedMessage): PublishOutcome {
     let outcome: PublishOutcome = 'unroutable';
-    this.#buryingAfter(() => {
+    this.#burials.after(() => {
       for (const name of queues) {
         const queue = this.#queues.get(name);
         if (queue === undefined) continue;
@@ -230,13 +228,14 @@ export class VirtualHost implements QueueHost {
       run();
     } finally {
       this.#held -= 1;
-      if (this.#held === 0) this.#buryingAfter(() => this.#runPostponed());
+      if (this.#held === 0) this.#burials.after(() => this.#runPostponed());
     }
   }
 
   /** Ends what waits for the clock, without telling anybody. */
   close(): void {
     this.onChange = undefined;
+    this.#burials.clear();
     for (const queue of this.#queues) queue.stop();
   }
 
@@ -268,14 +267,11 @@ export class VirtualHost implements QueueHost {
     return `${kind} '${name}' in vhost '${this.name}'`;
   }
 
-  /**
-   * @internal Dead letters wait for each other: however long a chain of queues is through which they fall, no queue calls
-   * the next.
-   */
+  /** @internal */
   deadLetter(queue: MessageQueue, message: BrokerMessage, reason: DeathReason): void {
     if (queue.settings.deadLetterExchange === undefined) return;
-    this.#deadLetters.push({ queue, message, reason });
-    if (this.#held === 0) this.#buryingAfter(() => undefined);
+    this.#burials.add({ queue, message, reason });
+    if (this.#held === 0) this.#burials.after(() => undefined);
   }
 
   /** @internal */
@@ -342,23 +338,6 @@ export class VirtualHost implements QueueHost {
       else reply(message);
     }
     return true;
-  }
-
-  /** What dies while `run` does something goes its way after that: first all copies of a message arrive, then dead letters. */
-  #buryingAfter(run: () => void): void {
-    if (this.#isBurying) {
-      run();
-      return;
-    }
-    this.#isBurying = true;
-    try {
-      run();
-      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) {
-        this.#buryOrDrop(next);
-      }
-    } finally {
-      this.#isBurying = false;
-    }
   }
 
   /**

@@ -334,3 +334,38 @@ test('a dead letter that fails on its way is dropped with a warning, and those b
     expect.stringContaining("A dead letter of queue 'from' in vhost '/' was dropped on its way. Error: broken taker"),
   ]);
 });
+
+test('one message that its dead letters make many of does not hold the process: they go their way turn by turn', async () => {
+  const engine = new Engine();
+  engine.exchange('all', 'fanout');
+  const queues = 7;
+  for (let n = 0; n < queues; n += 1) {
+    engine.queue(`q${n}`, { 'x-message-ttl': 0, 'x-dead-letter-exchange': 'all' });
+    engine.bind(`q${n}`, 'all');
+  }
+  let buried = 0;
+  const taker = new Taker({ noAck: true });
+  taker.onDelivery = () => (buried += 1);
+  engine.queue('end').subscribe(taker);
+  engine.bind('end', 'all');
+  engine.publish('all', '');
+  // Every way through the queues ends there: one after the publish itself, and one for every dead letter.
+  const inFirstTurn = buried;
+  expect(inFirstTurn).toBeLessThanOrEqual(5001);
+  let turns = 0;
+  for (let before = 0; before !== buried; turns += 1) {
+    before = buried;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(buried).toBe(13_700);
+  expect(turns).toBeGreaterThan(2);
+});
+
+test('who moves time on finds all dead letters arrived, however many they are', () => {
+  const engine = new Engine();
+  engine.queue('from', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'to', 'x-message-ttl': 10 });
+  const to = engine.queue('to');
+  for (let count = 0; count < 12_000; count += 1) engine.publish('', 'from');
+  engine.clock.advance(10);
+  expect(to.messageCount).toBe(12_000);
+});
