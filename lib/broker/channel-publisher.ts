@@ -7,9 +7,11 @@ import type { ChannelLine } from './channel-line.js';
 import { Confirms } from './confirms.js';
 import { checkProperties, replyToOf, withReplyTo } from './publish-rules.js';
 import { REPLY_TO } from './reply-to.js';
+import type { PublishOutcome, RoutedMessage } from './virtual-host.js';
 
-interface Publish {
-  readonly message: BrokerMessage;
+/** What waits for tx.commit. It was routed when it was published, so that an exchange may go before the commit. */
+interface HeldPublish {
+  readonly routed: RoutedMessage;
   readonly mandatory: boolean;
 }
 
@@ -22,14 +24,10 @@ export class ChannelPublisher {
   readonly #line: ChannelLine;
   #confirms: Confirms | undefined;
   /** What tx.commit is to publish; undefined without tx.select. */
-  #uncommitted: Publish[] | undefined;
+  #uncommitted: HeldPublish[] | undefined;
 
   constructor(line: ChannelLine) {
     this.#line = line;
-  }
-
-  get isTransactional(): boolean {
-    return this.#uncommitted !== undefined;
   }
 
   selectConfirms(): void {
@@ -56,8 +54,8 @@ export class ChannelPublisher {
     virtualHost.checkPublish(exchange);
     const message = this.#withAddress(publishedMessage(exchange, routingKey, content.propertyBytes, content.body));
     checkProperties(message, user);
-    if (this.#uncommitted === undefined) this.#route({ message, mandatory });
-    else this.#uncommitted.push({ message, mandatory });
+    if (this.#uncommitted === undefined) this.#publish(message, mandatory);
+    else this.#uncommitted.push({ routed: virtualHost.route(message), mandatory });
   }
 
   /** The same message with the address of this channel's reply consumer, where it asks for replies there. */
@@ -68,20 +66,25 @@ export class ChannelPublisher {
     return publishedMessage(message.exchange, message.routingKey, propertyBytes, message.body);
   }
 
-  #route(publish: Publish): void {
+  #publish(message: BrokerMessage, mandatory: boolean): void {
     const confirms = this.#confirms;
-    if (confirms === undefined) {
-      this.#publish(publish);
-    } else if (this.#line.connection.takesNack() || this.#publish(publish) === 'rejected') {
+    const { connection } = this.#line;
+    if (confirms !== undefined && connection.takesNack()) {
+      confirms.nacked();
+      return;
+    }
+    const outcome = this.#returned(message, mandatory, connection.virtualHost.publish(message));
+    if (confirms === undefined) return;
+    if (outcome === 'rejected') {
       confirms.nacked();
     } else {
       confirms.acked();
-      this.#line.connection.confirmLater(this);
+      connection.confirmLater(this);
     }
   }
 
-  #publish({ message, mandatory }: Publish): string {
-    const outcome = this.#line.connection.virtualHost.publish(message);
+  /** Sends back what is mandatory and went nowhere. */
+  #returned(message: BrokerMessage, mandatory: boolean, outcome: PublishOutcome): PublishOutcome {
     if (outcome === 'unroutable' && mandatory) {
       const { exchange, routingKey } = message;
       const args = { replyCode: NO_ROUTE, replyText: 'NO_ROUTE', exchange, routingKey };
@@ -100,8 +103,10 @@ export class ChannelPublisher {
     const uncommitted = this.#held();
     this.#uncommitted = [];
     let isPartial = false;
-    for (const publish of uncommitted) {
-      if (this.#publish(publish) === 'rejected') isPartial = true;
+    const { virtualHost } = this.#line.connection;
+    for (const { routed, mandatory } of uncommitted) {
+      const outcome = this.#returned(routed.message, mandatory, virtualHost.deliver(routed));
+      if (outcome === 'rejected') isPartial = true;
     }
     if (isPartial) throw preconditionFailed('partial tx completion');
   }
@@ -111,7 +116,7 @@ export class ChannelPublisher {
     this.#uncommitted = [];
   }
 
-  #held(): Publish[] {
+  #held(): HeldPublish[] {
     if (this.#uncommitted === undefined) throw preconditionFailed('channel is not transactional');
     return this.#uncommitted;
   }

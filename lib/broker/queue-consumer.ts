@@ -13,7 +13,7 @@ export interface QueueConsumer {
   readonly priority: number;
   /** The connection. */
   readonly owner: object;
-  /** There is room for one more: prefetch and channel.flow allow it. Whoever says no tells the queue `wake` later. */
+  /** There is room for one more: prefetch allows it, and the client reads. Whoever says no tells the queue `wake` later. */
   isReady(): boolean;
   /** Called from within what made the message ready; never again for the same queue before it has returned. */
   deliver(delivery: QueueDelivery): void;

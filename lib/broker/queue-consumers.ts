@@ -49,10 +49,6 @@ export class QueueConsumers {
     return false;
   }
 
-  has(consumer: QueueConsumer): boolean {
-    return this.#entries.has(consumer);
-  }
-
   add(consumer: QueueConsumer): void {
     const entry: Entry = { consumer, isParked: false, held: 0 };
     this.#entries.set(consumer, entry);

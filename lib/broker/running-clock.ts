@@ -11,6 +11,7 @@ export class RunningClock implements Clock {
   /** What `#timers` showed at the moment 0 of `performance.now()`: the system's own clock may jump. */
   #origin: number = this.#timers.now() - performance.now();
   #isMoving = false;
+  #isAdvancing = false;
   readonly #alarms = new Set<Alarm>();
 
   now(): number {
@@ -18,8 +19,13 @@ export class RunningClock implements Clock {
     return this.#isMoving ? this.#timers.now() : Math.floor(this.#origin + performance.now());
   }
 
+  get isAdvancing(): boolean {
+    return this.#isAdvancing;
+  }
+
   after(ms: number, run: () => void): Timer {
-    const due = this.now() + Math.max(0, ms);
+    // The timers may be some fraction of a millisecond ahead, and what is due before their time would never ring.
+    const due = Math.max(this.now(), this.#timers.now()) + Math.max(0, ms);
     const alarm = new Alarm(due, () => {
       const left = due - this.now();
       if (left > 0) alarm.set(left);
@@ -45,9 +51,17 @@ export class RunningClock implements Clock {
 
   /** Everything that falls due within the next `ms` milliseconds happens now, in order. */
   advance(ms: number): void {
-    const end = this.now() + ms;
-    this.#origin += ms;
-    this.#moveTo(end);
+    // Whole milliseconds, as everything else here has.
+    const whole = Math.ceil(ms);
+    const end = this.now() + whole;
+    this.#origin += whole;
+    const wasAdvancing = this.#isAdvancing;
+    this.#isAdvancing = true;
+    try {
+      this.#moveTo(end);
+    } finally {
+      this.#isAdvancing = wasAdvancing;
+    }
     // What is left is nearer by as much.
     for (const alarm of this.#alarms) alarm.set(alarm.due - this.now());
   }

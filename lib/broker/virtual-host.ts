@@ -6,6 +6,7 @@ import type { FieldTable } from '../protocol/field-table.js';
 import { Bindings } from './bindings.js';
 import { accessRefused, notImplemented, preconditionFailed, unlessRefused } from './broker-error.js';
 import { type BrokerMessage, decoding, distributed } from './broker-message.js';
+import { Burials, type DeadLetter } from './burials.js';
 import type { Clock, Timer } from './clock.js';
 import { deadLettered, isCycle } from './dead-letter.js';
 import {
@@ -22,12 +23,17 @@ import { expirationProblem } from './expiration.js';
 import type { DeathReason } from './message-notes.js';
 import { MessageQueue, type QueueHost } from './message-queue.js';
 import { Queues } from './queues.js';
-import { Ring } from './ring.js';
 
 export type { ExchangeBinding, ExchangeDeclaration, QueueBinding, QueueDeclaration } from './declarations.js';
 
 /** What became of a publish. `rejected`: a queue that is full refuses it, which the publisher hears as basic.nack. */
 export type PublishOutcome = 'routed' | 'unroutable' | 'rejected';
+
+/** A message and the names of the queues that it was routed to, each once; they may be gone, or not be there yet. */
+export interface RoutedMessage {
+  readonly message: BrokerMessage;
+  readonly queues: ReadonlySet<string>;
+}
 
 /** A binding as inspection shows it. */
 export interface BindingInfo {
@@ -36,12 +42,6 @@ export interface BindingInfo {
   readonly destinationType: 'queue' | 'exchange';
   readonly routingKey: string;
   readonly arguments: FieldTable;
-}
-
-interface DeadLetter {
-  readonly queue: MessageQueue;
-  readonly message: BrokerMessage;
-  readonly reason: DeathReason;
 }
 
 /** `owner` is everywhere the connection that asks. What is refused is thrown as `BrokerError`. */
@@ -54,8 +54,7 @@ export class VirtualHost implements QueueHost {
   readonly #queues = new Queues(this);
   readonly #bindings = new Bindings((exchange) => this.#deleteExchange(exchange));
   readonly #replies = new Map<string, (message: BrokerMessage) => void>();
-  readonly #deadLetters = new Ring<DeadLetter>();
-  #isBurying = false;
+  readonly #burials: Burials;
   /** How many `together` are running, and the queues that have something to do after the last of them. */
   #held = 0;
   #postponed = new Set<MessageQueue>();
@@ -64,6 +63,11 @@ export class VirtualHost implements QueueHost {
     this.name = name;
     this.clock = clock;
     this.#exchanges = new Exchanges(name);
+    this.#burials = new Burials(
+      clock,
+      (letter) => this.#buryOrDrop(letter),
+      () => this.changed(),
+    );
   }
 
   // ── exchanges ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,16 +172,30 @@ export class VirtualHost implements QueueHost {
 
   /** Hands a message to the queues that it is routed to, and those hand it to who is ready. */
   publish(message: BrokerMessage): PublishOutcome {
-    const exchange = this.#publishable(message.exchange);
-    const expiration = decoding(() => message.expiration);
-    const problem = expirationProblem(expiration);
-    if (problem !== undefined) throw preconditionFailed(`invalid expiration '${expiration}': ${problem}`);
-    const sent = distributed(message);
+    const { exchange, sent } = this.#admitted(message);
     if (exchange.name === '' && sent.routingKeys.length === 1) return this.#sendTo(sent, sent.routingKey);
-    const queues = this.#route(exchange, sent);
-    let outcome: PublishOutcome = queues.size === 0 ? 'unroutable' : 'routed';
-    this.#buryingAfter(() => {
-      for (const queue of queues) if (!queue.accept(sent)) outcome = 'rejected';
+    return this.deliver({ message: sent, queues: this.#route(exchange, sent) });
+  }
+
+  /**
+   * The first half of `publish`, for what is delivered later: bindings count as they are now, and the exchange may go. Replies
+   * without a queue leave at once, as they do with RabbitMQ.
+   */
+  route(message: BrokerMessage): RoutedMessage {
+    const { exchange, sent } = this.#admitted(message);
+    return { message: sent, queues: this.#route(exchange, sent) };
+  }
+
+  /** The second half: those of its queues that are there by now get the message. */
+  deliver({ message, queues }: RoutedMessage): PublishOutcome {
+    let outcome: PublishOutcome = 'unroutable';
+    this.#burials.after(() => {
+      for (const name of queues) {
+        const queue = this.#queues.get(name);
+        if (queue === undefined) continue;
+        if (!queue.accept(message)) outcome = 'rejected';
+        else if (outcome === 'unroutable') outcome = 'routed';
+      }
     });
     return outcome;
   }
@@ -210,13 +228,14 @@ export class VirtualHost implements QueueHost {
       run();
     } finally {
       this.#held -= 1;
-      if (this.#held === 0) this.#buryingAfter(() => this.#runPostponed());
+      if (this.#held === 0) this.#burials.after(() => this.#runPostponed());
     }
   }
 
   /** Ends what waits for the clock, without telling anybody. */
   close(): void {
     this.onChange = undefined;
+    this.#burials.clear();
     for (const queue of this.#queues) queue.stop();
   }
 
@@ -248,14 +267,11 @@ export class VirtualHost implements QueueHost {
     return `${kind} '${name}' in vhost '${this.name}'`;
   }
 
-  /**
-   * @internal Dead letters wait for each other: however long a chain of queues is through which they fall, no queue calls
-   * the next.
-   */
+  /** @internal */
   deadLetter(queue: MessageQueue, message: BrokerMessage, reason: DeathReason): void {
     if (queue.settings.deadLetterExchange === undefined) return;
-    this.#deadLetters.push({ queue, message, reason });
-    if (this.#held === 0) this.#buryingAfter(() => undefined);
+    this.#burials.add({ queue, message, reason });
+    if (this.#held === 0) this.#burials.after(() => undefined);
   }
 
   /** @internal */
@@ -283,6 +299,15 @@ export class VirtualHost implements QueueHost {
     return exchange;
   }
 
+  /** What of a message is routed, and from where; throws for what may not be published. */
+  #admitted(message: BrokerMessage): { readonly exchange: Exchange; readonly sent: BrokerMessage } {
+    const exchange = this.#publishable(message.exchange);
+    const expiration = decoding(() => message.expiration);
+    const problem = expirationProblem(expiration);
+    if (problem !== undefined) throw preconditionFailed(`invalid expiration '${expiration}': ${problem}`);
+    return { exchange, sent: distributed(message) };
+  }
+
   /** The way of most messages: to one queue by its name. */
   #sendTo(message: BrokerMessage, key: string): PublishOutcome {
     const queue = this.#queues.get(key);
@@ -292,8 +317,8 @@ export class VirtualHost implements QueueHost {
   }
 
   /** Every queue once, whatever ways lead there; exchanges are passed once, so that circles of them end. */
-  #route(start: Exchange, message: BrokerMessage): Set<MessageQueue> {
-    const queues = new Set<MessageQueue>();
+  #route(start: Exchange, message: BrokerMessage): Set<string> {
+    const queues = new Set<string>();
     const seen = new Set([start]);
     // A set is walked through what is added on the way, too.
     for (const exchange of seen) {
@@ -305,27 +330,31 @@ export class VirtualHost implements QueueHost {
     return queues;
   }
 
-  #byName(message: BrokerMessage, queues: Set<MessageQueue>): boolean {
+  /** Whether there is such a queue is asked when it is to get the message. */
+  #byName(message: BrokerMessage, queues: Set<string>): boolean {
     for (const key of message.routingKeys) {
-      const queue = this.#queues.get(key);
-      if (queue === undefined) this.#replies.get(key)?.(message);
-      else queues.add(queue);
+      const reply = this.#replies.get(key);
+      if (reply === undefined) queues.add(key);
+      else reply(message);
     }
     return true;
   }
 
-  /** What dies while `run` does something goes its way after that: first all copies of a message arrive, then dead letters. */
-  #buryingAfter(run: () => void): void {
-    if (this.#isBurying) {
-      run();
-      return;
-    }
-    this.#isBurying = true;
+  /**
+   * Nobody who could be told is waiting for a dead letter: what goes wrong on its way, often within a timer, costs that letter,
+   * and not the process.
+   */
+  #buryOrDrop(letter: DeadLetter): void {
     try {
-      run();
-      for (let next = this.#deadLetters.shift(); next !== undefined; next = this.#deadLetters.shift()) this.#bury(next);
-    } finally {
-      this.#isBurying = false;
+      this.#bury(letter);
+    } catch (error) {
+      const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      process.emitWarning(
+        `A dead letter of ${this.nameOf('queue', letter.queue.name)} was dropped on its way. ${what}`,
+        {
+          code: 'DEAD_LETTER_DROPPED',
+        },
+      );
     }
   }
 
@@ -341,8 +370,8 @@ export class VirtualHost implements QueueHost {
       routingKey: deadLetterRoutingKey,
     });
     // Headers that cannot be read are nothing that whoever is at work just now could be blamed for.
-    for (const next of unlessRefused(() => this.#route(exchange, letter)) ?? []) {
-      if (reason === 'rejected' || !isCycle(letter, next.name)) next.accept(letter);
+    for (const name of unlessRefused(() => this.#route(exchange, letter)) ?? []) {
+      if (reason === 'rejected' || !isCycle(letter, name)) this.#queues.get(name)?.accept(letter);
     }
   }
 
@@ -369,18 +398,13 @@ export class VirtualHost implements QueueHost {
 }
 
 /** Adds where the message goes from here; false when no binding leads there. */
-function follow(
-  exchange: Exchange,
-  message: BrokerMessage,
-  queues: Set<MessageQueue>,
-  exchanges: Set<Exchange>,
-): boolean {
+function follow(exchange: Exchange, message: BrokerMessage, queues: Set<string>, exchanges: Set<Exchange>): boolean {
   let isFollowed = false;
   const keys = exchange.heedsKeys ? message.routingKeys : [message.routingKey];
   for (const key of keys) {
     for (const { destination } of exchange.follow(key, message)) {
       isFollowed = true;
-      if (destination instanceof MessageQueue) queues.add(destination);
+      if (destination instanceof MessageQueue) queues.add(destination.name);
       else exchanges.add(destination);
     }
   }

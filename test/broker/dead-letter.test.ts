@@ -1,5 +1,5 @@
 /** Dead letters: what they say of their deaths, where they go, and when they are dropped. */
-import { describe, expect, test } from '@jest/globals';
+import { describe, expect, jest, test } from '@jest/globals';
 
 import type { BrokerMessage } from '../../lib/broker/broker-message.js';
 import type { QueueDelivery } from '../../lib/broker/message-queue.js';
@@ -311,4 +311,61 @@ test('dead letters that drop others in their turn do not call each other', () =>
   }
   expect(depth).toBeGreaterThan(1);
   expect(depth).toBeLessThan(100);
+});
+
+test('a dead letter that fails on its way is dropped with a warning, and those behind it arrive', () => {
+  const engine = new Engine();
+  engine.queue('from', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'to', 'x-message-ttl': 10 });
+  const taker = new Taker();
+  taker.onDelivery = ({ message: { body } }) => {
+    if (body.toString() === 'bad') throw new Error('broken taker');
+  };
+  engine.queue('to').subscribe(taker);
+  for (const body of ['bad', 'good']) engine.publish('', 'from', body);
+  const warnings: unknown[] = [];
+  const spy = jest.spyOn(process, 'emitWarning').mockImplementation((warning) => void warnings.push(warning));
+  try {
+    engine.clock.advance(10);
+  } finally {
+    spy.mockRestore();
+  }
+  expect(taker.bodies).toEqual(['bad', 'good']);
+  expect(warnings).toEqual([
+    expect.stringContaining("A dead letter of queue 'from' in vhost '/' was dropped on its way. Error: broken taker"),
+  ]);
+});
+
+test('one message that its dead letters make many of does not hold the process: they go their way turn by turn', async () => {
+  const engine = new Engine();
+  engine.exchange('all', 'fanout');
+  const queues = 7;
+  for (let n = 0; n < queues; n += 1) {
+    engine.queue(`q${n}`, { 'x-message-ttl': 0, 'x-dead-letter-exchange': 'all' });
+    engine.bind(`q${n}`, 'all');
+  }
+  let buried = 0;
+  const taker = new Taker({ noAck: true });
+  taker.onDelivery = () => (buried += 1);
+  engine.queue('end').subscribe(taker);
+  engine.bind('end', 'all');
+  engine.publish('all', '');
+  // Every way through the queues ends there: one after the publish itself, and one for every dead letter.
+  const inFirstTurn = buried;
+  expect(inFirstTurn).toBeLessThanOrEqual(5001);
+  let turns = 0;
+  for (let before = 0; before !== buried; turns += 1) {
+    before = buried;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(buried).toBe(13_700);
+  expect(turns).toBeGreaterThan(2);
+});
+
+test('who moves time on finds all dead letters arrived, however many they are', () => {
+  const engine = new Engine();
+  engine.queue('from', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'to', 'x-message-ttl': 10 });
+  const to = engine.queue('to');
+  for (let count = 0; count < 12_000; count += 1) engine.publish('', 'from');
+  engine.clock.advance(10);
+  expect(to.messageCount).toBe(12_000);
 });

@@ -43,3 +43,13 @@ test('what waits while time is pushed waits so much less', async () => {
   expect(inbox.all).toEqual([]);
   expect(await inbox.next()).toBe('due');
 });
+
+test('what is set up after time was pushed by a fraction of a millisecond is due like any other', async () => {
+  const clock = new RunningClock();
+  const inbox = new Inbox<number>();
+  for (let count = 0; count < 50; count += 1) {
+    clock.advance(0.7);
+    clock.after(0, () => inbox.push(count));
+    expect(await inbox.next()).toBe(count);
+  }
+});

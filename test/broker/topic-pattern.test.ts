@@ -59,6 +59,12 @@ describe('topic patterns', () => {
     );
   });
 
+  test('find any number of values under one pattern', () => {
+    const patterns = new TopicPatterns<number>();
+    for (let value = 0; value < 200_000; value += 1) patterns.add('a.#', value);
+    expect(patterns.match('a.b')).toHaveLength(200_000);
+  });
+
   test('with many # are matched in a time that does not explode', () => {
     const patterns = new TopicPatterns<string>();
     patterns.add(`${'#.a.'.repeat(40)}b`, 'found');
