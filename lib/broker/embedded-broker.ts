@@ -38,6 +38,13 @@ export interface SettledOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** @internal The first user and virtual host of a broker. */
+export interface EmbeddedLogin {
+  readonly username: string;
+  readonly password: string;
+  readonly virtualHost: string;
+}
+
 /** How long clients may take to answer the close of a broker that is closed, in milliseconds. */
 const FAREWELL = 500;
 
@@ -128,6 +135,12 @@ export class EmbeddedBroker implements AsyncDisposable {
     return EmbeddedBroker.#named.get(name) ?? new EmbeddedBroker({ name });
   }
 
+  /** @internal Whom `embedded:NAME` logs in, where the client names nobody; undefined while there is no such broker. */
+  static firstLogin(name: string): EmbeddedLogin | undefined {
+    const broker = EmbeddedBroker.#named.get(name);
+    return broker && { ...broker.#users.first, virtualHost: broker.#firstVirtualHost.name };
+  }
+
   static #freeName(): string {
     for (;;) {
       EmbeddedBroker.#count += 1;
@@ -136,7 +149,10 @@ export class EmbeddedBroker implements AsyncDisposable {
     }
   }
 
-  /** Where it is reached: `amqp://…` with the first user and virtual host when it listens, else `embedded:NAME`. */
+  /**
+   * Where it is reached: `amqp://…` when it listens, else `embedded:NAME`. Either leads the first user into the first virtual
+   * host, unless the options of the client say otherwise.
+   */
   get url(): string {
     if (this.#listener === undefined) return `embedded:${encodeURIComponent(this.name)}`;
     const virtualHost = encodeURIComponent(this.#firstVirtualHost.name);

@@ -59,6 +59,19 @@ test('options beside the URL count: user, virtual host, heartbeat', async () => 
   expect(await failure(connect(broker.url, { ...right, vhost: 'other' }))).toMatchObject({ replyCode: 530 });
 });
 
+test('what options do not say is the first user and the first virtual host of the broker', async () => {
+  const users = { amy: 's3cret', bob: 'other' };
+  await using broker = EmbeddedBroker.create({ users, virtualHosts: ['shop', 'audit'] });
+  await using _first = await connect(broker.url);
+  await using _elsewhere = await connect(broker.url, { vhost: 'audit' });
+  await using _bob = await connect(broker.url, { credentials: { username: 'bob', password: 'other' } });
+  expect(broker.connections.map(({ user, virtualHost }) => `${user} in ${virtualHost}`)).toEqual([
+    'amy in shop',
+    'amy in audit',
+    'bob in shop',
+  ]);
+});
+
 test.each([
   'embedded:',
   'embedded://shop',
