@@ -37,6 +37,19 @@ test('an AmqpConnection finds its queues and messages again after a loss', async
   expect(got?.message.body.toString()).toBe('kept');
 });
 
+test('a broker that is closed is not started again by a client that comes back', async () => {
+  const name = unique('closed');
+  const broker = EmbeddedBroker.create({ name });
+  await using connection = new AmqpConnection(broker.url, { recovery: { initialDelay: 1 } });
+  await connection.open();
+  await broker.close();
+  expect(await failure(connect(broker.url))).toMatchObject({ code: 'CONNECT_FAILED' });
+  expect(connection.status.state).not.toBe('open');
+  await using again = EmbeddedBroker.create({ name });
+  await connection.opened();
+  expect(again.connections).toHaveLength(1);
+});
+
 test('a broker that refuses connections is told by its name', async () => {
   await using broker = EmbeddedBroker.create({ name: unique('refusing') });
   broker.refuseConnections();
