@@ -12,7 +12,6 @@
  */
 import { ProtocolError } from '../errors.js';
 import { CommandAssembler } from '../protocol/command.js';
-import type { FieldTable } from '../protocol/field-table.js';
 import { FRAME_HEARTBEAT, FRAME_METHOD, PROTOCOL_HEADER } from '../protocol/frame.js';
 import { FrameDecoder } from '../protocol/frame-decoder.js';
 import type { Method, MethodArgs } from '../protocol/methods.js';
@@ -135,9 +134,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
   }
 
   block(reason: string): void {
-    if (this.#understandsBlocked) {
-      this.outbox.method(0, 'connection.blocked', { reason: shortText(reason) });
-    }
+    if (this.#understandsBlocked) this.outbox.method(0, 'connection.blocked', { reason: shortText(reason) });
   }
 
   unblock(): void {
@@ -146,8 +143,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
   }
 
   get #understandsBlocked(): boolean {
-    const { opened } = this;
-    return opened !== undefined && hasCapability(opened.clientProperties, 'connection.blocked');
+    return this.opened !== undefined && hasCapability(this.opened.clientProperties, 'connection.blocked');
   }
 
   pauseReading(): void {
@@ -395,10 +391,6 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     if (!this.#transport.destroyed) this.#transport.destroy();
     this.#host.ended(this);
     this.#host.moved();
-  }
-
-  get clientProperties(): FieldTable {
-    return this.#opening.clientProperties;
   }
 }
 

@@ -228,7 +228,10 @@ export class EmbeddedBroker implements AsyncDisposable {
     return new Date(this.#clock.now());
   }
 
-  /** Moves time on: message and queue TTLs, expiries and delays that fall due on the way happen, in order, before this returns. */
+  /**
+   * Moves time on: message and queue TTLs, expiries and delays that fall due on the way happen, in order, before this returns.
+   * A number is milliseconds. Throws `INVALID_OPTION`.
+   */
   advance(duration: Duration): void {
     this.#clock.advance(milliseconds(duration, 'The argument of advance'));
     this.#quiet.moved();
@@ -308,6 +311,7 @@ export class EmbeddedBroker implements AsyncDisposable {
     this.#isRefusing = true;
   }
 
+  /** Ends `refuseConnections()`. */
   acceptConnections(): void {
     this.#isRefusing = false;
   }
@@ -324,6 +328,7 @@ export class EmbeddedBroker implements AsyncDisposable {
     for (const connection of this.#connections) connection.block(text);
   }
 
+  /** Ends the alarm of `block()`: clients are told with connection.unblocked, and all are read from again. */
   unblock(): void {
     if (this.#blockedFor === undefined) return;
     this.#blockedFor = undefined;
@@ -336,12 +341,16 @@ export class EmbeddedBroker implements AsyncDisposable {
     for (const connection of this.#connections) connection.pauseReading();
   }
 
+  /** Ends `pauseReading()`: what waited on its way is read now. */
   resumeReading(): void {
     this.#isPaused = false;
     for (const connection of this.#connections) connection.resumeReading();
   }
 
-  /** Answers the next `count` publishes on confirm channels with basic.nack, and drops them. */
+  /**
+   * Answers the next `count` publishes on confirm channels with basic.nack, and drops them. A second call replaces what is left
+   * of the first. Throws `INVALID_ARGUMENT`.
+   */
   nackNext(count = 1): void {
     if (!Number.isInteger(count) || count < 0) {
       throw new AmqpError('INVALID_ARGUMENT', 'nackNext takes a number of publishes.');
@@ -369,7 +378,7 @@ export class EmbeddedBroker implements AsyncDisposable {
     return cancelled.length;
   }
 
-  /** From now on everything that the broker says leaves this much later. 0 ends it. */
+  /** From now on everything that the broker says leaves this much later; a number is milliseconds, 0 ends it. Throws `INVALID_OPTION`. */
   latency(duration: Duration): void {
     this.#latency = timerMilliseconds(duration, 'The argument of latency');
   }

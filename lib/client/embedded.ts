@@ -44,15 +44,17 @@ export function embeddedName(url: string): string | undefined {
   );
 }
 
+const loadBroker = () => import('../broker/shared.js');
+
 /** Rejects with an error of the code `ECONNREFUSED` while that broker refuses connections. */
 export async function dialEmbedded(name: string): Promise<Duplex> {
-  const { connectEmbedded } = await import('../broker/shared.js');
+  const { connectEmbedded } = await loadBroker();
   return connectEmbedded(name);
 }
 
 /** `given`, completed with the first user and virtual host of that broker where the connection names none of its own. */
 export async function embeddedLogin({ name, isAnyUser, isAnyVhost }: EmbeddedAddress, given: Login): Promise<Login> {
-  const { firstLogin } = await import('../broker/shared.js');
+  const { firstLogin } = await loadBroker();
   const first = firstLogin(name);
   if (first === undefined) return given;
   return {
