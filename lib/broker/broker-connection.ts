@@ -12,7 +12,6 @@
  */
 import { ProtocolError } from '../errors.js';
 import { CommandAssembler } from '../protocol/command.js';
-import type { FieldTable } from '../protocol/field-table.js';
 import { FRAME_HEARTBEAT, FRAME_METHOD, PROTOCOL_HEADER } from '../protocol/frame.js';
 import { FrameDecoder } from '../protocol/frame-decoder.js';
 import type { Method, MethodArgs } from '../protocol/methods.js';
@@ -97,8 +96,9 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
 
   // What the broker and its inspection ask.
 
+  /** What was agreed on; undefined before the handshake is through, and when the connection is on its way out. */
   get opened(): Opened | undefined {
-    return this.#opened;
+    return this.#state === 'running' ? this.#opened : undefined;
   }
 
   get channels(): BrokerChannel[] {
@@ -122,21 +122,28 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
 
   /** Ends it in an orderly way, as a broker does that is shut down. */
   close(replyCode: number, replyText: string): void {
-    if (this.#state === 'running') this.#close({ replyCode, replyText: shortText(replyText), classId: 0, methodId: 0 });
-    else this.#transport.destroy();
+    if (this.#state !== 'running') {
+      this.#transport.destroy();
+      return;
+    }
+    this.#close({ replyCode, replyText: shortText(replyText), classId: 0, methodId: 0 });
+    this.outbox.hurry();
+    // Publishes that wait behind it are not carried out any more, and close-ok has to be read.
+    this.#release('blocked');
+    this.#release('paused');
   }
 
   block(reason: string): void {
-    if (this.#opened !== undefined && hasCapability(this.#opened.clientProperties, 'connection.blocked')) {
-      this.outbox.method(0, 'connection.blocked', { reason: shortText(reason) });
-    }
+    if (this.#understandsBlocked) this.outbox.method(0, 'connection.blocked', { reason: shortText(reason) });
   }
 
   unblock(): void {
     this.#release('blocked');
-    if (this.#opened !== undefined && hasCapability(this.#opened.clientProperties, 'connection.blocked')) {
-      this.outbox.method(0, 'connection.unblocked', {});
-    }
+    if (this.#understandsBlocked) this.outbox.method(0, 'connection.unblocked', {});
+  }
+
+  get #understandsBlocked(): boolean {
+    return this.opened !== undefined && hasCapability(this.opened.clientProperties, 'connection.blocked');
   }
 
   pauseReading(): void {
@@ -384,10 +391,6 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     if (!this.#transport.destroyed) this.#transport.destroy();
     this.#host.ended(this);
     this.#host.moved();
-  }
-
-  get clientProperties(): FieldTable {
-    return this.#opening.clientProperties;
   }
 }
 

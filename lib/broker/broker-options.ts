@@ -41,17 +41,20 @@ const KNOWN: readonly string[] = ['name', 'users', 'virtualHosts', 'clock', 'max
 
 /** Throws `INVALID_OPTION`. */
 export function resolveBrokerOptions(options: EmbeddedBrokerListenOptions, freeName: string): ResolvedBrokerOptions {
+  if (!isRecord(options))
+    throw new AmqpError('INVALID_OPTION', 'The options of the embedded broker have to be an object.');
   const unknown = Object.keys(options).find((option) => !KNOWN.includes(option));
   if (unknown !== undefined) throw wrong(unknown, `is none of the options (${KNOWN.join(', ')})`);
   const { name = freeName, users = { guest: 'guest' }, virtualHosts = ['/'], clock = 'real' } = options;
   const { maxMessageSize = 134_217_728, port = 0, host = '127.0.0.1' } = options;
   if (typeof name !== 'string' || name === '') throw wrong('name', 'has to be text');
-  const passwords: unknown[] = Object.values(users);
+  const passwords: unknown[] = isRecord(users) ? Object.values(users) : [];
   if (passwords.length === 0 || !passwords.every((password) => typeof password === 'string')) {
     throw wrong('users', 'has to name at least one user with a password, as in { guest: "guest" }');
   }
-  const [first, ...others] = virtualHosts;
-  if (first === undefined || !virtualHosts.every((each: unknown) => typeof each === 'string')) {
+  const names: readonly unknown[] = Array.isArray(virtualHosts) ? virtualHosts : [];
+  const [first, ...others] = names.filter((each) => typeof each === 'string');
+  if (first === undefined || others.length + 1 < names.length) {
     throw wrong('virtualHosts', "has to name at least one virtual host, as in ['/']");
   }
   if (!['real', 'manual'].includes(clock)) throw wrong('clock', "has to be 'real' or 'manual'");
@@ -61,6 +64,10 @@ export function resolveBrokerOptions(options: EmbeddedBrokerListenOptions, freeN
   if (!isIntegerWithin(port, 0, 65_535)) throw wrong('port', 'has to be a port number, or 0 for any');
   if (typeof host !== 'string' || host === '') throw wrong('host', 'has to be an address of this machine');
   return { name, users, virtualHosts: [first, ...others], clock, maxMessageSize, port, host };
+}
+
+function isRecord(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function isIntegerWithin(value: unknown, low: number, high: number): boolean {

@@ -66,13 +66,18 @@ export class BrokerOutbox {
   #isCongested = false;
   #excess = 0;
   #stalled: NodeJS.Timeout | undefined;
+  /** Bytes that the socket was given. */
+  #given = 0;
   #hasEnded = false;
   #endsAfterwards = false;
 
   constructor(socket: Writable, owner: OutboxOwner) {
     this.#socket = socket;
     this.#owner = owner;
-    socket.on('drain', () => this.#drained());
+    socket.on('drain', () => {
+      owner.moved();
+      this.#endCongestion();
+    });
   }
 
   /** Whether so much waits that consumers have to. */
@@ -204,16 +209,17 @@ export class BrokerOutbox {
     if (pieces.length > 0) {
       const latency = this.latency();
       if (latency > 0 || this.#late.length > 0) this.#writeLater(pieces, bytes, latency);
-      else this.#write(pieces);
+      else this.#write(pieces, bytes);
     }
     this.#writer.freshen();
     this.#afterWrite();
   }
 
-  #write(pieces: readonly Uint8Array[]): void {
+  #write(pieces: readonly Uint8Array[], bytes: number): void {
     const socket = this.#socket;
     this.wroteAt = performance.now();
     if (socket.destroyed || socket.writableEnded) return;
+    this.#given += bytes;
     if (pieces.length === 1) {
       socket.write(pieces[0]);
     } else {
@@ -244,15 +250,23 @@ export class BrokerOutbox {
       this.#late.shift();
       this.#lateBytes -= next.bytes;
       if (this.#hasEnded) return;
-      this.#write(next.pieces);
+      this.#write(next.pieces, next.bytes);
     }
     this.#afterWrite();
   }
 
   #afterWrite(): void {
     if (this.#endsAfterwards && this.#late.length === 0 && !this.#hasEnded) this.#socket.end();
-    // All of it left at once: there will be no event.
-    if (this.#isCongested && this.backlog === 0) this.#drained();
+    this.#endCongestion();
+  }
+
+  /** Writes what there is, also what latency would have leave later. */
+  hurry(): void {
+    clearTimeout(this.#lateTimer);
+    this.#lateTimer = undefined;
+    for (const { pieces, bytes } of this.#late.splice(0)) this.#write(pieces, bytes);
+    this.#lateBytes = 0;
+    this.flush();
   }
 
   /** Writes what there is, then says the end. */
@@ -275,23 +289,34 @@ export class BrokerOutbox {
   #congest(): void {
     this.#isCongested = true;
     this.#excess = 0;
-    this.#awaitProgress(this.#socket.writableLength);
+    this.#awaitProgress(this.#taken);
     this.#owner.congested();
   }
 
   /** Cuts the peer off when it has taken nothing since the last look. */
   #awaitProgress(before: number): void {
     this.#stalled = setTimeout(() => {
-      const now = this.#socket.writableLength;
-      if (now < before) this.#awaitProgress(now);
+      const now = this.#taken;
+      // What latency holds back the peer cannot take.
+      if (now > before || this.#socket.writableLength === 0) this.#awaitProgress(now);
       else this.#owner.overflowed();
     }, SEND_TIMEOUT);
     this.#stalled.unref();
   }
 
-  #drained(): void {
-    this.#owner.moved();
-    if (!this.#isCongested || this.#lateBytes > 0) return;
+  /** Bytes that the peer has taken. */
+  get #taken(): number {
+    return this.#given - this.#socket.writableLength;
+  }
+
+  /**
+   * Asked on every drain and after every write: whichever of the two empties the last of late batches, pieces and socket comes
+   * last, and there is no other event after it.
+   */
+  #endCongestion(): void {
+    if (!this.#isCongested || this.#hasEnded) return;
+    if (this.#lateBytes > 0 || this.#pieceBytes > 0 || this.#writer.length > 0) return;
+    if (this.#socket.writableNeedDrain) return;
     this.#isCongested = false;
     clearTimeout(this.#stalled);
     this.#owner.drained();

@@ -11,7 +11,7 @@ import { BrokerError } from './broker-error.js';
 import type { ConnectionLine } from './channel-line.js';
 import { BlamedError } from './closing.js';
 
-/** Set aside for a body that has begun, whatever size it claims, in octets: of clients with 2047 channels still not too much. */
+/** Set aside for a body that has begun, whatever size it claims, in octets: 2047 channels x 64 KiB are 128 MiB at most. */
 const BODY_STEP = 64 * 1024;
 
 interface Entry {

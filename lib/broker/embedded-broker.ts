@@ -38,6 +38,13 @@ export interface SettledOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** @internal The first user and virtual host of a broker. */
+export interface EmbeddedLogin {
+  readonly username: string;
+  readonly password: string;
+  readonly virtualHost: string;
+}
+
 /** How long clients may take to answer the close of a broker that is closed, in milliseconds. */
 const FAREWELL = 500;
 
@@ -59,6 +66,8 @@ const REASONS: Readonly<Record<string, string>> = { memory: 'low on memory', dis
  */
 export class EmbeddedBroker implements AsyncDisposable {
   static readonly #named = new Map<string, EmbeddedBroker>();
+  /** Names of brokers that somebody made and closed: a client that still tries to come back must not start another one. */
+  static readonly #closedNames = new Set<string>();
   static #count = 0;
 
   /** The NAME of `embedded:NAME`. */
@@ -73,7 +82,8 @@ export class EmbeddedBroker implements AsyncDisposable {
   #listener: Listener | undefined;
   #onEmpty = (): void => undefined;
   #isRefusing = false;
-  #isClosed = false;
+  #closing: Promise<void> | undefined;
+  #isStartedByName = false;
   #isPaused = false;
   #blockedFor: string | undefined;
   #nacks = 0;
@@ -100,6 +110,7 @@ export class EmbeddedBroker implements AsyncDisposable {
     this.#firstVirtualHost = this.#virtualHost(virtualHosts[0]);
     this.#host = this.#newHost(maxMessageSize);
     EmbeddedBroker.#named.set(name, this);
+    EmbeddedBroker.#closedNames.delete(name);
   }
 
   /** A broker with a port. Rejects with `INVALID_OPTION`, or `CONNECT_FAILED` when the port is taken. */
@@ -123,9 +134,23 @@ export class EmbeddedBroker implements AsyncDisposable {
   /**
    * The broker behind `embedded:NAME`, started by whoever asks for it first. It stays until it is closed or the process ends,
    * also while nobody is connected: queues and messages are there when a client comes back, as with any broker.
+   *
+   * A broker that `create()` or `listen()` made stays closed when it is closed, until one of its name is made again: this then
+   * throws an error with the code `ECONNREFUSED`.
    */
   static named(name: string): EmbeddedBroker {
-    return EmbeddedBroker.#named.get(name) ?? new EmbeddedBroker({ name });
+    const known = EmbeddedBroker.#named.get(name);
+    if (known !== undefined) return known;
+    if (EmbeddedBroker.#closedNames.has(name)) throw refusal(name, 'is closed');
+    const broker = new EmbeddedBroker({ name });
+    broker.#isStartedByName = true;
+    return broker;
+  }
+
+  /** @internal Whom `embedded:NAME` logs in, where the client names nobody; undefined while there is no such broker. */
+  static firstLogin(name: string): EmbeddedLogin | undefined {
+    const broker = EmbeddedBroker.#named.get(name);
+    return broker && { ...broker.#users.first, virtualHost: broker.#firstVirtualHost.name };
   }
 
   static #freeName(): string {
@@ -136,7 +161,10 @@ export class EmbeddedBroker implements AsyncDisposable {
     }
   }
 
-  /** Where it is reached: `amqp://…` with the first user and virtual host when it listens, else `embedded:NAME`. */
+  /**
+   * Where it is reached: `amqp://…` when it listens, else `embedded:NAME`. Either leads the first user into the first virtual
+   * host, unless the options of the client say otherwise.
+   */
   get url(): string {
     if (this.#listener === undefined) return `embedded:${encodeURIComponent(this.name)}`;
     const virtualHost = encodeURIComponent(this.#firstVirtualHost.name);
@@ -148,18 +176,15 @@ export class EmbeddedBroker implements AsyncDisposable {
    * `refuseConnections()` and `close()`.
    */
   connect(): Duplex {
-    if (this.#isRefusing || this.#isClosed) {
-      const why = this.#isClosed ? 'is closed' : 'refuses connections';
-      const error = new Error(`The embedded broker ${quoted(this.name)} ${why}.`);
-      throw Object.assign(error, { code: 'ECONNREFUSED' });
-    }
+    if (this.#closing !== undefined) throw refusal(this.name, 'is closed');
+    if (this.#isRefusing) throw refusal(this.name, 'refuses connections');
     const [near, far] = memoryLine();
     this.#accept(near);
     return far;
   }
 
   #accept(transport: Transport): void {
-    if (this.#isRefusing || this.#isClosed) {
+    if (this.#isRefusing || this.#closing !== undefined) {
       transport.on('error', () => undefined);
       transport.resetAndDestroy();
       return;
@@ -203,7 +228,10 @@ export class EmbeddedBroker implements AsyncDisposable {
     return new Date(this.#clock.now());
   }
 
-  /** Moves time on: message and queue TTLs, expiries and delays that fall due on the way happen, in order, before this returns. */
+  /**
+   * Moves time on: message and queue TTLs, expiries and delays that fall due on the way happen, in order, before this returns.
+   * A number is milliseconds. Throws `INVALID_OPTION`.
+   */
   advance(duration: Duration): void {
     this.#clock.advance(milliseconds(duration, 'The argument of advance'));
     this.#quiet.moved();
@@ -283,6 +311,7 @@ export class EmbeddedBroker implements AsyncDisposable {
     this.#isRefusing = true;
   }
 
+  /** Ends `refuseConnections()`. */
   acceptConnections(): void {
     this.#isRefusing = false;
   }
@@ -299,6 +328,7 @@ export class EmbeddedBroker implements AsyncDisposable {
     for (const connection of this.#connections) connection.block(text);
   }
 
+  /** Ends the alarm of `block()`: clients are told with connection.unblocked, and all are read from again. */
   unblock(): void {
     if (this.#blockedFor === undefined) return;
     this.#blockedFor = undefined;
@@ -311,12 +341,16 @@ export class EmbeddedBroker implements AsyncDisposable {
     for (const connection of this.#connections) connection.pauseReading();
   }
 
+  /** Ends `pauseReading()`: what waited on its way is read now. */
   resumeReading(): void {
     this.#isPaused = false;
     for (const connection of this.#connections) connection.resumeReading();
   }
 
-  /** Answers the next `count` publishes on confirm channels with basic.nack, and drops them. */
+  /**
+   * Answers the next `count` publishes on confirm channels with basic.nack, and drops them. A second call replaces what is left
+   * of the first. Throws `INVALID_ARGUMENT`.
+   */
   nackNext(count = 1): void {
     if (!Number.isInteger(count) || count < 0) {
       throw new AmqpError('INVALID_ARGUMENT', 'nackNext takes a number of publishes.');
@@ -344,19 +378,26 @@ export class EmbeddedBroker implements AsyncDisposable {
     return cancelled.length;
   }
 
-  /** From now on everything that the broker says leaves this much later. 0 ends it. */
+  /** From now on everything that the broker says leaves this much later; a number is milliseconds, 0 ends it. Throws `INVALID_OPTION`. */
   latency(duration: Duration): void {
     this.#latency = timerMilliseconds(duration, 'The argument of latency');
   }
 
   // The end.
 
-  /** Closes connections as a broker does that is shut down (320), gives up the port and the name, and forgets everything. */
+  /**
+   * Closes connections as a broker does that is shut down (320), gives up the port, and forgets everything. Clients that do not
+   * answer within half a second are dropped. The name is free at the end, for `create()` and `listen()`. A second call waits for
+   * the first.
+   */
   async close(): Promise<void> {
-    this.#isClosed = true;
-    if (EmbeddedBroker.#named.get(this.name) === this) EmbeddedBroker.#named.delete(this.name);
+    await (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
     const listener = this.#listener?.close();
     this.resumeReading();
+    this.#latency = 0;
     for (const connection of [...this.#connections]) {
       connection.close(320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'");
     }
@@ -364,6 +405,8 @@ export class EmbeddedBroker implements AsyncDisposable {
     this.dropConnections();
     await listener;
     for (const virtualHost of this.#virtualHosts.values()) virtualHost.close();
+    EmbeddedBroker.#named.delete(this.name);
+    if (!this.#isStartedByName) EmbeddedBroker.#closedNames.add(this.name);
   }
 
   /** Resolves when there is no connection left, or the time is over. */
@@ -381,4 +424,8 @@ export class EmbeddedBroker implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+function refusal(name: string, why: string): Error {
+  return Object.assign(new Error(`The embedded broker ${quoted(name)} ${why}.`), { code: 'ECONNREFUSED' });
 }

@@ -86,6 +86,8 @@ class LineEnd extends Duplex implements Transport {
       other.#taken = undefined;
       other.#pushEnd();
       taken?.();
+      // Who is paused would never read as far as the end. (Who reads by 'readable' is paused in Node's words only.)
+      if (other.readableFlowing === false && other.listenerCount('readable') === 0) other.destroy();
     }
     done(error);
   }

@@ -73,10 +73,6 @@ export class Opening {
     this.#virtualHosts = virtualHosts;
   }
 
-  get clientProperties(): FieldTable {
-    return this.#clientProperties;
-  }
-
   /** The client has sent its protocol header. */
   start(): void {
     this.#line.method(0, 'connection.start', {

@@ -44,6 +44,12 @@ export class Users {
     for (const [name, password] of entries) this.#passwords.set(name, digest(password));
   }
 
+  /** The user that the options name first. */
+  get first(): { readonly username: string; readonly password: string } {
+    const [username, password] = this.#first;
+    return { username, password };
+  }
+
   /** What stands in a URL before the host: the first user's name and password. */
   get urlCredentials(): string {
     return this.#first.map(encodeURIComponent).join(':');

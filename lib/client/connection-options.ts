@@ -16,7 +16,7 @@ import {
 } from './credentials.js';
 import type { HostLookup, TlsOptions } from './dial.js';
 import { refuseUnknown } from './option-names.js';
-import { embeddedName } from './embedded.js';
+import { type EmbeddedAddress, embeddedName } from './embedded.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
 export const DEFAULT_MAX_MESSAGE_SIZE = 64 * 1024 * 1024;
@@ -96,8 +96,7 @@ export interface ResolvedConnectionOptions {
   readonly maxMessageSize: number;
   readonly lookup: HostLookup | undefined;
   readonly dial: (() => Duplex | Promise<Duplex>) | undefined;
-  /** The name of the embedded broker to connect to. */
-  readonly embedded: string | undefined;
+  readonly embedded: EmbeddedAddress | undefined;
 }
 
 /** Checks one option; returns nothing when it is right, else what it has to be. */
@@ -210,14 +209,17 @@ export function resolveConnectionOptions(
     maxMessageSize: given.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE,
     lookup: given.lookup,
     dial: given.dial,
-    embedded: given.dial === undefined ? embedded : undefined,
+    embedded:
+      embedded === undefined || given.dial !== undefined
+        ? undefined
+        : { name: embedded, isAnyUser: given.credentials === undefined, isAnyVhost: given.vhost === undefined },
   };
 }
 
 /** Where a connection goes, fit for logs and errors: no user name, no password. */
 export function addressOf(options: ResolvedConnectionOptions): string {
   if (options.dial !== undefined) return 'the dialled transport';
-  if (options.embedded !== undefined) return `the embedded broker ${quoted(options.embedded)}`;
+  if (options.embedded !== undefined) return `the embedded broker ${quoted(options.embedded.name)}`;
   const host = options.hostname.includes(':') ? `[${options.hostname}]` : options.hostname;
   return `${printable(host, 255)}:${options.port}`;
 }

@@ -31,6 +31,7 @@ import {
 import { askFor } from './credentials.js';
 import { keepFresh } from './credentials-refresh.js';
 import { aborted, dial } from './dial.js';
+import { embeddedLogin } from './embedded.js';
 import {
   type HandshakeLine,
   type HandshakeStep,
@@ -91,10 +92,12 @@ export async function connect(url?: string | ConnectOptions, options: ConnectOpt
 
 /** `connect` for options that are checked already. */
 export async function openConnection(
-  options: ResolvedConnectionOptions,
+  resolved: ResolvedConnectionOptions,
   signal?: AbortSignal,
   metrics = new Metrics(),
 ): Promise<Connection> {
+  const { embedded } = resolved;
+  const options = embedded === undefined ? resolved : { ...resolved, ...(await embeddedLogin(embedded, resolved)) };
   const { credentialsProvider: provider } = options;
   if (provider === undefined) return await new Connection(await dial(options, signal), options, metrics).open(signal);
   // Asked before dialling: a broker gives a client ten seconds for the handshake.

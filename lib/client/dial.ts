@@ -57,7 +57,7 @@ interface Dialling {
 function dialling(options: ResolvedConnectionOptions): Dialling {
   const { dial: custom, embedded } = options;
   if (custom !== undefined) return dialCustom(options, custom);
-  return embedded === undefined ? dialSocket(options) : dialCustom(options, () => dialEmbedded(embedded));
+  return embedded === undefined ? dialSocket(options) : dialCustom(options, () => dialEmbedded(embedded.name));
 }
 
 function dialCustom(options: ResolvedConnectionOptions, open: () => Duplex | Promise<Duplex>): Dialling {

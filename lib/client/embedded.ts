@@ -4,6 +4,22 @@
  */
 import type { Duplex } from 'node:stream';
 import { AmqpError } from '../errors.js';
+import { Credentials } from './credentials.js';
+
+/** An embedded broker, and what of the login is left to it. */
+export interface EmbeddedAddress {
+  readonly name: string;
+  /** No credentials were given: the broker's first user will do. */
+  readonly isAnyUser: boolean;
+  /** No virtual host was given: the broker's first one will do. */
+  readonly isAnyVhost: boolean;
+}
+
+/** Who logs in, and where. */
+interface Login {
+  readonly credentials: Credentials;
+  readonly vhost: string;
+}
 
 const SCHEME = /^\s*embedded:/i;
 
@@ -28,8 +44,21 @@ export function embeddedName(url: string): string | undefined {
   );
 }
 
+const loadBroker = () => import('../broker/shared.js');
+
 /** Rejects with an error of the code `ECONNREFUSED` while that broker refuses connections. */
 export async function dialEmbedded(name: string): Promise<Duplex> {
-  const { connectEmbedded } = await import('../broker/shared.js');
+  const { connectEmbedded } = await loadBroker();
   return connectEmbedded(name);
+}
+
+/** `given`, completed with the first user and virtual host of that broker where the connection names none of its own. */
+export async function embeddedLogin({ name, isAnyUser, isAnyVhost }: EmbeddedAddress, given: Login): Promise<Login> {
+  const { firstLogin } = await loadBroker();
+  const first = firstLogin(name);
+  if (first === undefined) return given;
+  return {
+    credentials: isAnyUser ? new Credentials(first.username, first.password) : given.credentials,
+    vhost: isAnyVhost ? first.virtualHost : given.vhost,
+  };
 }

@@ -6,7 +6,7 @@ import { connectEmbedded } from '../../lib/broker/shared.js';
 import { type Connection, connect } from '../../lib/client/connection.js';
 import { failure, thrown } from '../support/client.js';
 import { RawClient } from '../support/raw-client.js';
-import { Inbox, within } from '../support/waits.js';
+import { Inbox, eventually, within } from '../support/waits.js';
 
 let broker: EmbeddedBroker;
 
@@ -68,6 +68,39 @@ describe('a broker', () => {
     await using listening = await EmbeddedBroker.listen();
     const port = Number(new URL(listening.url).port);
     expect(await failure(EmbeddedBroker.listen({ port }))).toMatchObject({ code: 'CONNECT_FAILED' });
+  });
+
+  test.each<[wrong: unknown, named: string]>([
+    [null, 'options'],
+    ['shop', 'options'],
+    [{ users: null }, 'users'],
+    [{ users: ['guest'] }, 'users'],
+    [{ users: { guest: 1 } }, 'users'],
+    [{ virtualHosts: 'shop' }, 'virtualHosts'],
+    [{ virtualHosts: null }, 'virtualHosts'],
+    [{ virtualHosts: ['/', 1] }, 'virtualHosts'],
+    [{ name: null }, 'name'],
+    [{ clock: null }, 'clock'],
+    [{ maxMessageSize: '1' }, 'maxMessageSize'],
+  ])('takes nothing of a wrong type from JavaScript: %j', (wrong, named) => {
+    const error = thrown(() => EmbeddedBroker.create(wrong as object));
+    expect(error).toMatchObject({ code: 'INVALID_OPTION', message: expect.stringContaining(named) });
+  });
+
+  test('that is closed says so to publishers that it blocks, and past its latency, and is closed once', async () => {
+    const own = EmbeddedBroker.create();
+    const raw = await RawClient.open(own.connect());
+    await raw.openChannel(1);
+    own.block();
+    await raw.receive('connection.blocked');
+    raw.publish(1, {});
+    await eventually('the block', () => Promise.resolve(own.connections[0]?.blocked === true || undefined));
+    own.latency('1h');
+    const closed = Promise.all([own.close(), own.close()]);
+    expect((await raw.receive('connection.close')).args).toMatchObject({ replyCode: 320 });
+    raw.send(0, 'connection.close-ok', {});
+    await within('the end', Promise.race([closed, raw.hungUp]));
+    await within('the close', closed);
   });
 
   test('closes its connections as a broker does that is shut down, and lets nobody in afterwards', async () => {
@@ -136,7 +169,8 @@ describe('time', () => {
   test('that is manual stands still by itself', async () => {
     await using own = EmbeddedBroker.create({ clock: 'manual' });
     const { now } = own;
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    const start = Date.now();
+    await eventually('the next millisecond', () => Promise.resolve(Date.now() > start || undefined));
     expect(own.now).toEqual(now);
   });
 

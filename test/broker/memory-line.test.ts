@@ -59,6 +59,14 @@ test('who destroys one end is noticed at the other, and what is written there go
   expect(await within('the error', failed)).toMatchObject([{ code: 'EPIPE' }]);
 });
 
+test('who destroys one end is noticed at the other also while that is paused', async () => {
+  const [near, far] = openLine();
+  near.pause();
+  far.write('not read');
+  far.destroy();
+  await within('the close', once(near, 'close'));
+});
+
 test('a reset is an error at the other end', async () => {
   const [near, far] = openLine();
   const failed = once(far, 'error');

@@ -37,6 +37,19 @@ test('an AmqpConnection finds its queues and messages again after a loss', async
   expect(got?.message.body.toString()).toBe('kept');
 });
 
+test('a broker that is closed is not started again by a client that comes back', async () => {
+  const name = unique('closed');
+  const broker = EmbeddedBroker.create({ name });
+  await using connection = new AmqpConnection(broker.url, { recovery: { initialDelay: 1 } });
+  await connection.open();
+  await broker.close();
+  expect(await failure(connect(broker.url))).toMatchObject({ code: 'CONNECT_FAILED' });
+  expect(connection.status.state).not.toBe('open');
+  await using again = EmbeddedBroker.create({ name });
+  await connection.opened();
+  expect(again.connections).toHaveLength(1);
+});
+
 test('a broker that refuses connections is told by its name', async () => {
   await using broker = EmbeddedBroker.create({ name: unique('refusing') });
   broker.refuseConnections();
@@ -57,6 +70,19 @@ test('options beside the URL count: user, virtual host, heartbeat', async () => 
   const error = await failure(connect(broker.url, { ...right, credentials: { username: 'amy', password: 'wrong' } }));
   expect(error.code).toBe('AUTHENTICATION_FAILED');
   expect(await failure(connect(broker.url, { ...right, vhost: 'other' }))).toMatchObject({ replyCode: 530 });
+});
+
+test('what options do not say is the first user and the first virtual host of the broker', async () => {
+  const users = { amy: 's3cret', bob: 'other' };
+  await using broker = EmbeddedBroker.create({ users, virtualHosts: ['shop', 'audit'] });
+  await using _first = await connect(broker.url);
+  await using _elsewhere = await connect(broker.url, { vhost: 'audit' });
+  await using _bob = await connect(broker.url, { credentials: { username: 'bob', password: 'other' } });
+  expect(broker.connections.map(({ user, virtualHost }) => `${user} in ${virtualHost}`)).toEqual([
+    'amy in shop',
+    'amy in audit',
+    'bob in shop',
+  ]);
 });
 
 test.each([

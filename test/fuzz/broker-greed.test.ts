@@ -1,12 +1,10 @@
 /** Clients that cost: those that claim, hoard, read nothing, say nothing, or say it a byte at a time. None of them costs others. */
-import { afterEach, beforeEach, expect, jest, test } from '@jest/globals';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
 
 import { EmbeddedBroker } from '../../lib/broker/embedded-broker.js';
 import type { ConfirmChannel } from '../../lib/client/channel.js';
 import { type Connection, connect } from '../../lib/client/connection.js';
-import { PROTOCOL_HEADER } from '../../lib/protocol/frame.js';
 import { RawClient } from '../support/raw-client.js';
-import { within } from '../support/waits.js';
 import { turns } from './hostile-peer.js';
 import { rawFrame, rawHeader, rawMethod } from './raw-frames.js';
 

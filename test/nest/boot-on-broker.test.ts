@@ -96,6 +96,12 @@ describe('bootOnBroker', () => {
     expect(() => broker.connect().destroy()).not.toThrow();
   });
 
+  test('takes a broker with users and virtual hosts of its own', async () => {
+    await using broker = EmbeddedBroker.create({ users: { amy: 's3cret' }, virtualHosts: ['shop'] });
+    await using booted = await bootOnBroker(shop(), { broker });
+    expect(booted.broker.connections).toMatchObject([{ user: 'amy', virtualHost: 'shop' }]);
+  });
+
   test('a boot that fails leaves no broker behind', async () => {
     @Module({
       imports: [AmqpModule.forRoot({ topology: { queues: [{ name: 'q', type: 'stream' }] } })],
