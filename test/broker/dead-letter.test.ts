@@ -22,6 +22,7 @@ interface Death {
   readonly reason: string;
   readonly queue: string;
   readonly count: number | bigint;
+  readonly 'routing-keys': readonly string[];
 }
 
 /** The deaths of the only message in the queue, as `reason queue count`. */
@@ -47,6 +48,7 @@ describe('a dead letter', () => {
       contentType: 'text/plain',
       priority: 3,
       headers: {
+        CC: ['copy'],
         mine: 1,
         'x-death': [
           {
@@ -62,6 +64,9 @@ describe('a dead letter', () => {
         'x-first-death-reason': 'expired',
         'x-first-death-queue': 'q',
         'x-first-death-exchange': '',
+        'x-last-death-reason': 'expired',
+        'x-last-death-queue': 'q',
+        'x-last-death-exchange': '',
       },
     });
   });
@@ -105,7 +110,10 @@ describe('a dead letter', () => {
     engine.publish('', 'q', '', { headers: { mine: 1 } });
     for (const count of [0, 1, 2]) {
       const delivery = take(engine, 'q');
-      expect(delivery.message.properties.headers).toEqual({ mine: 1, 'x-delivery-count': count });
+      expect(delivery.message.properties.headers).toEqual({
+        mine: 1,
+        ...(count > 0 ? { 'x-delivery-count': count } : {}),
+      });
       delivery.requeue();
     }
     const [letter] = engine.drain('dead');
@@ -114,35 +122,87 @@ describe('a dead letter', () => {
   });
 
   test('that dies again counts by queue and reason, the latest death first', () => {
-    const engine = engineWith({ 'x-message-ttl': 5, 'x-max-length': 1 });
-    engine.publish('', 'q');
+    const engine = new Engine();
+    const to = (queue: string): FieldTable => ({ 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': queue });
+    engine.queue('q', { ...to('back'), 'x-message-ttl': 5 });
+    engine.queue('back', to('q'));
+    engine.publish('', 'q', '', { expiration: '+900' });
     const again = (kill: () => void): string[] => {
       kill();
-      const [letter] = engine.drain('dead');
-      engine.publish('', 'q', '', { headers: letter?.properties.headers });
-      return deathsOf(letter).map(({ reason, count }) => `${reason} ${count}`);
+      const [letter] = engine.host.queue('back', OWNER).peek(1);
+      take(engine, 'back').reject();
+      return deathsOf(letter).map(({ reason, queue, count }) => `${reason} ${queue} ${count}`);
     };
     const expire = (): void => engine.clock.advance(5);
-    expect(again(expire)).toEqual(['expired 1']);
-    expect(again(expire)).toEqual(['expired 2']);
-    expect(again(() => take(engine, 'q').reject())).toEqual(['rejected 1', 'expired 2']);
-    expect(again(expire)).toEqual(['expired 3', 'rejected 1']);
-    expect(take(engine, 'q').message.properties.headers).toMatchObject({
+    expect(again(expire)).toEqual(['expired q 1']);
+    expect(again(expire)).toEqual(['expired q 2', 'rejected back 1']);
+    expect(again(() => take(engine, 'q').reject())).toEqual(['rejected q 1', 'rejected back 2', 'expired q 2']);
+    expect(again(expire)).toEqual(['expired q 3', 'rejected back 3', 'rejected q 1']);
+    const { headers } = take(engine, 'q').message.properties;
+    expect(headers).toMatchObject({
       'x-first-death-reason': 'expired',
       'x-first-death-queue': 'q',
       'x-first-death-exchange': '',
+      'x-last-death-reason': 'rejected',
+      'x-last-death-queue': 'back',
+      'x-last-death-exchange': '',
     });
+    // What is told of a death is told of its first time.
+    expect(headers?.['x-death']).toContainEqual(expect.objectContaining({ 'original-expiration': '900', count: 3 }));
   });
 
-  test.each<[FieldTable, string[]]>([
-    [{ 'x-death': 'nonsense' }, ['rejected q 1']],
-    [{ 'x-death': ['nonsense', 1, { count: 'many', queue: 'q', reason: 'rejected' }] }, ['rejected q 2']],
-    [{ 'x-death': [{ count: 2n ** 63n - 1n, queue: 'q', reason: 'rejected' }] }, [`rejected q ${-(2n ** 63n)}`]],
-  ])('whose publisher wrote %p makes the best of it', (headers, expected) => {
-    const engine = engineWith();
-    engine.publish('', 'q', '', { headers });
+  test('believes nothing of what its publisher wrote of deaths', () => {
+    const forged = [{ count: 7, queue: 'q', reason: 'rejected' }];
+    for (const death of ['nonsense', forged]) {
+      const engine = engineWith();
+      const headers = { mine: 1, 'x-death': death, 'x-first-death-queue': 'forged', 'x-last-death-queue': 5 };
+      engine.publish('', 'q', '', { headers });
+      take(engine, 'q').reject();
+      const [letter] = engine.drain('dead');
+      expect(deathsOf(letter)).toEqual([expect.objectContaining({ queue: 'q', count: 1 })]);
+      expect(letter?.properties.headers).toMatchObject({
+        mine: 1,
+        'x-first-death-queue': 'q',
+        'x-last-death-queue': 'q',
+      });
+    }
+  });
+
+  test('tells of the keys that it had at the time, without those of blind copies, whatever else they are', () => {
+    const engine = engineWith({ 'x-dead-letter-routing-key': 'next' });
+    engine.queue('next', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'dead' });
+    engine.publish('', 'q', '', { headers: { CC: ['copy'], BCC: ['blind', 'next'] } });
+    engine.host.queue('next', OWNER).purge();
     take(engine, 'q').reject();
-    expect(deaths(engine, 'dead')).toEqual(expected);
+    take(engine, 'next').reject();
+    const keys = deathsOf(engine.drain('dead')[0]).map((death) => death['routing-keys']);
+    expect(keys).toEqual([[], ['q', 'copy']]);
+  });
+
+  test('of a quorum queue takes its failed deliveries along to the next, until that counts its own', () => {
+    const engine = new Engine();
+    engine.quorum('last');
+    engine.queue('classic', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'last' });
+    engine.quorum('first', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'classic' });
+    engine.publish('', 'first');
+    const told = (queue: string): unknown[] => {
+      const { redelivered, message } = engine.host.queue(queue, OWNER).get({ noAck: false }) as QueueDelivery;
+      return [redelivered, message.properties.headers?.['x-delivery-count']];
+    };
+    take(engine, 'first').requeue(true);
+    // It came back, but nothing had failed.
+    take(engine, 'first').requeue();
+    take(engine, 'first').reject();
+    const onTheWay = take(engine, 'classic');
+    expect([onTheWay.redelivered, onTheWay.message.properties.headers?.['x-delivery-count']]).toEqual([
+      false,
+      undefined,
+    ]);
+    onTheWay.reject();
+    const arrived = take(engine, 'last');
+    expect([arrived.redelivered, arrived.message.properties.headers?.['x-delivery-count']]).toEqual([true, 2]);
+    arrived.requeue();
+    expect(told('last')).toEqual([true, 1]);
   });
 
   test('has nowhere to go without an exchange, or with one that is not there', () => {

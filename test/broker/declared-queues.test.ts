@@ -10,6 +10,9 @@ const LOCKED =
   'declared on another connection or the exclusive property value does not match that of the original declaration.';
 const QUORUM = { 'x-queue-type': 'quorum' };
 
+const inequivalent = (name: string, received: string, current: string): string =>
+  `406 channel PRECONDITION_FAILED - inequivalent arg '${name}' for queue 'q' in vhost '/': received ${received} but current is ${current}`;
+
 describe('a declaration of a queue', () => {
   test.each<[name: string, value: FieldValue, problem: string]>([
     ['x-message-ttl', '5', '"expected integer, got longstr"'],
@@ -63,6 +66,11 @@ describe('a declaration of a queue', () => {
       { 'x-max-length': 'z', 'x-message-ttl': 'x', 'x-expires': 'y' },
       "406 channel PRECONDITION_FAILED - invalid arg 'x-expires' for queue 'q' in vhost '/': \"expected integer, got longstr\"",
     ],
+    [
+      'a value that is wrong and a name that is: the value is told',
+      { 'x-delivery-limit': 1, 'x-message-ttl': 'x' },
+      "406 channel PRECONDITION_FAILED - invalid arg 'x-message-ttl' for queue 'q' in vhost '/': \"expected integer, got longstr\"",
+    ],
     ['arguments that mean nothing', { 'x-mine': 1, constructor: 2 }, 'done'],
     ['all that a classic queue knows', { 'x-max-priority': 255, 'x-queue-mode': 'lazy', 'x-queue-version': 2 }, 'done'],
   ])('with %s', (_title, args, expected) => {
@@ -79,6 +87,15 @@ describe('a declaration of a queue', () => {
     );
   });
 
+  test.each<[first: FieldTable, second: FieldTable, expected: string]>([
+    [{}, { 'x-queue-type': 'classic' }, inequivalent('x-queue-type', "'classic'", "'quorum'")],
+    [{ 'x-delivery-limit': 5 }, { ...QUORUM, 'x-delivery-limit': 6 }, inequivalent('x-delivery-limit', "'6'", "'5'")],
+  ])('of a quorum queue with %j, and then of a queue with %j', (first, second, expected) => {
+    const engine = new Engine();
+    engine.quorum('q', first);
+    expect(answer(() => engine.queue('q', second, { durable: true }))).toBe(expected);
+  });
+
   test('of a quorum queue without a name is refused', () => {
     expect(answer(() => new Engine().queue('', QUORUM))).toBe(
       '406 channel PRECONDITION_FAILED - Cannot declare a server-named queue for type rabbit_quorum_queue',
@@ -90,8 +107,11 @@ describe('a declaration of a queue', () => {
     const names = [engine.queue('').name, engine.queue('').name];
     for (const name of names) expect(name).toMatch(/^amq\.gen-[\w-]{22}$/);
     expect(new Set(names).size).toBe(2);
-    // Known, it may be declared again.
-    expect(answer(() => engine.queue(names[0] as string))).toBe('done');
+    // It is one of the broker's names, which nobody may declare.
+    expect(answer(() => engine.queue(names[0] as string))).toBe(
+      `403 channel ACCESS_REFUSED - queue name '${names[0]}' contains reserved prefix 'amq.*'`,
+    );
+    expect(answer(() => engine.queue(names[0] as string, {}, { passive: true }))).toBe('done');
   });
 
   test.each<[title: string, run: (engine: Engine) => void, expected: string]>([
@@ -117,8 +137,6 @@ describe('a declaration of a queue', () => {
     expect(answer(() => run(engine))).toBe(expected);
   });
 
-  const inequivalent = (name: string, received: string, current: string): string =>
-    `406 channel PRECONDITION_FAILED - inequivalent arg '${name}' for queue 'q' in vhost '/': received ${received} but current is ${current}`;
   test.each<[first: FieldTable, second: FieldTable, expected: string]>([
     [{}, { 'x-message-ttl': 5 }, inequivalent('x-message-ttl', "the value '5' of type 'signedint'", 'none')],
     [{ 'x-message-ttl': 5 }, {}, inequivalent('x-message-ttl', 'none', "the value '5' of type 'signedint'")],
@@ -133,7 +151,13 @@ describe('a declaration of a queue', () => {
     [{ 'x-max-length': 5, 'x-expires': 9 }, {}, inequivalent('x-expires', 'none', "the value '9' of type 'signedint'")],
     [{}, { 'x-queue-type': 'classic' }, 'done'],
     [{ 'x-queue-type': 'classic' }, {}, 'done'],
-    [{}, QUORUM, inequivalent('x-queue-type', "the value 'quorum' of type 'longstr'", 'none')],
+    [{}, QUORUM, inequivalent('x-queue-type', "'quorum'", "'classic'")],
+    [
+      { 'x-queue-type': 'classic' },
+      { 'x-queue-type': 'stream' },
+      inequivalent('x-queue-type', "'stream'", "'classic'"),
+    ],
+    [{ 'x-message-ttl': 9 }, QUORUM, inequivalent('x-message-ttl', 'none', "the value '9' of type 'signedint'")],
     [{ 'x-mine': 1 }, { 'x-mine': 2 }, 'done'],
   ])('with %j, and then with %j', (first, second, expected) => {
     const engine = new Engine();

@@ -2,7 +2,7 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 
-import type { QueueDelivery } from '../../lib/broker/message-queue.js';
+import type { MessageQueue, QueueDelivery } from '../../lib/broker/message-queue.js';
 import type { FieldTable } from '../../lib/protocol/field-table.js';
 import { answer, Engine, Taker } from './engine.js';
 
@@ -165,6 +165,38 @@ describe('a single active consumer', () => {
     expect(answer(() => queue.subscribe(new Taker({ exclusive: true })))).toContain('in exclusive use');
   });
 
+  test('of a classic queue stays, whoever comes; of a quorum queue it makes way for a higher priority', () => {
+    const seen = (type: string): string[] => {
+      const engine = new Engine();
+      const args = { 'x-queue-type': type, 'x-single-active-consumer': true };
+      const queue = engine.queue('q', args, { durable: true });
+      const [low, high] = [new Taker(), new Taker({ priority: 5 })];
+      queue.subscribe(low);
+      fill(engine, 'q', 'a');
+      queue.subscribe(high);
+      fill(engine, 'q', 'b');
+      const seen = [low.bodies.join(''), high.bodies.join('')];
+      low.settle(0, 'ack');
+      fill(engine, 'q', 'c');
+      return [...seen, low.bodies.join(''), high.bodies.join('')];
+    };
+    expect(seen('classic')).toEqual(['ab', '', 'abc', '']);
+    // First, it has to settle what it holds.
+    expect(seen('quorum')).toEqual(['a', '', 'a', 'bc']);
+  });
+
+  test('of a quorum queue goes on when who was to follow it has gone', () => {
+    const engine = new Engine();
+    const queue = engine.quorum('q', { 'x-single-active-consumer': true });
+    const [low, high] = [new Taker(), new Taker({ priority: 5 })];
+    queue.subscribe(low);
+    fill(engine, 'q', 'a');
+    queue.subscribe(high);
+    fill(engine, 'q', 'b');
+    queue.unsubscribe(high);
+    expect([low.bodies, high.bodies]).toEqual([['a', 'b'], []]);
+  });
+
   test('of a quorum queue is the only way to its messages', () => {
     const queue = new Engine().quorum('q', { 'x-single-active-consumer': true });
     expect(answer(() => queue.get({ noAck: true }))).toBe(
@@ -232,7 +264,7 @@ describe('a message that comes back', () => {
     expect(engine.bodies('q')).toEqual(['a']);
   });
 
-  test('to a quorum queue goes to the end; with a delivery limit, or when its taker is gone, to the front', () => {
+  test('to a quorum queue goes to the front; without a delivery limit to the end, unless its taker is gone', () => {
     const order = (args: FieldTable, isTakerGone: boolean): string => {
       const engine = new Engine();
       engine.quorum('q', args);
@@ -241,9 +273,9 @@ describe('a message that comes back', () => {
       for (const index of [2, 0, 1]) held[index]?.requeue(isTakerGone);
       return engine.bodies('q').join('');
     };
-    expect(order({}, false)).toBe('dcab');
-    expect(order({ 'x-delivery-limit': 5 }, false)).toBe('cabd');
-    expect(order({}, true)).toBe('cabd');
+    expect(order({}, false)).toBe('cabd');
+    expect(order({ 'x-delivery-limit': -1 }, false)).toBe('dcab');
+    expect(order({ 'x-delivery-limit': -1 }, true)).toBe('cabd');
   });
 
   test('to a quorum queue says how often it has', () => {
@@ -261,11 +293,20 @@ describe('a message that comes back', () => {
       2,
     ]);
     expect(taker.deliveries.map(({ redelivered }) => redelivered)).toEqual([false, true, true]);
-    engine.publish('', 'q', 'b');
-    queue.unsubscribe(taker);
-    engine.publish('', 'q', 'c');
-    // Asked for, it tells of the first time, too.
-    expect(engine.drain('q').map(({ properties }) => properties.headers)).toEqual([{ 'x-delivery-count': 0 }]);
+  });
+
+  test('to a quorum queue does so twenty times, if it does not say; with a negative limit for ever', () => {
+    const engine = new Engine();
+    const returns = (queue: MessageQueue): number => {
+      fill(engine, queue.name, 'a');
+      for (let count = 0; ; count += 1) {
+        const delivery = queue.get({ noAck: false });
+        if (delivery === undefined || count === 50) return count;
+        delivery.requeue();
+      }
+    };
+    expect(returns(engine.quorum('usual'))).toBe(21);
+    expect(returns(engine.quorum('endless', { 'x-delivery-limit': -1 }))).toBe(50);
   });
 });
 
@@ -280,6 +321,13 @@ describe('priorities', () => {
   test('come first on a queue that has them; what is too high is the highest, what is missing the lowest', () => {
     expect(bodies({ 'x-max-priority': 5 }, [0, 3, undefined, 9, 5, 3])).toBe('341502');
     expect(bodies({}, [0, 3, undefined, 9])).toBe('0123');
+  });
+
+  test('of a quorum queue are two, high and low, of which the low one is not left out', () => {
+    const engine = new Engine();
+    engine.quorum('q');
+    [undefined, 1, 9, 4, 5, 6].forEach((priority, index) => engine.publish('', 'q', String(index), { priority }));
+    expect(engine.bodies('q').join('')).toBe('240513');
   });
 
   test('do not save a message from a queue that is full: it is the next that goes', () => {
@@ -357,11 +405,39 @@ describe('a length limit', () => {
     expect([engine.bodies('q'), engine.bodies('dead')]).toEqual([['a'], ['b']]);
   });
 
-  test('of a quorum queue with reject-publish is noticed when it is passed', () => {
+  test('of a quorum queue with reject-publish is noticed when it is passed, and forgotten at four fifths of it', () => {
     const engine = new Engine();
-    engine.quorum('q', { 'x-max-length': 2, 'x-overflow': 'reject-publish' });
-    const outcomes = Array.from('abcd', (letter) => engine.publish('', 'q', letter));
-    expect(outcomes).toEqual(['routed', 'routed', 'routed', 'rejected']);
+    const queue = engine.quorum('q', { 'x-max-length': 5, 'x-overflow': 'reject-publish' });
+    const outcomes = Array.from('abcdefg', (letter) => engine.publish('', 'q', letter));
+    expect(outcomes.lastIndexOf('routed')).toBe(5);
+    queue.get({ noAck: true });
+    expect([queue.messageCount, engine.publish('', 'q')]).toEqual([5, 'rejected']);
+    queue.get({ noAck: true });
+    expect([queue.messageCount, engine.publish('', 'q')]).toEqual([4, 'routed']);
+  });
+
+  test('with reject-publish refuses dead letters on a classic queue, and none on a quorum queue', () => {
+    const bodies = (type: string): string[] => {
+      const engine = new Engine();
+      const args = { 'x-queue-type': type, 'x-max-length': 1, 'x-overflow': 'reject-publish' };
+      engine.queue('q', args, { durable: true });
+      engine.queue('source', { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'q' });
+      fill(engine, 'q', 'abc');
+      fill(engine, 'source', 'x');
+      hold(engine, 'source', 1)[0]?.reject();
+      return engine.bodies('q');
+    };
+    expect(bodies('classic')).toEqual(['a']);
+    expect(bodies('quorum')).toEqual(['a', 'b', 'x']);
+  });
+
+  test('of a quorum queue with reject-publish-dlx drops what is oldest: it knows no such thing', () => {
+    const engine = new Engine();
+    engine.queue('dead');
+    const letters = { 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'dead' };
+    engine.quorum('q', { ...letters, 'x-max-length': 1, 'x-overflow': 'reject-publish-dlx' });
+    fill(engine, 'q', 'abc');
+    expect([engine.bodies('q'), engine.bodies('dead')]).toEqual([['c'], ['a', 'b']]);
   });
 });
 
@@ -412,6 +488,15 @@ describe('a time to live', () => {
     queue.subscribe(taker);
     fill(engine, 'q', 'b');
     expect(taker.bodies).toEqual(['b']);
+  });
+
+  test('of 0 lets messages that are published together through, too', () => {
+    const engine = new Engine();
+    const queue = engine.queue('q', { 'x-message-ttl': 0 });
+    const taker = new Taker({ prefetch: 2 });
+    queue.subscribe(taker);
+    engine.host.together(() => fill(engine, 'q', 'abc'));
+    expect([taker.bodies, queue.messageCount]).toEqual([['a', 'b'], 0]);
   });
 
   test('is kept for every priority of its own', () => {

@@ -16,9 +16,9 @@ describe('a declaration of an exchange', () => {
   test.each<[title: string, run: (engine: Engine) => void, expected: string]>([
     ['again, the same', (engine) => engine.exchange('x'), 'done'],
     [
-      'of an unknown kind ends the connection',
+      'of an unknown kind',
       (engine) => engine.exchange('y', 'foo'),
-      "503 connection COMMAND_INVALID - invalid exchange type 'foo'",
+      "406 channel PRECONDITION_FAILED - invalid exchange type 'foo'",
     ],
     ['of an unknown kind, passive, asks for the name alone', (e) => e.exchange('x', 'foo', { passive: true }), 'done'],
     [
@@ -32,6 +32,14 @@ describe('a declaration of an exchange', () => {
       "403 channel ACCESS_REFUSED - exchange name 'amq.y' contains reserved prefix 'amq.*'",
     ],
     ['of what is predeclared', (engine) => engine.exchange('amq.topic', 'topic', { durable: true }), 'done'],
+    [
+      'of the exchange of traces, which is there, and is for nobody to publish to',
+      (engine) => {
+        engine.exchange('amq.rabbitmq.trace', 'topic', { durable: true, internal: true });
+        engine.publish('amq.rabbitmq.trace', '');
+      },
+      "403 channel ACCESS_REFUSED - cannot publish to internal exchange 'amq.rabbitmq.trace' in vhost '/'",
+    ],
     [
       'of the default exchange',
       (engine) => engine.exchange('', 'direct', { passive: true }),

@@ -10,7 +10,7 @@ import type { AmqpError } from '../../lib/errors.js';
 import { Decimal } from '../../lib/protocol/field-table.js';
 import type { BasicProperties } from '../../lib/protocol/properties.js';
 import { brokerUrl } from '../support/broker.mjs';
-import { failure, frameOf, scriptedChannel, thrown } from '../support/client.js';
+import { failure, frameOf, isRabbitMq3, scriptedChannel, thrown } from '../support/client.js';
 import { Scratch } from '../support/scratch.js';
 import { Inbox, eventually, within } from '../support/waits.js';
 
@@ -106,11 +106,8 @@ describe('exchanges', () => {
     const error = await failure(channel.exchangeDeclare(scratch.exchangeName(), 'no-such-type'));
     expect(error).toMatchObject({ closedBy: 'server', method: 'exchange.declare' });
     // Up to RabbitMQ 3 it is COMMAND_INVALID, a hard error (AMQP 0-9-1, 1.2); RabbitMQ 4 says PRECONDITION_FAILED, a soft one.
-    const version = connection.serverProperties['version'] as string;
     expect([error.code, error.replyCode, channel.isOpen, connection.isOpen]).toEqual(
-      Number.parseInt(version, 10) < 4
-        ? ['CONNECTION_CLOSED', 503, false, false]
-        : ['CHANNEL_CLOSED', 406, false, true],
+      isRabbitMq3(connection) ? ['CONNECTION_CLOSED', 503, false, false] : ['CHANNEL_CLOSED', 406, false, true],
     );
   });
 });

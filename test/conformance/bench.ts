@@ -15,7 +15,7 @@ import type { FieldTable } from '../../lib/protocol/field-table.js';
 import type { MethodArgs } from '../../lib/protocol/methods.js';
 import { type ScriptedHandshake, ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
-import { failure, scriptedChannel } from '../support/client.js';
+import { failure, isRabbitMq3, scriptedChannel } from '../support/client.js';
 import { Scratch } from '../support/scratch.js';
 import { Inbox, eventually, within } from '../support/waits.js';
 
@@ -57,8 +57,7 @@ export class Bench implements AsyncDisposable {
 
   /** Whether the broker is a RabbitMQ below 4.0, where that and the later ones differ. The embedded one does as the later ones. */
   get isRabbitMq3(): boolean {
-    const { product, version } = this.connection.serverProperties;
-    return product === 'RabbitMQ' && typeof version === 'string' && Number.parseInt(version) < 4;
+    return isRabbitMq3(this.connection);
   }
 
   /** The next message of a queue, taken out of it. */

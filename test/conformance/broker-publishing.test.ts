@@ -5,7 +5,7 @@ import type { BasicProperties } from '../../lib/protocol/properties.js';
 import { BareClient, type BrokerCommand } from '../support/bare-client.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, unique } from '../support/client.js';
-import { Bench } from './bench.js';
+import { Bench, text } from './bench.js';
 
 const REPLY_TO = 'amq.rabbitmq.reply-to';
 const QUEUE = { passive: false, durable: false, exclusive: true, autoDelete: false, noWait: false, arguments: {} };
@@ -129,6 +129,17 @@ test('what a publish may not say ends its channel, and what an exchange may not 
     client.send(1, 'channel.open', {});
     await client.receive('channel.open-ok');
   }
+});
+
+test('a commit lets messages that may not wait through to a consumer that is ready', async () => {
+  await using bench = await Bench.open();
+  const queue = await bench.queue({ 'x-message-ttl': 0 });
+  const arrivals = await bench.arrivals(queue);
+  const tx = await bench.connection.channel();
+  await tx.txSelect();
+  for (const body of 'ab') void tx.basicPublish('', queue, body);
+  await tx.txCommit();
+  expect([text(await arrivals.next()), text(await arrivals.next())]).toEqual(['a', 'b']);
 });
 
 test('a commit publishes and acknowledges all at once; before it, and after a rollback, nothing is done', async () => {

@@ -20,6 +20,12 @@ export function unique(what: string): string {
   return `test.${what}.${randomUUID()}`;
 }
 
+/** Whether the broker is a RabbitMQ below 4.0, where that and the later ones differ. The embedded one does as the later ones. */
+export function isRabbitMq3({ serverProperties }: Connection): boolean {
+  const { product, version } = serverProperties;
+  return product === 'RabbitMQ' && typeof version === 'string' && Number.parseInt(version) < 4;
+}
+
 /** The `AmqpError` with which `promise` rejects. */
 export async function failure(promise: Promise<unknown>): Promise<AmqpError> {
   const result = await within('a failure', promise).catch((error: unknown) => {
