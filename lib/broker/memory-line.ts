@@ -78,15 +78,12 @@ class LineEnd extends Duplex implements Transport {
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    this.#taken = undefined;
     const other = this.#other;
-    if (!other.destroyed) {
-      // Nobody will take what it wrote, and there is no more to come for it.
-      const taken = other.#taken;
-      other.#taken = undefined;
-      other.#pushEnd();
-      taken?.();
-    }
+    // Nobody will take what either of them wrote; whoever writes more finds out.
+    const untaken = [this.#taken, other.#taken];
+    this.#taken = other.#taken = undefined;
+    if (!other.destroyed) other.#pushEnd();
+    for (const taken of untaken) taken?.();
     done(error);
   }
 
