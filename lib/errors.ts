@@ -40,6 +40,7 @@
  * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
  * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw. |
  * | `UNDECODABLE` | A received body or its properties cannot be decoded. |
+ * | `HANDLER_TIMEOUT` | A handler took longer than its `timeout`. |
  * | `UNSERIALIZABLE` | A payload cannot be turned into bytes. |
  * | `ABORTED` | The caller's `AbortSignal` fired, or its deadline passed. |
  */
@@ -76,6 +77,7 @@ export type AmqpErrorCode =
   | 'TOPOLOGY_FAILED'
   | 'SETUP_FAILED'
   | 'UNDECODABLE'
+  | 'HANDLER_TIMEOUT'
   | 'UNSERIALIZABLE'
   | 'ABORTED';
 

@@ -27,7 +27,10 @@ export {
   PublishRefusedError,
   UnroutableError,
 } from './errors.js';
+export type { AckMode } from './messaging/consumer.js';
 export { Delivery } from './messaging/delivery.js';
+export type { DeadLetterOption } from './messaging/failed-deliveries.js';
+export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
 export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
 export {
   type BindingDefinition,

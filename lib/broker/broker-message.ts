@@ -144,8 +144,8 @@ function found(message: BrokerMessage, name: string): HeaderEntry | undefined {
   return decoding(() => message.headerEntries()).find((entry) => entry.name === name);
 }
 
-/** RabbitMQ's channel does not survive properties that it cannot parse, and takes the connection with it. */
-function decoding<T>(decode: () => T): T {
+/** Throws `BrokerError` (541): RabbitMQ's channel does not survive properties that it cannot parse, and takes the connection with it. */
+export function decoding<T>(decode: () => T): T {
   try {
     return decode();
   } catch (error) {

@@ -2,11 +2,10 @@
  * A virtual host: exchanges, queues and bindings by name, and the way of a message from a publish to its queues. What the
  * queues do with it, and who may declare what, have files of their own.
  */
-import { ProtocolError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { Bindings } from './bindings.js';
-import { accessRefused, internalError, notImplemented, preconditionFailed, unlessRefused } from './broker-error.js';
-import { type BrokerMessage, distributed } from './broker-message.js';
+import { accessRefused, notImplemented, preconditionFailed, unlessRefused } from './broker-error.js';
+import { type BrokerMessage, decoding, distributed } from './broker-message.js';
 import type { Clock, Timer } from './clock.js';
 import { deadLettered, isCycle } from './dead-letter.js';
 import {
@@ -170,10 +169,9 @@ export class VirtualHost implements QueueHost {
   /** Hands a message to the queues that it is routed to, and those hand it to who is ready. */
   publish(message: BrokerMessage): PublishOutcome {
     const exchange = this.#publishable(message.exchange);
-    const problem = expirationProblem(expirationOf(message));
-    if (problem !== undefined) {
-      throw preconditionFailed(`invalid expiration '${message.expiration}': ${problem}`);
-    }
+    const expiration = decoding(() => message.expiration);
+    const problem = expirationProblem(expiration);
+    if (problem !== undefined) throw preconditionFailed(`invalid expiration '${expiration}': ${problem}`);
     const sent = distributed(message);
     if (exchange.name === '' && sent.routingKeys.length === 1) return this.#sendTo(sent, sent.routingKey);
     const queues = this.#route(exchange, sent);
@@ -387,14 +385,4 @@ function follow(
     }
   }
   return isFollowed;
-}
-
-function expirationOf(message: BrokerMessage): string | undefined {
-  try {
-    return message.expiration;
-  } catch (error) {
-    // RabbitMQ's channel does not survive properties that it cannot parse, and takes the connection with it.
-    if (error instanceof ProtocolError) throw internalError('the properties of the message cannot be parsed');
-    throw error;
-  }
 }

@@ -84,6 +84,11 @@ export class Message {
     return this.#content.bytesOf(property);
   }
 
+  /** @internal Flags and values of the properties as they came. */
+  get propertyBytes(): Buffer {
+    return this.#content.propertyBytes;
+  }
+
   /** @internal Has the connection that it came over read nothing more, until the function returned is called. */
   pauseReading(): () => void {
     return this.#settler.pauseReading();

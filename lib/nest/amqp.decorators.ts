@@ -1,13 +1,32 @@
 /** `@Consume` and the parameter decorators: what they note on a class. Acting on it is the explorer's and the listener's. */
 import type { PipeTransform, Type } from '@nestjs/common';
 import { AmqpError } from '../errors.js';
+import type { AckMode } from '../messaging/consumer.js';
+import type { DeadLetterOption } from '../messaging/failed-deliveries.js';
+import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { refuseUnknown } from '../client/option-names.js';
 
 /** Defaults that `AmqpModule` gives to every `@Consume`. */
 export interface ConsumerDefaults {
   /** Most deliveries of one consumer under way at a time, 1 to 65535. @default 50 */
   readonly prefetch?: number;
+  /**
+   * Who acknowledges: the handler's return (`'auto'`), the handler with `delivery.ack()` (`'manual'`), or nobody (`'none'`): then
+   * a message is done with before its handler runs, and lost with a process that ends. @default 'auto'
+   */
+  readonly ack?: AckMode;
+  /** How often and when a delivery whose handler throws is tried again. @default not at all */
+  readonly retry?: RetryOptions;
+  /**
+   * Where deliveries go that failed for good: to the queue of this name, or with `{ by: 'broker' }` to the dead-letter exchange
+   * that the queue has without the topology saying so, by a policy for one. @default the dead-letter exchange of the queue's
+   * definition, and where that has none the queue `<queue>.dead`
+   */
+  readonly deadLetter?: DeadLetterOption;
+  /** How long a handler may take; what takes longer has failed, and `delivery.signal` fires. @default for ever */
+  readonly timeout?: Duration;
 }
 
 /** Options of one `@Consume`. */
@@ -29,10 +48,18 @@ export interface ConsumeOptionsWithQueue extends ConsumeHandlerOptions {
   readonly queue: string;
 }
 
+const DEFAULTED_OPTIONS = [
+  'prefetch',
+  'ack',
+  'retry',
+  'deadLetter',
+  'timeout',
+] as const satisfies readonly (keyof ConsumerDefaults)[];
+
 const CONSUME_OPTIONS = [
+  ...DEFAULTED_OPTIONS,
   'queue',
   'connection',
-  'prefetch',
   'exclusive',
   'priority',
   'consumerTag',
@@ -47,16 +74,18 @@ const CONSUME_METADATA = 'nest-amqp:consume';
 export const PARAMS_METADATA = '__routeArguments__';
 
 /**
- * Makes the method the consumer of a queue. Returning acknowledges the message; throwing rejects it: it is dead-lettered
- * where the queue has a dead-letter exchange, else dropped, and logged as an error. A queue that no topology declares is
- * used as it is when it exists, else declared durable.
+ * Makes the method the consumer of a queue. Returning acknowledges the message; throwing has it tried again as `retry` says, and
+ * then dead-lettered, which is logged as an error. Errors that a retry cannot help dead-letter it at once: a body that cannot be
+ * decoded, an `HttpException` of 400 to 499 as pipes and guards throw them (but 408, 425 and 429), and `RejectDelivery`.
+ * `RequeueDelivery` and `RetryDelivery` put it back, at once or later. A queue that no topology declares is used as it is when it
+ * exists, else declared durable.
  *
  * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count.
  * Throws `INVALID_OPTION` for options that do not exist or cannot be.
  *
  * @example
  * ```ts
- * @Consume('billing', { prefetch: 20 })
+ * @Consume('billing', { prefetch: 20, retry: { attempts: 5, delays: ['1s', '10s', '1m'] } })
  * async charge(@Payload() order: Order) { … }
  * ```
  */
@@ -91,22 +120,45 @@ function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
   if (typeof options.queue !== 'string' || options.queue === '') {
     throw new AmqpError('INVALID_OPTION', "@Consume needs the name of a queue: @Consume('billing').");
   }
-  checkPrefetch(options, `@Consume('${options.queue}')`);
+  checkDefaults(options, `@Consume('${options.queue}')`);
 }
 
 /** Checks what `AmqpModule` gives as defaults. Throws `INVALID_OPTION`. */
 export function checkConsumerDefaults(defaults: ConsumerDefaults): void {
-  refuseUnknown(defaults, ['prefetch'], 'The option consumers of AmqpModule has no field');
-  checkPrefetch(defaults, 'the option consumers of AmqpModule');
+  refuseUnknown(defaults, DEFAULTED_OPTIONS, 'The option consumers of AmqpModule has no field');
+  checkDefaults(defaults, 'the option consumers of AmqpModule');
 }
 
-function checkPrefetch({ prefetch }: ConsumerDefaults, where: string): void {
+function checkDefaults({ prefetch, ack = 'auto', retry, deadLetter, timeout }: ConsumerDefaults, where: string): void {
   if (prefetch !== undefined && !(Number.isInteger(prefetch) && prefetch >= 1 && prefetch <= 65_535)) {
     throw new AmqpError(
       'INVALID_OPTION',
       `prefetch of ${where} has to be an integer from 1 to 65535. Without a bound one consumer takes the whole queue into memory.`,
     );
   }
+  if (!['auto', 'manual', 'none'].includes(ack)) {
+    throw new AmqpError('INVALID_OPTION', `ack of ${where} has to be 'auto', 'manual' or 'none'.`);
+  }
+  if (retry !== undefined) {
+    refuseUnknown(retry, ['attempts', 'delays'], `retry of ${where} has no field`);
+    retryPolicy(retry, where);
+  }
+  if (!isDeadLetterOption(deadLetter)) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `deadLetter of ${where} has to be the name of a queue, of at most 255 bytes, or { by: 'broker' }.`,
+    );
+  }
+  if (timeout !== undefined && timerMilliseconds(timeout, `timeout of ${where}`) < 1) {
+    throw new AmqpError('INVALID_OPTION', `timeout of ${where} has to be 1 ms or more.`);
+  }
+}
+
+function isDeadLetterOption(option: unknown): boolean {
+  if (typeof option === 'string') return option !== '' && Buffer.byteLength(option) <= 255;
+  return (
+    option === undefined || (typeof option === 'object' && option !== null && 'by' in option && option.by === 'broker')
+  );
 }
 
 /**

@@ -147,12 +147,13 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(CONNECTION_NAME) name: string,
     @Inject(CONNECTION) connection: AmqpConnection,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
+    @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     registry: ConsumerRegistry,
   ) {
     super();
     this.#connection = connection;
     this.#options = options;
-    registry.addConnection(name, connection, options);
+    registry.addConnection(name, { connection, options, channel });
     this.#logEmbedded();
     this.#logStatus(name);
   }

@@ -4,9 +4,12 @@
  */
 import { Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
 import { ExternalContextCreator } from '@nestjs/core';
+import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpError, quoted } from '../errors.js';
 import { Consumer } from '../messaging/consumer.js';
+import { retryPolicy } from '../messaging/outcome.js';
+import { timerMilliseconds } from '../time/duration.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
 import { createHandler } from './amqp.listener.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
@@ -18,6 +21,8 @@ const DEFAULT_PREFETCH = 50;
 interface RegisteredConnection {
   readonly connection: AmqpConnection;
   readonly options: ResolvedModuleOptions;
+  /** Where consumers publish what is tried again, or dead-lettered. */
+  readonly channel: AmqpChannel;
 }
 
 @Injectable()
@@ -34,14 +39,14 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
   }
 
   /** @internal Every `AmqpModule` brings its connection here. Throws `INVALID_DEFINITION` for a name that is taken. */
-  addConnection(name: string, connection: AmqpConnection, options: ResolvedModuleOptions): void {
+  addConnection(name: string, registered: RegisteredConnection): void {
     if (this.#connections.has(name)) {
       throw new AmqpError(
         'INVALID_DEFINITION',
         `AmqpModule.forRoot is imported twice for the connection ${quoted(name)}. Import it once, or give the second a name of its own.`,
       );
     }
-    this.#connections.set(name, { connection, options });
+    this.#connections.set(name, registered);
   }
 
   /** Runs after every other module's `onApplicationBootstrap`. */
@@ -64,9 +69,10 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
   }
 
   async #start(handler: DiscoveredHandler): Promise<void> {
-    const { connection, options } = this.#connectionFor(handler);
+    const { connection, options, channel } = this.#connectionFor(handler);
     if (options.consumers === false) return;
     const { queue, prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH, priority } = handler.options;
+    const { retry = options.consumers.retry, timeout = options.consumers.timeout } = handler.options;
     const consumer = new Consumer(
       connection,
       {
@@ -77,6 +83,11 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         consumerTag: handler.options.consumerTag,
         arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
         topology: options.topology,
+        channel,
+        ack: handler.options.ack ?? options.consumers.ack,
+        retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
+        deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
+        timeout: timeout === undefined ? undefined : timerMilliseconds(timeout, `timeout of ${handler.name}`),
       },
       createHandler(this.#contexts, handler),
       this.#logger,

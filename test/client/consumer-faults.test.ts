@@ -80,6 +80,7 @@ test('a log that throws keeps no consumer from starting again', async () => {
       exclusive: false,
       consumerTag: 'c',
       arguments: {},
+      channel: new AmqpChannel(peers.amqp),
     },
     () => Promise.resolve(),
     { log: fail, warn: fail, error: fail },

@@ -312,7 +312,16 @@ test('92. handlers run up to a limit at a time, closing waits for them, and a fa
   const [started, gate, seen] = [new Inbox<string>(), new Gate(), [] as string[]];
   const consumer = new Consumer(
     amqp,
-    { name: 'c', queue, topology: {}, prefetch: 2, exclusive: false, consumerTag: undefined, arguments: {} },
+    {
+      name: 'c',
+      queue,
+      topology: {},
+      prefetch: 2,
+      exclusive: false,
+      consumerTag: undefined,
+      arguments: {},
+      channel: new AmqpChannel(amqp),
+    },
     async (delivery) => {
       const body = delivery.body.toString();
       seen.push(body);

@@ -14,18 +14,21 @@ import { CollectedLog } from '../support/collected-log.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, within } from '../support/waits.js';
 
-const DEFAULTS: Omit<ConsumerOptions, 'queue'> = {
+const DEFAULTS: Omit<ConsumerOptions, 'queue' | 'channel'> = {
   name: 'BillingConsumer.charge',
   prefetch: 50,
   exclusive: false,
   consumerTag: undefined,
   arguments: {},
   topology: {},
+  // The queues here are not in a topology, and some have a dead-letter exchange.
+  deadLetter: { by: 'broker' },
 };
 
 let scratch: Scratch;
 let line: CuttableLine;
 let connection: AmqpConnection;
+let channel: AmqpChannel;
 let log: CollectedLog;
 let consumers: Consumer[];
 
@@ -34,6 +37,7 @@ beforeEach(async () => {
   line = new CuttableLine();
   connection = new AmqpConnection(brokerUrl, { dial: line.dial });
   await connection.open();
+  channel = new AmqpChannel(connection);
   log = new CollectedLog();
   consumers = [];
 });
@@ -45,7 +49,7 @@ afterEach(async () => {
 });
 
 function consumerOf(queue: string, handler: DeliveryHandler, options: Partial<ConsumerOptions> = {}): Consumer {
-  const consumer = new Consumer(connection, { ...DEFAULTS, ...options, queue }, handler, log);
+  const consumer = new Consumer(connection, { ...DEFAULTS, channel, ...options, queue }, handler, log);
   consumers.push(consumer);
   return consumer;
 }
@@ -281,7 +285,12 @@ describe('a message that nobody can read', () => {
     await peer.handshake();
     await opened;
     const inbox = new Inbox<Delivery>();
-    const consumer = new Consumer(scripted, { ...DEFAULTS, queue: 'billing', consumerTag: 't' }, noted(inbox), log);
+    const consumer = new Consumer(
+      scripted,
+      { ...DEFAULTS, channel: new AmqpChannel(scripted), queue: 'billing', consumerTag: 't' },
+      noted(inbox),
+      log,
+    );
     const started = consumer.start();
     await peer.openChannel();
     expect((await peer.receive('queue.declare')).args).toMatchObject({ queue: 'billing', passive: true });
@@ -549,7 +558,7 @@ describe('stop()', () => {
 
   test('ends a consumer that waits for a connection, and start() with it', async () => {
     const idle = new AmqpConnection(brokerUrl);
-    const consumer = new Consumer(idle, { ...DEFAULTS, queue: 'billing' }, () => Promise.resolve(), log);
+    const consumer = new Consumer(idle, { ...DEFAULTS, channel, queue: 'billing' }, () => Promise.resolve(), log);
     const started = expect(consumer.start()).rejects.toMatchObject({ code: 'ABORTED' });
     await within('the stop', consumer.stop(1_000));
     await within('the start', started);

@@ -43,7 +43,9 @@ afterEach(async () => {
   await scratch[Symbol.asyncDispose]();
 });
 
-const amqp = (): ReturnType<typeof AmqpModule.forRoot> => AmqpModule.forRoot({ url: brokerUrl });
+/** The queues here have a dead-letter exchange, and are in no topology. */
+const amqp = (): ReturnType<typeof AmqpModule.forRoot> =>
+  AmqpModule.forRoot({ url: brokerUrl, consumers: { deadLetter: { by: 'broker' } } });
 
 class Order {
   id!: number;

@@ -42,6 +42,12 @@ export class Scratch implements AsyncDisposable {
     return name;
   }
 
+  /** A queue that somebody else declares, and that is deleted at the end; returns its name. */
+  owns(name: string): string {
+    this.#queues.push(name);
+    return name;
+  }
+
   /** A name for an exchange, which is not declared. */
   exchangeName(): string {
     const name = `test.exchange.${randomUUID()}`;

@@ -1,0 +1,188 @@
+/**
+ * What a message's headers say of its earlier attempts, written when it is published again for another one or as a dead letter,
+ * and read when it comes back. Where it is published to is not decided here.
+ *
+ * | header (after `x-nest-amqp-`) | on | meaning |
+ * | --- | --- | --- |
+ * | `attempt` | retries | the attempt that this delivery is; the first has none |
+ * | `attempts` | dead letters | how often it was tried |
+ * | `exchange`, `routing-key` | both | what it was first published with |
+ * | `queue` | both | the queue whose handler failed |
+ * | `error-class`, `error-message` | both | of what the handler threw |
+ * | `error-stack` | dead letters | of what the handler threw |
+ * | `failed-at` | both | when, to the second |
+ * | `expiration`, `user-id`, `cc`, `death` | both | properties and headers that would take effect again: see `neutral` |
+ * | `properties` | dead letters | the bytes of properties that cannot be decoded or written again |
+ */
+import { types } from 'node:util';
+import type { Message } from '../client/message.js';
+import type { PublishOptions } from '../client/channel-options.js';
+import type { FieldTable, FieldValue } from '../protocol/field-table.js';
+import type { BasicProperties } from '../protocol/properties.js';
+
+const ATTEMPT = 'x-nest-amqp-attempt';
+const ATTEMPTS = 'x-nest-amqp-attempts';
+const EXCHANGE = 'x-nest-amqp-exchange';
+const ROUTING_KEY = 'x-nest-amqp-routing-key';
+const QUEUE = 'x-nest-amqp-queue';
+const ERROR_CLASS = 'x-nest-amqp-error-class';
+const ERROR_MESSAGE = 'x-nest-amqp-error-message';
+const ERROR_STACK = 'x-nest-amqp-error-stack';
+const FAILED_AT = 'x-nest-amqp-failed-at';
+const EXPIRATION = 'x-nest-amqp-expiration';
+const USER_ID = 'x-nest-amqp-user-id';
+const COPIES = 'x-nest-amqp-cc';
+const DEATHS = 'x-nest-amqp-death';
+const PROPERTIES = 'x-nest-amqp-properties';
+
+/** Most characters of each: with all of them a header stays far below the frames of 128 KiB that brokers take by default. */
+const LONGEST = { class: 200, message: 2_000, stack: 8_000 } as const;
+
+/** Where a message was first published to. */
+export interface Origin {
+  readonly exchange: string;
+  readonly routingKey: string;
+}
+
+/** Which attempt a delivery is, from 1. */
+export function attemptOf({ headers }: BasicProperties): number {
+  const attempt = headers?.[ATTEMPT];
+  return typeof attempt === 'number' && Number.isInteger(attempt) && attempt >= 1 ? attempt : 1;
+}
+
+/**
+ * Where a message was first published to. One that came back to this queue after a failure says so in its headers; it comes by
+ * way of the default exchange then, and what comes by another way is believed to be what it looks like.
+ */
+export function originOf(message: Message, queue: string): Origin {
+  if (message.exchange !== '') return message;
+  const headers = message.properties.headers ?? {};
+  const { [EXCHANGE]: exchange, [ROUTING_KEY]: routingKey } = headers;
+  if (headers[QUEUE] !== queue || typeof exchange !== 'string' || typeof routingKey !== 'string') return message;
+  return { exchange, routingKey };
+}
+
+/** The message for its next attempt. */
+export function forRetry(message: Message, queue: string, attempt: number, error: unknown): PublishOptions {
+  const { properties } = message;
+  const { className, text } = described(error);
+  return {
+    ...neutral(properties),
+    headers: {
+      ...neutralHeaders(properties),
+      ...originHeaders(message, queue),
+      [ATTEMPT]: attempt + 1,
+      [ERROR_CLASS]: className,
+      [ERROR_MESSAGE]: text,
+      [FAILED_AT]: new Date(),
+    },
+  };
+}
+
+/**
+ * The message as a dead letter, in ever fewer words: the next is for where the one before makes a header that does not fit a
+ * frame, or that cannot be written.
+ */
+export function* forDeadLetter(
+  message: Message,
+  queue: string,
+  attempt: number,
+  error: unknown,
+): Generator<PublishOptions, void, undefined> {
+  const { className, text, stack } = described(error);
+  const facts = {
+    [ATTEMPTS]: attempt,
+    [QUEUE]: queue,
+    [ERROR_CLASS]: className,
+    [ERROR_MESSAGE]: text,
+    [FAILED_AT]: new Date(),
+  };
+  try {
+    const { properties } = message;
+    const kept = neutral(properties);
+    const headers = without(neutralHeaders(properties), (name) => name === ATTEMPT);
+    const origin = originHeaders(message, queue);
+    yield { ...kept, headers: { ...headers, ...origin, ...facts, [ERROR_STACK]: stack } };
+    yield { ...kept, headers: { ...headers, ...origin, ...facts, [ERROR_MESSAGE]: cut(text, 200) } };
+    yield { ...kept, headers };
+  } catch {
+    // Its properties cannot be decoded.
+  }
+  const plain = { deliveryMode: 2, mandatory: true };
+  const { exchange, routingKey } = message;
+  const origin = { [EXCHANGE]: exchange, [ROUTING_KEY]: routingKey };
+  yield { ...plain, headers: { ...origin, ...facts, [PROPERTIES]: message.propertyBytes } };
+  yield { ...plain, headers: { ...origin, ...facts } };
+}
+
+/**
+ * The properties, without those that would take effect again: an expiration would end the wait early, and the dead letter; with
+ * the user id of another user RabbitMQ refuses a message.
+ */
+function neutral({ expiration: _, userId: __, headers: ___, ...properties }: BasicProperties): PublishOptions {
+  return { ...properties, deliveryMode: 2, mandatory: true };
+}
+
+/**
+ * The headers, with those renamed that would take effect again. `CC` has the broker send copies. An `x-death` in which the queue
+ * is named makes the broker take the way back from the wait queue for a cycle, and drop the message.
+ */
+function neutralHeaders({ headers = {}, expiration, userId }: BasicProperties): FieldTable {
+  const { CC: copies, 'x-death': deaths } = headers;
+  const foreign = isList(deaths) ? deaths.filter((death) => !isWait(death)) : [];
+  const lifted: FieldTable = {
+    [EXPIRATION]: expiration,
+    [USER_ID]: userId,
+    [COPIES]: copies,
+    [DEATHS]: foreign.length === 0 ? undefined : foreign,
+  };
+  return {
+    ...without(headers, (name) => STALE.test(name)),
+    // What an earlier attempt has noted is not in the properties any more.
+    ...Object.fromEntries(Object.entries(lifted).filter(([, value]) => value !== undefined)),
+  };
+}
+
+/** Headers that only the broker is to write. */
+const STALE = /^(CC|BCC|x-death|x-(first|last)-death-.*|x-delivery-count)$/;
+
+function without(table: FieldTable, isOut: (name: string) => boolean): FieldTable {
+  return Object.fromEntries(Object.entries(table).filter(([name]) => !isOut(name)));
+}
+
+/** An entry of `x-death` that only tells of waiting for an attempt. */
+function isWait(death: FieldValue): boolean {
+  const { queue } = (death ?? {}) as { queue?: unknown };
+  return typeof queue === 'string' && /\.retry\.\d+(\.quorum)?$/.test(queue);
+}
+
+function isList(value: FieldValue | undefined): value is readonly FieldValue[] {
+  return Array.isArray(value);
+}
+
+function originHeaders(message: Message, queue: string): FieldTable {
+  const { exchange, routingKey } = originOf(message, queue);
+  return { [EXCHANGE]: exchange, [ROUTING_KEY]: routingKey, [QUEUE]: queue };
+}
+
+/** What was thrown, in words that have an end. Users throw anything, getters that throw included. */
+function described(error: unknown): { readonly className: string; readonly text: string; readonly stack: string } {
+  try {
+    if (!(error instanceof Error || types.isNativeError(error))) {
+      return { className: typeof error, text: cut(String(error), LONGEST.message), stack: '' };
+    }
+    return {
+      className: cut(error.constructor.name || error.name, LONGEST.class),
+      text: cut(error.message, LONGEST.message),
+      stack: cut(error.stack ?? '', LONGEST.stack),
+    };
+  } catch {
+    return { className: 'unknown', text: 'What was thrown has no text.', stack: '' };
+  }
+}
+
+/** Of what is text only in the types, nothing. */
+function cut(text: unknown, most: number): string {
+  if (typeof text !== 'string') return '';
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+}

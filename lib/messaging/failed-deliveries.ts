@@ -1,0 +1,268 @@
+/**
+ * What is done with deliveries whose handler failed: put back, tried again later, or dead-lettered, and told to the log. How a
+ * message gets into another queue without being lost on the way is `handover`'s.
+ */
+import type { AmqpChannel } from '../client/amqp-channel.js';
+import type { AmqpConnection } from '../client/amqp-connection.js';
+import { warnOf } from '../client/listeners.js';
+import type { Message } from '../client/message.js';
+import { pause } from '../client/wait.js';
+import { printable, quoted } from '../errors.js';
+import { attemptOf, originOf } from './attempt-headers.js';
+import type { DeliveryScope } from './delivery.js';
+import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
+import { RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
+import { SideQueues } from './side-queues.js';
+import type { QueueDefinition, Topology } from './topology.js';
+
+/** What is told to the log; Nest's `Logger` fits. */
+export interface Log {
+  log(message: string): void;
+  warn(message: string): void;
+  error(message: string): void;
+}
+
+/** Where dead letters go: to a queue by its name, or wherever the broker was told to send them. */
+export type DeadLetterOption = string | { readonly by: 'broker' };
+
+export interface FailedDeliveriesOptions {
+  readonly queue: string;
+  readonly topology: Topology;
+  /** Undefined: nothing is tried again. */
+  readonly retry?: RetryPolicy | undefined;
+  /** @default by the broker where the queue's definition has a dead-letter exchange, else `<queue>.dead` */
+  readonly deadLetter?: DeadLetterOption | undefined;
+  /** Where messages are published: with confirms. */
+  readonly channel: AmqpChannel;
+  /** The messages were acknowledged before their handlers ran: the only copy is here. */
+  readonly areOurs: boolean;
+}
+
+/** How long a delivery is held that was put back before, in milliseconds. */
+const HOLD = 1_000;
+
+export class FailedDeliveries {
+  readonly #connection: AmqpConnection;
+  readonly #options: FailedDeliveriesOptions;
+  readonly #label: string;
+  readonly #log: Log;
+  readonly #definition: QueueDefinition | undefined;
+  readonly #handover: Handover;
+  /** Fires when the consumer stops, and when that waits no longer. */
+  readonly #stopping = new AbortController();
+  readonly #stopped = new AbortController();
+
+  constructor(connection: AmqpConnection, options: FailedDeliveriesOptions, label: string, log: Log) {
+    const { queue, topology, deadLetter, channel } = options;
+    this.#connection = connection;
+    this.#options = options;
+    this.#label = label;
+    this.#log = log;
+    this.#definition = topology.queues?.find(({ name }) => name === queue);
+    const deadQueue = typeof deadLetter === 'string' ? deadLetter : undefined;
+    this.#handover = new Handover(channel, new SideQueues(connection, { queue, topology, deadQueue }));
+  }
+
+  /** What waits for another try to publish it goes back to its queue. */
+  stop(): void {
+    this.#stopping.abort();
+  }
+
+  /** Nothing is waited for any more. */
+  abandon(): void {
+    this.#stopping.abort();
+    this.#stopped.abort();
+  }
+
+  /** Which attempt a delivery is, from 1. */
+  attemptOf({ properties }: Message): number {
+    return attemptOf(properties) + (this.#isRetriedByBroker ? deliveriesOf(properties) : 0);
+  }
+
+  /** Settles it; what has to be waited for is the promise, which never rejects. */
+  settle(message: Message, error: unknown, scope: DeliveryScope): Promise<void> | undefined {
+    const attempt = this.#attemptOrFirst(message);
+    const outcome = outcomeOf(error, attempt, this.#options.retry);
+    const failure: Failure = { message, queue: this.#options.queue, attempt, error };
+    // A stream keeps its messages, and has every consumer see what is published to it.
+    switch (this.#isStream ? 'dead-letter' : outcome.kind) {
+      case 'requeue':
+        return this.#requeue(failure, scope);
+      case 'retry':
+        return this.#retry(failure, outcome.kind === 'retry' ? outcome.delay : HOLD, scope);
+      case 'dead-letter':
+        return this.#deadLetter(failure, scope);
+    }
+  }
+
+  #requeue(failure: Failure, scope: DeliveryScope): Promise<void> | undefined {
+    // The broker has forgotten it.
+    if (this.#options.areOurs) return this.#retry(failure, HOLD, scope);
+    if (failure.message.redelivered) return this.#putBackLater(failure.message, scope);
+    failure.message.nack();
+    return undefined;
+  }
+
+  async #putBackLater(message: Message, scope: DeliveryScope): Promise<void> {
+    const lost = scope.controller();
+    await pause(HOLD, AbortSignal.any([lost.signal, this.#stopping.signal]));
+    scope.release(lost);
+    message.nack();
+  }
+
+  #retry(failure: Failure, delay: number, scope: DeliveryScope): Promise<void> | undefined {
+    const isBrokers = this.#isRetriedByBroker && !(failure.error instanceof RetryDelivery);
+    if (isBrokers && !this.#options.areOurs) {
+      const sent = failure.message.nack();
+      this.#tell('warn', failure, sent ? 'The broker delivers it again after a while.' : NOT_SENT);
+      return undefined;
+    }
+    return this.#handOver(failure, scope, async (bounds) => {
+      try {
+        const waitQueue = await this.#handover.toWaitQueue(failure, delay, bounds);
+        return {
+          isDead: false,
+          told: `It waits ${delay} ms in queue ${quoted(waitQueue)} for attempt ${failure.attempt + 1}.`,
+        };
+      } catch (error) {
+        if (!isUnsendable(error)) throw error;
+        return await this.#toDeadQueue(failure, bounds);
+      }
+    });
+  }
+
+  #deadLetter(failure: Failure, scope: DeliveryScope): Promise<void> | undefined {
+    if (this.#isDeadLetteredByBroker) {
+      const sent = failure.message.reject();
+      this.#tell('error', failure, sent ? 'It was rejected, for the broker to dead-letter it.' : NOT_SENT);
+      return undefined;
+    }
+    return this.#handOver(failure, scope, (bounds) => this.#toDeadQueue(failure, bounds));
+  }
+
+  async #toDeadQueue(failure: Failure, bounds: HandoverBounds): Promise<HandedOver> {
+    const deadQueue = await this.#handover.toDeadQueue(failure, bounds);
+    return { isDead: true, told: `It is in queue ${quoted(deadQueue)} now.` };
+  }
+
+  /** Acknowledges what is confirmed elsewhere. What cannot get there stays in its queue. */
+  async #handOver(
+    failure: Failure,
+    scope: DeliveryScope,
+    work: (bounds: HandoverBounds) => Promise<HandedOver>,
+  ): Promise<void> {
+    const { areOurs } = this.#options;
+    const { message } = failure;
+    const lost = scope.controller();
+    try {
+      const { isDead, told } = await work({
+        lost: areOurs ? this.#stopped.signal : lost.signal,
+        stopping: areOurs ? this.#stopped.signal : this.#stopping.signal,
+        failed: (error) => {
+          this.#tell(
+            'error',
+            failure,
+            `It cannot be published elsewhere yet, which is tried again: ${messageOf(error)}.`,
+          );
+        },
+      });
+      const isSettled = message.ack() || areOurs;
+      this.#tell(isDead ? 'error' : 'warn', failure, isSettled ? told : `${told} ${NOT_SENT}`);
+    } catch (error) {
+      // What can be written nowhere would come again at once.
+      if (isUnsendable(error)) await pause(HOLD, AbortSignal.any([lost.signal, this.#stopping.signal]));
+      const sent = message.nack();
+      const back = sent ? 'and went back to its queue.' : areOurs ? 'and is lost.' : 'and is delivered again.';
+      this.#tell('error', failure, `It could not be published elsewhere (${messageOf(error)}), ${back}`);
+    } finally {
+      scope.release(lost);
+    }
+  }
+
+  /** A message whose properties cannot be decoded was never published by us. */
+  #attemptOrFirst(message: Message): number {
+    try {
+      return this.attemptOf(message);
+    } catch {
+      return 1;
+    }
+  }
+
+  get #isStream(): boolean {
+    return (this.#definition?.type ?? this.#definition?.arguments?.['x-queue-type']) === 'stream';
+  }
+
+  get #isDeadLetteredByBroker(): boolean {
+    const { deadLetter, areOurs } = this.#options;
+    if (areOurs || this.#isStream) return false;
+    if (deadLetter !== undefined) return typeof deadLetter === 'object';
+    const { deadLetter: defined, arguments: args } = this.#definition ?? {};
+    return defined !== undefined || args?.['x-dead-letter-exchange'] !== undefined;
+  }
+
+  /** Quorum queues of RabbitMQ 4.3 and later hold back what is rejected, when they are declared so. */
+  get #isRetriedByBroker(): boolean {
+    const { 'x-delayed-retry-type': retries } = this.#definition?.arguments ?? {};
+    if (retries !== 'all' && retries !== 'failed') return false;
+    const { status } = this.#connection;
+    return status.state === 'open' && isAtLeast(status.connection.serverProperties['version'], 4, 3);
+  }
+
+  /** A log that throws is no reason to end the process, or to lose count of the handlers. */
+  #tell(level: 'warn' | 'error', { message, queue, error }: Failure, what: string): void {
+    try {
+      this.#log[level](
+        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${messageOf(error)}`,
+      );
+    } catch (thrown) {
+      warnOf(thrown);
+    }
+  }
+}
+
+const NOT_SENT = 'It was not answered again, because its channel is gone: the broker delivers it again.';
+
+interface HandedOver {
+  readonly isDead: boolean;
+  readonly told: string;
+}
+
+/** Quorum queues count how often a message came back (`x-delivery-count`). */
+function deliveriesOf({ headers }: Message['properties']): number {
+  const count = headers?.['x-delivery-count'];
+  return typeof count === 'number' && Number.isInteger(count) && count > 0 ? count : 0;
+}
+
+function isAtLeast(version: unknown, major: number, minor: number): boolean {
+  const [, first, second] = /^(\d+)\.(\d+)/.exec(typeof version === 'string' ? version : '') ?? [];
+  return Number(first) > major || (Number(first) === major && Number(second) >= minor);
+}
+
+function routingKeyOf(message: Message, queue: string): string {
+  try {
+    return quoted(originOf(message, queue).routingKey);
+  } catch {
+    return quoted(message.routingKey);
+  }
+}
+
+/** How a message is called in the log, to stand in a sentence. */
+export function idOf(message: Message): string {
+  try {
+    const { messageId } = message.properties;
+    return messageId === undefined
+      ? ` (no message id, delivery tag ${message.deliveryTag})`
+      : ` (message id ${quoted(messageId)})`;
+  } catch {
+    return ` (delivery tag ${message.deliveryTag})`;
+  }
+}
+
+/** What was thrown, as one line of a log. */
+export function messageOf(error: unknown): string {
+  try {
+    return error instanceof Error ? `${error.name}: ${printable(error.message)}` : printable(String(error));
+  } catch {
+    return 'What was thrown has no text.';
+  }
+}

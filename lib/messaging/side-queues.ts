@@ -1,0 +1,170 @@
+/**
+ * The queues beside a queue: where its dead letters go, and where its messages wait for their next attempt. It names them and
+ * declares them on demand; what is published to them is decided elsewhere.
+ */
+import { createHash } from 'node:crypto';
+import type { AmqpConnection } from '../client/amqp-connection.js';
+import type { Channel } from '../client/channel.js';
+import type { QueueDeclareOptions } from '../client/channel-options.js';
+import { orAborted } from '../client/wait.js';
+import { AmqpError } from '../errors.js';
+import { type QueueDefinition, type Topology, applyTopology, topologyOf } from './topology.js';
+
+/**
+ * So much longer than its messages wait, a wait queue lasts unused, in milliseconds. It is declared anew before each publish, and
+ * a publish that takes this long has lost its connection.
+ */
+const AFTERLIFE = 60 * 60 * 1000;
+
+export interface SideQueuesOptions {
+  readonly queue: string;
+  readonly topology: Topology;
+  /** Where dead letters go. @default `<queue>.dead` */
+  readonly deadQueue: string | undefined;
+}
+
+/** A declaration under way, and the one after it. */
+interface Declaring {
+  done: Promise<unknown>;
+  following: Promise<void> | undefined;
+}
+
+export class SideQueues {
+  readonly #connection: AmqpConnection;
+  readonly #options: SideQueuesOptions;
+  readonly #definition: QueueDefinition | undefined;
+  readonly #declaring = new Map<string, Declaring>();
+  #isDeadQueueThere = false;
+
+  constructor(connection: AmqpConnection, options: SideQueuesOptions) {
+    this.#connection = connection;
+    this.#options = options;
+    this.#definition = options.topology.queues?.find(({ name }) => name === options.queue);
+  }
+
+  /** The queue for dead letters; declared when it is missing, else used as it is. */
+  async deadQueue(signal: AbortSignal): Promise<string> {
+    const name = this.#options.deadQueue ?? besides(this.#queue, 'dead');
+    if (!this.#isDeadQueueThere)
+      await orAborted(
+        this.#shared(name, () => this.#ensureDeadQueue(name)),
+        signal,
+      );
+    return name;
+  }
+
+  /**
+   * The queue whose messages come back after `delay` ms. It is declared by each call, which has its time to live without use begin
+   * anew: messages do not count as use, and are lost with their queue.
+   */
+  async waitQueue(delay: number, signal: AbortSignal): Promise<string> {
+    const name = besides(this.#queue, `retry.${delay}${this.#isGuarded ? '.quorum' : ''}`);
+    await orAborted(
+      this.#shared(name, () => this.#declare((channel) => channel.queueDeclare(name, this.#waiting(delay)))),
+      signal,
+    );
+    return name;
+  }
+
+  /** What was published did not arrive: a queue may be gone. */
+  forget(): void {
+    this.#isDeadQueueThere = false;
+  }
+
+  get #queue(): string {
+    return this.#connection.topology.current(this.#options.queue);
+  }
+
+  /**
+   * True where messages must not come back the usual way, for which nobody awaits a confirm: to a quorum queue, whose nodes may
+   * be away, or to one that refuses messages when it is full.
+   */
+  get #isGuarded(): boolean {
+    const { type, overflow, arguments: args = {} } = this.#definition ?? {};
+    const refuses = overflow ?? args['x-overflow'];
+    return (
+      (type ?? args['x-queue-type']) === 'quorum' ||
+      (typeof refuses === 'string' && refuses.startsWith('reject-publish'))
+    );
+  }
+
+  #waiting(delay: number): QueueDeclareOptions {
+    const back = {
+      'x-message-ttl': delay,
+      'x-dead-letter-exchange': '',
+      'x-dead-letter-routing-key': this.#queue,
+    };
+    // Declaring a quorum queue again does not begin its x-expires anew (RabbitMQ 3.10): it would take its messages with it.
+    return this.#isGuarded
+      ? {
+          arguments: {
+            ...back,
+            'x-queue-type': 'quorum',
+            'x-dead-letter-strategy': 'at-least-once',
+            'x-overflow': 'reject-publish',
+          },
+        }
+      : { arguments: { ...back, 'x-queue-type': 'classic', 'x-expires': delay + AFTERLIFE } };
+  }
+
+  async #ensureDeadQueue(name: string): Promise<void> {
+    try {
+      await this.#declare((channel) => channel.queueDeclare(name, { passive: true }));
+    } catch (error) {
+      if (!(error instanceof AmqpError) || error.replyCode !== 404) throw error;
+      const type = this.#isGuarded ? ('quorum' as const) : undefined;
+      const own: Topology = { queues: [{ name, ...(type === undefined ? {} : { type }) }] };
+      const isDefined = this.#options.topology.queues?.some((definition) => definition.name === name) === true;
+      const connection = await this.#connection.opened();
+      await applyTopology(connection, isDefined ? topologyOf(name, this.#options.topology) : own);
+    }
+    this.#isDeadQueueThere = true;
+  }
+
+  /** On a channel of its own, which the broker closes over what it refuses. */
+  async #declare(work: (channel: Channel) => Promise<unknown>): Promise<void> {
+    const connection = await this.#connection.opened();
+    const channel = await connection.channel();
+    try {
+      await work(channel);
+    } finally {
+      void channel.close();
+    }
+  }
+
+  /**
+   * One declaration at a time for all who ask meanwhile. Who asks while one is under way gets the next: a declaration that began
+   * before does not say what is so now.
+   */
+  async #shared(name: string, declare: () => Promise<void>): Promise<void> {
+    const current = this.#declaring.get(name);
+    if (current !== undefined) {
+      current.following ??= current.done.then(() => this.#begin(name, declare));
+      await current.following;
+    } else {
+      await this.#begin(name, declare);
+    }
+  }
+
+  #begin(name: string, declare: () => Promise<void>): Promise<void> {
+    const declared = declare();
+    const entry: Declaring = { done: Promise.resolve(), following: undefined };
+    const over = (): void => {
+      if (entry.following === undefined) this.#declaring.delete(name);
+    };
+    entry.done = declared.then(over, over);
+    this.#declaring.set(name, entry);
+    return declared;
+  }
+}
+
+/** Most octets of a queue's name. */
+const LONGEST_NAME = 255;
+
+/** A name for a queue beside another one: `billing.dead`. Names that begin with `amq.` are the broker's to give. */
+function besides(queue: string, what: string): string {
+  const name = `${queue.startsWith('amq.') ? 'nest-amqp.' : ''}${queue}.${what}`;
+  if (Buffer.byteLength(name) <= LONGEST_NAME) return name;
+  const digest = createHash('sha256').update(queue).digest('hex').slice(0, 16);
+  return `nest-amqp.${digest}.${what}`;
+}
