@@ -7,7 +7,8 @@ import { type Connection, connect } from '../../lib/client/connection.js';
 import { rawHeader, rawMethod, rawProperties, rawTable, nested, textValue } from '../fuzz/raw-frames.js';
 import { failure } from '../support/client.js';
 import { RawClient } from '../support/raw-client.js';
-import { eventually } from '../support/waits.js';
+import { eventually, within } from '../support/waits.js';
+import { Engine, OWNER } from './engine.js';
 
 let broker: EmbeddedBroker;
 let honest: Connection;
@@ -87,15 +88,18 @@ describe('a dead letter whose headers cannot be read, on its way to a headers ex
   });
 });
 
-test('a chain of auto-delete exchanges goes as a whole, however long it is', async () => {
-  const length = 5_000;
-  const names = Array.from({ length }, (_, index) => `chain.${index}`);
-  await Promise.all(names.map((name) => channel.exchangeDeclare(name, 'fanout', { autoDelete: true })));
-  await Promise.all(names.slice(1).map((name, index) => channel.exchangeBind(name, `chain.${index}`)));
-  await channel.queueDeclare('last');
-  await channel.queueBind('last', `chain.${length - 1}`);
-  await channel.queueDelete('last');
-  expect(broker.exchanges.filter(({ name }) => name.startsWith('chain.'))).toEqual([]);
+test('a chain of auto-delete exchanges goes as a whole, however long it is', () => {
+  const engine = new Engine();
+  const length = 20_000;
+  engine.queue('last');
+  for (let index = 0; index < length; index += 1) {
+    engine.exchange(`chain.${index}`, 'fanout', { autoDelete: true });
+    const binding = { destination: `chain.${index}`, source: `chain.${index - 1}`, routingKey: '', arguments: {} };
+    if (index > 0) engine.host.bindExchange(binding);
+  }
+  engine.bind('last', `chain.${length - 1}`);
+  engine.host.deleteQueue('last', { ifUnused: false, ifEmpty: false }, OWNER);
+  expect([...engine.host.exchanges].filter(({ name }) => name.startsWith('chain.'))).toEqual([]);
 });
 
 test('a binding costs no more the deeper its arguments are', async () => {
@@ -113,7 +117,7 @@ test('who goes on with nonsense while it is being closed is not waited for', asy
   await client.receive('connection.close');
   client.sendRaw(rawMethod(0, 'basic.publish', { routingKey: 'q' }));
   client.sendRaw(rawMethod(0, 'connection.close-ok'));
-  await client.end();
+  await within('the end', client.hungUp, 1_000);
 });
 
 test('who goes away with more on its way to it than it would read is noticed at once', async () => {

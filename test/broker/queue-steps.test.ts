@@ -82,11 +82,11 @@ test('what comes back and is too much goes, instead of what stayed', async () =>
 test('what comes back goes to who goes before others, though it was him who had no room', async () => {
   await channel.queueDeclare('q');
   const first = await consumer(1, 10);
-  await publish('a');
+  await publish('a', 'b');
   const second = await consumer(0);
   first.channel.basicNack(1);
   await first.channel.basicQos(0);
-  expect([first.bodies, second.bodies]).toEqual([['a', 'a!'], []]);
+  expect([first.bodies, second.bodies]).toEqual([['a', 'a!'], ['b']]);
 });
 
 test('dead letters of several rejects arrive one after the other', async () => {
