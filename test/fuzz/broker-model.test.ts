@@ -39,7 +39,7 @@ async function embedded(queues: readonly QueueShape[], program: readonly Step[])
 }
 
 test('a program leaves the embedded broker as it leaves the model: each message in one place, in order', async () => {
-  await programs(60, embedded);
+  await programs(40, embedded);
 }, 3_600_000);
 
 /** What can be held against a broker whose time nobody moves, and whose quorum queues may be those of another version. */
@@ -61,5 +61,5 @@ async function real(queues: readonly QueueShape[], program: readonly Step[]): Pr
 }
 
 test('the model is right: a program leaves RabbitMQ as it leaves the model', async () => {
-  await programs(8, real);
+  await programs(5, real);
 }, 3_600_000);
