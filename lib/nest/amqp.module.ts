@@ -176,7 +176,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     if (embedded === undefined) return;
     const text =
       `${embedded} is a broker inside this process, for development and tests: its queues and messages end with it. ` +
-      'To use RabbitMQ, set url to amqp://user:password@host';
+      'To use RabbitMQ, name it in the url of the module (often the variable AMQP_URL): amqp://user:password@host';
     if (process.env['NODE_ENV'] === 'production') this.#logger.warn(text);
     else this.#logger.log(text);
   }
