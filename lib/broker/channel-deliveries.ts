@@ -166,7 +166,8 @@ export class ChannelDeliveries implements ConsumerChannel {
   #carryOut(verdict: Verdict, entries: readonly Entry[]): void {
     const { virtualHost } = this.#line.connection;
     const [only] = entries;
-    if (only !== undefined && entries.length === 1) this.#settleOne(verdict, only);
+    // What comes back is for whoever had it, too: together with the room that it has left there.
+    if (only !== undefined && entries.length === 1 && verdict === 'ack') this.#settleOne(verdict, only);
     else if (only !== undefined)
       virtualHost.together(() => entries.forEach((entry) => this.#settleOne(verdict, entry)));
   }

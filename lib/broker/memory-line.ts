@@ -60,13 +60,34 @@ class LineEnd extends Duplex implements Transport {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
-    // Not at once: nobody who writes to a socket is called back from within.
-    process.nextTick(() => {
+    this.#deliver([chunk], done);
+  }
+
+  override _writev(chunks: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
+    this.#deliver(
+      chunks.map(({ chunk }) => chunk),
+      done,
+    );
+  }
+
+  #deliver(chunks: readonly Buffer[], done: (error?: Error | null) => void): void {
+    // As from a socket, in another turn of the event loop: two ends that answer each other for ever leave room for timers.
+    setImmediate(() => {
       const other = this.#other;
-      if (this.destroyed) done();
-      else if (other.destroyed || other.#hasEnd) {
-        done(Object.assign(new Error('write EPIPE'), { code: 'EPIPE', syscall: 'write' }));
-      } else if (other.push(chunk)) done();
+      if (this.destroyed) {
+        done();
+        return;
+      }
+      let hasRoom = true;
+      for (const chunk of chunks) {
+        // The other end may end itself over any of them.
+        if (other.destroyed || other.#hasEnd) {
+          done(Object.assign(new Error('write EPIPE'), { code: 'EPIPE', syscall: 'write' }));
+          return;
+        }
+        hasRoom = other.push(chunk);
+      }
+      if (hasRoom) done();
       // Until it is read it counts as not written, so that a reader who does not read holds the writer back.
       else other.#taken = done;
     });
@@ -78,17 +99,14 @@ class LineEnd extends Duplex implements Transport {
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    this.#taken = undefined;
     const other = this.#other;
-    if (!other.destroyed) {
-      // Nobody will take what it wrote, and there is no more to come for it.
-      const taken = other.#taken;
-      other.#taken = undefined;
-      other.#pushEnd();
-      taken?.();
-      // Who is paused would never read as far as the end. (Who reads by 'readable' is paused in Node's words only.)
-      if (other.readableFlowing === false && other.listenerCount('readable') === 0) other.destroy();
-    }
+    // Nobody will take what either of them wrote; whoever writes more finds out.
+    const untaken = [this.#taken, other.#taken];
+    this.#taken = other.#taken = undefined;
+    if (!other.destroyed) other.#pushEnd();
+    for (const taken of untaken) taken?.();
+    // Who is paused would never read as far as the end. (Who reads by 'readable' is paused in Node's words only.)
+    if (!other.destroyed && other.readableFlowing === false && other.listenerCount('readable') === 0) other.destroy();
     done(error);
   }
 

@@ -193,7 +193,7 @@ const OPENING: readonly Buffer[] = [
 ];
 
 test('well-formed frames in any order end their own connection or leave it working, and nothing else', async () => {
-  await fuzzBroker(250, (random) => {
+  await fuzzBroker(150, (random) => {
     const state = random.chance(12) ? random.below(OPENING.length) : OPENING.length;
     const noise = Array.from({ length: 1 + random.below(6) }, () =>
       Buffer.concat(Array.from({ length: 1 + random.below(6) }, () => anyMethod(random)).flat()),
