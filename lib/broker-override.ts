@@ -1,9 +1,13 @@
-/** Where a test puts the broker that an application is to use: the Nest module looks here before it takes its own `url`. */
+/** Where a test puts the broker that an application is to use: every `AmqpModule` looks here before it takes its own `url`. */
 
-/** A provider token of the connection of that name. */
-export function brokerOverrideToken(connection: string): string {
-  return `nest-amqp:broker override:${connection}`;
-}
+/** The provider token. */
+export const BROKER_OVERRIDE = 'nest-amqp:broker override';
 
 /** What is found there; null unless a test says otherwise. */
-export type BrokerOverride = { readonly url: string } | null;
+export interface BrokerOverride {
+  readonly url: string;
+  /** The names of the connections that it is for. @default all */
+  readonly connections: readonly string[] | undefined;
+  /** The names of the connections that took it, for whoever put it there. */
+  readonly taken: Set<string>;
+}

@@ -114,9 +114,9 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     return this.outbox.backlog + this.#confirming.size;
   }
 
-  /** Ends it as a crash of the broker does. */
+  /** Ends it as a crash of the broker does. Node never lets go of a socket that is reset while it is saying its end. */
   drop(): void {
-    this.#transport.resetAndDestroy();
+    this.#transport[this.#transport.writableEnded ? 'destroy' : 'resetAndDestroy']();
     this.#gone();
   }
 

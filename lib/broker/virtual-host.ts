@@ -262,31 +262,26 @@ export class VirtualHost implements QueueHost {
 
   // ── for the queues ────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** @internal */
   nameOf(kind: 'queue' | 'exchange', name: string): string {
     return `${kind} '${name}' in vhost '${this.name}'`;
   }
 
-  /** @internal */
   deadLetter(queue: MessageQueue, message: BrokerMessage, reason: DeathReason): void {
     if (queue.settings.deadLetterExchange === undefined) return;
     this.#burials.add({ queue, message, reason });
     if (this.#held === 0) this.#burials.after(() => undefined);
   }
 
-  /** @internal */
   drop(queue: MessageQueue): void {
     this.#deleteQueue(queue);
   }
 
-  /** @internal */
   postpones(queue: MessageQueue): boolean {
     if (this.#held === 0) return false;
     this.#postponed.add(queue);
     return true;
   }
 
-  /** @internal */
   changed(): void {
     this.onChange?.();
   }

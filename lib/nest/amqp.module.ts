@@ -9,7 +9,7 @@ import {
   type Provider,
 } from '@nestjs/common';
 import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
-import { type BrokerOverride, brokerOverrideToken } from '../broker-override.js';
+import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection } from '../client/amqp-connection.js';
 import { isEmbedded } from '../client/embedded.js';
@@ -66,7 +66,7 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
   .build();
 
 /** Another broker: what leads to the application's own one leads nowhere there. */
-function overridden(options: ResolvedModuleOptions, { url }: NonNullable<BrokerOverride>): ResolvedModuleOptions {
+function overridden(options: ResolvedModuleOptions, { url }: BrokerOverride): ResolvedModuleOptions {
   const connection = {
     ...options.connection,
     vhost: undefined,
@@ -82,14 +82,16 @@ function overridden(options: ResolvedModuleOptions, { url }: NonNullable<BrokerO
 function providersFor(name: string): Provider[] {
   return [
     { provide: CONNECTION_NAME, useValue: name },
-    { provide: brokerOverrideToken(name), useValue: null },
+    { provide: BROKER_OVERRIDE, useValue: null },
     {
       provide: RESOLVED_OPTIONS,
-      inject: [MODULE_OPTIONS_TOKEN, brokerOverrideToken(name)],
-      useFactory: (options: AmqpModuleOptions, override: BrokerOverride): ResolvedModuleOptions => {
+      inject: [MODULE_OPTIONS_TOKEN, BROKER_OVERRIDE],
+      useFactory: (options: AmqpModuleOptions, override: BrokerOverride | null): ResolvedModuleOptions => {
         const resolved = resolveModuleOptions(options);
         if (resolved.consumers !== false) checkConsumerDefaults(resolved.consumers);
-        return override === null ? resolved : overridden(resolved, override);
+        if (override === null || override.connections?.includes(name) === false) return resolved;
+        override.taken.add(name);
+        return overridden(resolved, override);
       },
     },
     {

@@ -2,8 +2,9 @@
  * A Nest application on an embedded broker of its own. It imports nothing of Nest: the builder is the user's, from
  * `@nestjs/testing`.
  */
-import { brokerOverrideToken } from '../broker-override.js';
+import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import { EmbeddedBroker } from '../broker/embedded-broker.js';
+import { AmqpError, quoted } from '../errors.js';
 
 /** What is used of the `TestingModuleBuilder` of `@nestjs/testing`. */
 export interface TestingBuilder<M extends TestingApp> {
@@ -21,7 +22,7 @@ export interface TestingApp {
 export interface BootOptions<M extends TestingApp, A extends TestingApp> {
   /** The broker to boot on, which is then not closed with the application. @default a new one, closed with it */
   readonly broker?: EmbeddedBroker | undefined;
-  /** The names of the connections that go to it. @default ['default'] */
+  /** The names of the connections that go to it, `'default'` among them; the others keep their own brokers. @default all */
   readonly connections?: readonly string[] | undefined;
   /**
    * Makes an application of the compiled module, such as `(module) => module.createNestApplication()` for one with HTTP.
@@ -40,7 +41,8 @@ export interface Booted<A extends TestingApp> extends AsyncDisposable {
 
 /**
  * Boots a Nest module on a fresh embedded broker, whatever `url`, `credentials`, `vhost` and `tls` it has of its own. The
- * topology is declared and the consumers run when this resolves. Rejects with what the boot failed with; nothing runs then.
+ * topology is declared and the consumers run when this resolves. Rejects with what the boot failed with, and with
+ * `INVALID_OPTION` when a connection that is named does not exist, or there is no `AmqpModule` at all; nothing runs then.
  *
  * Needs `@nestjs/testing`.
  *
@@ -56,7 +58,8 @@ export async function bootOnBroker<M extends TestingApp, A extends TestingApp = 
   builder: TestingBuilder<M>,
   options: BootOptions<M, A> = {},
 ): Promise<Booted<A>> {
-  const { connections = ['default'], createApp = (module: M) => module as TestingApp as A } = options;
+  const { connections, createApp = (module: M) => module as TestingApp as A } = options;
+  checkOptions(options);
   const broker = options.broker ?? EmbeddedBroker.create();
   const opened: TestingApp[] = [];
   const close = async (): Promise<void> => {
@@ -67,9 +70,11 @@ export async function bootOnBroker<M extends TestingApp, A extends TestingApp = 
     }
   };
   try {
-    for (const name of connections) builder.overrideProvider(brokerOverrideToken(name)).useValue({ url: broker.url });
+    const override: BrokerOverride = { url: broker.url, connections, taken: new Set() };
+    builder.overrideProvider(BROKER_OVERRIDE).useValue(override);
     const module = await builder.compile();
     opened.push(module);
+    checkTaken(override);
     const app = await createApp(module);
     opened.push(app);
     await app.init();
@@ -78,4 +83,28 @@ export async function bootOnBroker<M extends TestingApp, A extends TestingApp = 
     await close();
     throw error;
   }
+}
+
+const OPTIONS = ['broker', 'connections', 'createApp'] as const satisfies readonly (keyof BootOptions<never, never>)[];
+
+function checkOptions(options: object): void {
+  const unknown = Object.keys(options).find((name) => !(OPTIONS as readonly string[]).includes(name));
+  if (unknown !== undefined) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `bootOnBroker has no option ${quoted(unknown)}. Known are ${OPTIONS.join(', ')}.`,
+    );
+  }
+}
+
+/** A connection that is misspelt would keep its own broker, which may be the one of production. */
+function checkTaken({ connections, taken }: BrokerOverride): void {
+  const missing = connections?.find((name) => !taken.has(name));
+  if (missing === undefined && taken.size > 0) return;
+  throw new AmqpError(
+    'INVALID_OPTION',
+    missing === undefined
+      ? 'bootOnBroker found no AmqpModule that could use its broker. Import AmqpModule.forRoot in the module under test.'
+      : `bootOnBroker is told of the connection ${quoted(missing)}, which no AmqpModule.forRoot defines. Correct the name.`,
+  );
 }

@@ -102,6 +102,23 @@ describe('bootOnBroker', () => {
     expect(booted.broker.connections).toMatchObject([{ user: 'amy', virtualHost: 'shop' }]);
   });
 
+  test('moves every connection, and says which name it does not find', async () => {
+    const two = (): TestingModuleBuilder =>
+      Test.createTestingModule({
+        imports: [
+          AmqpModule.forRoot({ url: 'amqp://nowhere.invalid', startupTimeout: 100 }),
+          AmqpModule.forRoot({ name: 'audit', url: 'amqp://nowhere.invalid', startupTimeout: 100 }),
+        ],
+      }).setLogger(new CollectedLog());
+    await using booted = await bootOnBroker(two());
+    expect(booted.broker.connections).toHaveLength(2);
+    for (const options of [{ connections: ['defualt'] }, { conections: ['audit'] }]) {
+      await expect(bootOnBroker(two(), options)).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    }
+    const without = Test.createTestingModule({}).setLogger(new CollectedLog());
+    await expect(bootOnBroker(without)).rejects.toThrow('no AmqpModule');
+  });
+
   test('a boot that fails leaves no broker behind', async () => {
     @Module({
       imports: [AmqpModule.forRoot({ topology: { queues: [{ name: 'q', type: 'stream' }] } })],
