@@ -2,7 +2,6 @@
 import {
   ConfigurableModuleBuilder,
   Inject,
-  Logger,
   Module,
   type OnApplicationShutdown,
   type OnModuleInit,
@@ -11,9 +10,9 @@ import {
 import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
 import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import { AmqpChannel } from '../client/amqp-channel.js';
-import { AmqpConnection } from '../client/amqp-connection.js';
-import { isEmbedded } from '../client/embedded.js';
+import { AmqpConnection, type AmqpConnectionOptions } from '../client/amqp-connection.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
+import { PublishingConnection } from '../messaging/publishing-connection.js';
 import { applyTopology } from '../messaging/topology.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
@@ -23,7 +22,14 @@ import {
   type ResolvedModuleOptions,
   resolveModuleOptions,
 } from './amqp.options.js';
-import { DEFAULT_CONNECTION, getChannelToken, getConnectionToken, getPublisherToken } from './amqp.tokens.js';
+import {
+  DEFAULT_CONNECTION,
+  PUBLISHING_CONNECTION,
+  getChannelToken,
+  getConnectionToken,
+  getPublisherToken,
+} from './amqp.tokens.js';
+import { logConnections } from './connection-log.js';
 import { ConsumerRegistry } from './consumer-registry.js';
 
 /** Tokens inside one `AmqpModule`; what is exported has the public ones. */
@@ -79,6 +85,15 @@ function overridden(options: ResolvedModuleOptions, { url }: BrokerOverride): Re
   return { ...options, url, connection };
 }
 
+/** The name that the broker shows of a connection: the application's, else the package's and the module's. */
+function named(options: AmqpConnectionOptions, name: string, what?: 'publishing'): AmqpConnectionOptions {
+  const { connectionName, clientProperties } = options;
+  const given = connectionName ?? clientProperties?.['connection_name'];
+  const own = name === DEFAULT_CONNECTION ? 'nest-amqp' : `nest-amqp ${name}`;
+  const base = typeof given === 'string' ? given : own;
+  return { ...options, connectionName: what === undefined ? base : `${base} (${what})` };
+}
+
 function providersFor(name: string): Provider[] {
   return [
     { provide: CONNECTION_NAME, useValue: name },
@@ -98,12 +113,18 @@ function providersFor(name: string): Provider[] {
       provide: CONNECTION,
       inject: [RESOLVED_OPTIONS],
       useFactory: ({ url, connection: options, topology }: ResolvedModuleOptions): AmqpConnection => {
-        const connection = new AmqpConnection(url, options);
+        const connection = new AmqpConnection(url, named(options, name));
         connection.onSetup((opened) => applyTopology(opened, topology));
         return connection;
       },
     },
     { provide: getConnectionToken(name), useExisting: CONNECTION },
+    {
+      provide: PUBLISHING_CONNECTION,
+      inject: [CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (main: AmqpConnection, { url, connection: options }: ResolvedModuleOptions): AmqpConnection =>
+        new PublishingConnection(main, url, named(options, name, 'publishing')),
+    },
     {
       provide: getChannelToken(name),
       inject: [CONNECTION],
@@ -112,7 +133,7 @@ function providersFor(name: string): Provider[] {
     // A channel of its own: what a user's channel suffers does not touch publishes under way.
     {
       provide: PUBLISHER_CHANNEL,
-      inject: [CONNECTION, RESOLVED_OPTIONS],
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
       useFactory: (connection: AmqpConnection, { publisher }: ResolvedModuleOptions): AmqpChannel =>
         new AmqpChannel(connection, publisher),
     },
@@ -141,23 +162,24 @@ function providersFor(name: string): Provider[] {
 @Module({})
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #connection: AmqpConnection;
+  readonly #publishing: AmqpConnection;
   readonly #options: ResolvedModuleOptions;
-  readonly #logger = new Logger('AmqpModule');
 
   /** @internal */
   constructor(
     @Inject(CONNECTION_NAME) name: string,
     @Inject(CONNECTION) connection: AmqpConnection,
+    @Inject(PUBLISHING_CONNECTION) publishing: AmqpConnection,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     registry: ConsumerRegistry,
   ) {
     super();
     this.#connection = connection;
+    this.#publishing = publishing;
     this.#options = options;
-    registry.addConnection(name, { connection, options, channel });
-    this.#logEmbedded();
-    this.#logStatus(name);
+    registry.addConnection(name, { connection, publishing, options, channel });
+    logConnections(name, connection, publishing, options);
   }
 
   /** Before every other module's, so that they find the broker set up. */
@@ -166,47 +188,9 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     else await this.#connection.open({ timeout: this.#options.startupTimeout });
   }
 
-  /** After every other module's hooks: they may still publish. */
+  /** After every other module's hooks: they may still publish. What is published is confirmed before the rest goes. */
   async onApplicationShutdown(): Promise<void> {
+    await this.#publishing.close();
     await this.#connection.close();
-  }
-
-  /** Nobody shall take it for RabbitMQ. */
-  #logEmbedded(): void {
-    const { url } = this.#options;
-    const embedded = (typeof url === 'string' ? [url] : Array.isArray(url) ? (url as string[]) : []).find(isEmbedded);
-    if (embedded === undefined) return;
-    const text =
-      `${embedded} is a broker inside this process, for development and tests: its queues and messages end with it. ` +
-      'To use RabbitMQ, name it in the url of the module (often the variable AMQP_URL): amqp://user:password@host';
-    if (process.env['NODE_ENV'] === 'production') this.#logger.warn(text);
-    else this.#logger.log(text);
-  }
-
-  #logStatus(name: string): void {
-    // What ends a required start is thrown from onModuleInit.
-    let isStarted = this.#options.startup === 'background';
-    this.#connection.on('status', (status) => {
-      switch (status.state) {
-        case 'open':
-          isStarted = true;
-          this.#logger.log(`Connection '${name}' is open`);
-          return;
-        case 'connecting':
-          if (status.lastError !== undefined)
-            this.#logger.warn(`Connection '${name}' is down. ${status.lastError.message}`);
-          return;
-        case 'closed':
-          if (isStarted && status.error.closedBy !== 'client')
-            this.#logger.error(
-              `Connection '${name}' is closed for good: restart the application. ${status.error.message}`,
-            );
-          return;
-        case 'idle':
-          return;
-        default:
-          status satisfies never;
-      }
-    });
   }
 }

@@ -6,6 +6,9 @@ import { AmqpPublisher } from '../messaging/publisher.js';
 
 export const DEFAULT_CONNECTION = 'default';
 
+/** Inside one `AmqpModule`: the connection that everything is published over, see `messaging/publishing-connection`. */
+export const PUBLISHING_CONNECTION = Symbol('nest-amqp:publishing connection');
+
 /** Token of the `AmqpConnection` of that name. */
 export const getConnectionToken = (name?: string): InjectionToken => token(AmqpConnection, name);
 /** Token of the `AmqpChannel` on the connection of that name. */

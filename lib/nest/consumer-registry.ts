@@ -22,6 +22,8 @@ const DEFAULT_PREFETCH = 50;
 /** A connection that consumers may name. */
 interface RegisteredConnection {
   readonly connection: AmqpConnection;
+  /** What everything is published over; idle until something is. */
+  readonly publishing: AmqpConnection;
   readonly options: ResolvedModuleOptions;
   /** Where consumers publish what is tried again, or dead-lettered. */
   readonly channel: AmqpChannel;
