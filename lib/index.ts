@@ -48,6 +48,7 @@ export {
   AmqpDelivery,
   AmqpHeader,
   AmqpProperties,
+  AmqpSignal,
   Consume,
   type ConsumeHandlerOptions,
   type ConsumeOptionsFactory,

@@ -17,6 +17,8 @@ const paramsFactory = {
         return typeof data === 'string' ? (payload as Record<string, unknown> | null | undefined)?.[data] : payload;
       case PARAM.delivery:
         return delivery;
+      case PARAM.signal:
+        return delivery.signal;
       case PARAM.header:
         return delivery.headers[data as string];
       case PARAM.properties:
