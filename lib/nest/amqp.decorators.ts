@@ -2,7 +2,7 @@
 import type { InjectionToken, OptionalFactoryDependency, PipeTransform, Type } from '@nestjs/common';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError } from '../errors.js';
-import type { AckMode } from '../messaging/consumer.js';
+import type { AckMode } from '../messaging/handled-deliveries.js';
 import type { DeadLetterOption } from '../messaging/failed-deliveries.js';
 import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';

@@ -171,7 +171,7 @@ describe('an application that requires its broker', () => {
     });
     expect(await failure(app.module.init())).toMatchObject({ code: 'CONNECT_FAILED' });
     for (const name of ['default', 'audit', 'later']) {
-      expect((app.get(getConnectionToken(name)) as AmqpConnection).status.state).toBe('closed');
+      expect((app.get(getConnectionToken(name) as string) as AmqpConnection).status.state).toBe('closed');
     }
     await app.close();
   });
@@ -196,7 +196,7 @@ describe('an application that requires its broker', () => {
     });
     expect(await failure(app.module.init())).toMatchObject({ replyCode: 405 });
     expect(app.get(AmqpConnection).status.state).toBe('closed');
-    expect((app.get(getConnectionToken('audit')) as AmqpConnection).status.state).toBe('closed');
+    expect((app.get(getConnectionToken('audit') as string) as AmqpConnection).status.state).toBe('closed');
     await scratch.hasConsumers(queue, 0);
     await app.close();
   });
