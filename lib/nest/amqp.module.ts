@@ -164,6 +164,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   readonly #connection: AmqpConnection;
   readonly #publishing: AmqpConnection;
   readonly #options: ResolvedModuleOptions;
+  readonly #registry: ConsumerRegistry;
 
   /** @internal */
   constructor(
@@ -178,6 +179,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#connection = connection;
     this.#publishing = publishing;
     this.#options = options;
+    this.#registry = registry;
     registry.addConnection(name, { connection, publishing, options, channel });
     logConnections(name, connection, publishing, options);
   }
@@ -185,7 +187,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   /** Before every other module's, so that they find the broker set up. */
   async onModuleInit(): Promise<void> {
     if (this.#options.startup === 'background') this.#connection.openInBackground();
-    else await this.#connection.open({ timeout: this.#options.startupTimeout });
+    else await this.#registry.orCloseAll(() => this.#connection.open({ timeout: this.#options.startupTimeout }));
   }
 
   /** After every other module's hooks: they may still publish. What is published is confirmed before the rest goes. */
