@@ -72,7 +72,8 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
       await boot();
     } catch (error) {
       await this.#stopAll();
-      await Promise.allSettled(Array.from(this.#connections.values(), ({ connection }) => connection.close()));
+      const connections = [...this.#connections.values()].flatMap(({ publishing, connection }) => [publishing, connection]);
+      await Promise.allSettled(connections.map((connection) => connection.close()));
       throw error;
     }
   }
