@@ -9,7 +9,7 @@ import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Log, messageOf } from './failed-deliveries.js';
 import { type DeliveryHandler, HandledDeliveries, type HandlerOptions } from './handled-deliveries.js';
-import { applyTopology, topologyOf } from './topology.js';
+import { ensureQueue } from './topology.js';
 
 export interface ConsumerOptions extends Omit<HandlerOptions, 'concurrency'> {
   /** What it is called in the log: `BillingConsumer.charge`. */
@@ -19,6 +19,8 @@ export interface ConsumerOptions extends Omit<HandlerOptions, 'concurrency'> {
   readonly exclusive: boolean;
   readonly consumerTag: string | undefined;
   readonly arguments: FieldTable;
+  /** Sees to it that the queue is there, before every start. @default used as it is, and declared as the topology says where it is missing */
+  readonly ensureQueue?: (opened: Connection) => Promise<void>;
 }
 
 export class Consumer {
@@ -43,9 +45,9 @@ export class Consumer {
       connection,
       { queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
       {
-        prepare: (opened) => {
+        prepare: async (opened) => {
+          await this.#ensureQueue(opened);
           deliveries.renew();
-          return this.#ensureQueue(opened);
         },
         receive: (message) => {
           deliveries.receive(message);
@@ -112,17 +114,8 @@ export class Consumer {
     }
   }
 
-  /** A queue that exists is used as it is; one that is missing is declared as the topology says, else durable. */
-  async #ensureQueue(connection: Connection): Promise<void> {
-    const channel = await connection.channel();
-    try {
-      await channel.queueDeclare(this.queue, { passive: true });
-    } catch (error) {
-      if (!(error instanceof AmqpError) || error.replyCode !== 404) throw error;
-      // It was deleted since the connection was set up, and its bindings with it; or it was never declared.
-      await applyTopology(connection, topologyOf(this.queue, this.#options.topology));
-    } finally {
-      await channel.close();
-    }
+  async #ensureQueue(opened: Connection): Promise<void> {
+    if (this.#options.ensureQueue === undefined) await ensureQueue(opened, this.queue, this.#options.topology);
+    else await this.#options.ensureQueue(opened);
   }
 }

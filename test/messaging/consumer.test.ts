@@ -8,7 +8,8 @@ import { Consumer, type ConsumerOptions } from '../../lib/messaging/consumer.js'
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
 import { AmqpPublisher } from '../../lib/messaging/publisher.js';
-import { type Topology, applyTopology } from '../../lib/messaging/topology.js';
+import type { Topology } from '../../lib/messaging/definitions.js';
+import { applyTopology } from '../../lib/messaging/topology.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { CollectedLog } from '../support/collected-log.js';
