@@ -54,12 +54,26 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
 
   /** Runs after every other module's `onApplicationBootstrap`. */
   async onApplicationBootstrap(): Promise<void> {
-    const started = (await this.#explorer.explore()).map((handler) => this.#start(handler));
-    // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
-    const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
-    if (failure === undefined) return;
-    await this.#stopAll();
-    throw failure.reason;
+    await this.orCloseAll(async () => {
+      const started = (await this.#explorer.explore()).map((handler) => this.#start(handler));
+      // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
+      const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
+      if (failure !== undefined) throw failure.reason;
+    });
+  }
+
+  /**
+   * @internal A part of the boot. When it fails, nothing of ours is left running behind it: Nest 11 calls no hook of an
+   * application whose boot has failed, not even when it is closed.
+   */
+  async orCloseAll(boot: () => Promise<void>): Promise<void> {
+    try {
+      await boot();
+    } catch (error) {
+      await this.#stopAll();
+      await Promise.allSettled(Array.from(this.#connections.values(), ({ connection }) => connection.close()));
+      throw error;
+    }
   }
 
   /** Runs before every other module's `onModuleDestroy`: handlers still find their database open. */
