@@ -10,6 +10,7 @@ import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer } from '../messaging/consumer.js';
+import { HandledDeliveries } from '../messaging/handled-deliveries.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { decoderOf } from '../messaging/decoder.js';
@@ -99,22 +100,19 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
   }
 
   async #start(handler: DiscoveredHandler, queue: string): Promise<void> {
-    const { connection, options, channel, topology } = this.#connectionFor(handler);
+    const { connection, options, channel, ...registered } = this.#connectionFor(handler);
     if (options.consumers === false) return;
     const { prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH, priority } = handler.options;
     const { retry = options.consumers.retry, timeout = options.consumers.timeout } = handler.options;
-    const consumer = new Consumer(
+    const { topology } = registered.topology;
+    const deliveries = new HandledDeliveries(
       connection,
       {
         name: handler.name,
         queue,
-        prefetch,
-        exclusive: handler.options.exclusive ?? false,
-        consumerTag: handler.options.consumerTag,
-        arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
-        topology: topology.topology,
-        ensureQueue: topology.preparation(queue, { late: isFactory(handler.note) }),
+        topology,
         channel,
+        concurrency: prefetch,
         ack: handler.options.ack ?? options.consumers.ack,
         retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
         deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
@@ -127,6 +125,21 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         }),
       },
       this.#handlers.create(handler, options.consumers),
+      this.#logger,
+    );
+    const consumer = new Consumer(
+      connection,
+      {
+        name: handler.name,
+        queue,
+        topology,
+        ensureQueue: registered.topology.preparation(queue, { late: isFactory(handler.note) }),
+        prefetch,
+        exclusive: handler.options.exclusive ?? false,
+        consumerTag: handler.options.consumerTag,
+        arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
+      },
+      deliveries,
       this.#logger,
     );
     this.#consumers.push({ consumer, shutdownTimeout: options.shutdownTimeout });
