@@ -70,6 +70,7 @@ export class ConnectionTopology {
   async apply(opened: Connection): Promise<void> {
     try {
       await this.#apply(opened, this.topology);
+      if (this.#options.mode === 'check') this.#tellChecked();
       this.#hasWorked = true;
     } catch (error) {
       if (!this.#hasWorked || !(error instanceof TopologyError) || !opened.isOpen) throw error;
@@ -158,7 +159,16 @@ export class ConnectionTopology {
     return this.#plan.placeOfBinding(entity);
   }
 
-  #tell(level: 'warn' | 'error', message: string): void {
+  #tellChecked(): void {
+    const { exchanges, queues, bindings } = this.topology;
+    this.#tell(
+      'log',
+      `${exchanges.length} exchanges and ${queues.length} queues are there. Their properties, and ${bindings.length} bindings, ` +
+        'cannot be seen over AMQP, and were not checked.',
+    );
+  }
+
+  #tell(level: 'log' | 'warn' | 'error', message: string): void {
     if (this.#told.has(message)) return;
     this.#told.add(message);
     this.#options.log[level](message);

@@ -10,6 +10,8 @@ import {
   Consume,
   type ConsumeOptionsWithQueue,
   type Delivery,
+  type TopologyConflict,
+  TopologyError,
   getChannelToken,
 } from 'nest-amqp';
 
@@ -41,6 +43,11 @@ async function bootFailure(metadata: ModuleMetadata): Promise<AmqpError> {
       await app.close();
     }),
   );
+}
+
+function conflictsOf(error: AmqpError): readonly TopologyConflict[] {
+  if (error instanceof TopologyError) return error.conflicts;
+  throw error;
 }
 
 /** A module of that name. */
@@ -130,10 +137,10 @@ describe('bind of @Consume', () => {
     await app.get(AmqpPublisher).publish(exchange, 'a', 1);
     expect(await got.next()).toBe(1);
 
+    await app.log.next('log', 'runs');
     await scratch.unbind(queue, exchange, 'a');
     line.cut();
-    await app.log.next('log', 'charge');
-    await scratch.hasConsumers(queue, 1);
+    await app.log.next('log', 'runs');
     await app.get(AmqpPublisher).publish(exchange, 'a', 2);
     expect(await got.next()).toBe(2);
   });
@@ -331,5 +338,130 @@ describe('what is declared in several places', () => {
       providers: [Billing],
     });
     expect(error.message).toContain('maxLength is not set in AmqpModule.forRoot and 5 in @Consume of Billing.charge');
+  });
+});
+
+describe('what the broker has otherwise', () => {
+  test('fails the boot with one error that lists all of it, and where it is declared', async () => {
+    const queues = [await scratch.queue(), await scratch.queue()].sort();
+    const billing = moduleOf('BillingModule', {
+      imports: [AmqpModule.forFeature({ queues: [{ name: queues[0] ?? '', maxLength: 5 }] })],
+    });
+    const error = await bootFailure({
+      imports: [billing, amqp()],
+      providers: [consumerOf({ queue: { name: queues[1] ?? '', maxLength: 5 } })],
+    });
+    expect(conflictsOf(error)).toMatchObject([
+      { entity: { name: queues[0] }, declaredIn: 'AmqpModule.forFeature in BillingModule' },
+      { entity: { name: queues[1] }, declaredIn: '@Consume of Billing.charge' },
+    ]);
+  });
+
+  test("is used as it is with onTopologyConflict: 'warn', which tells it once", async () => {
+    const [exchange, queue] = [scratch.exchangeName(), await scratch.queue()];
+    const line = new CuttableLine();
+    await using app = await TestApp.boot({
+      imports: [
+        amqp({
+          connection: { dial: line.dial },
+          onTopologyConflict: 'warn',
+          topology: {
+            exchanges: [{ name: exchange, type: 'direct' }],
+            queues: [{ name: queue, maxLength: 5 }],
+          },
+        }),
+      ],
+      providers: [consumerOf({ queue, bind: { exchange, routingKey: 'a' } })],
+    });
+    expect(await app.log.next('warn', queue)).toContain("AmqpModule.forRoot declares '5'");
+    await app.get(AmqpPublisher).publish(exchange, 'a', 1);
+    expect(await got.next()).toBe(1);
+
+    await app.log.next('log', 'runs');
+    line.cut();
+    await app.log.next('log', 'runs');
+    expect(app.log.text('warn').match(/It is used as it is/g)).toHaveLength(1);
+  });
+
+  test('since the boot is logged, and used: the connection comes back', async () => {
+    const queue = scratch.queueName();
+    const line = new CuttableLine();
+    await using app = await TestApp.boot({
+      imports: [amqp({ connection: { dial: line.dial }, topology: { queues: [{ name: queue, maxLength: 5 }] } })],
+    });
+    await scratch.delete(queue);
+    await scratch.queue({ name: queue });
+    line.cut();
+    expect(await app.log.next('error', queue)).toContain(
+      'It was declared before, and the connection is used as it is.',
+    );
+    await app.get(AmqpPublisher).sendToQueue(queue, 1);
+    expect((await scratch.take(queue)).body.toString()).toBe('1');
+  });
+
+  test('what is missing after a reconnect is declared as soon as it can be', async () => {
+    const [exchange, queue] = [await scratch.exchange('direct'), scratch.queueName()];
+    const line = new CuttableLine();
+    await using app = await TestApp.boot({
+      imports: [amqp({ connection: { dial: line.dial } })],
+      providers: [consumerOf({ queue, bind: { exchange, routingKey: 'a' } })],
+    });
+    await scratch.deleteExchange(exchange);
+    line.cut();
+    await app.log.next('error', `no exchange '${exchange}'`);
+    await scratch.exchange('direct', { name: exchange });
+    await app.log.next('log', 'The topology is declared now');
+    await app.get(AmqpPublisher).publish(exchange, 'a', 1);
+    expect(await got.next()).toBe(1);
+  });
+});
+
+describe("topologyMode: 'check'", () => {
+  test('declares nothing: the boot fails over all that is missing', async () => {
+    const [queue, consumed] = [scratch.queueName(), scratch.queueName()];
+    const error = await bootFailure({
+      imports: [
+        amqp({
+          topologyMode: 'check',
+          topology: { exchanges: [{ name: 'test.no-such-exchange', type: 'topic' }], queues: [{ name: queue }] },
+        }),
+      ],
+      providers: [consumerOf({ queue: consumed, bind: { exchange: 'test.no-such-exchange' } })],
+    });
+    const missing = conflictsOf(error).map(({ entity }) => 'name' in entity && entity.name);
+    expect(missing).toEqual(['test.no-such-exchange', ...[queue, consumed].sort()]);
+    expect(await scratch.state(queue)).toBeUndefined();
+  });
+
+  test('says what it could not check', async () => {
+    const [exchange, queue] = [await scratch.exchange('direct'), await scratch.queue()];
+    await using app = await TestApp.boot({
+      imports: [
+        amqp({
+          topologyMode: 'check',
+          topology: { exchanges: [{ name: exchange, type: 'topic' }], queues: [{ name: queue, maxLength: 5 }] },
+        }),
+      ],
+      providers: [consumerOf({ queue, bind: { exchange, routingKey: 'a' } })],
+    });
+    expect(app.log.text('log')).toContain('1 exchanges and 1 queues are there. Their properties, and 1 bindings');
+    await scratch.sendJson(queue, 1);
+    expect(await got.next()).toBe(1);
+    await expect(app.get(AmqpPublisher).publish(exchange, 'a', 1)).rejects.toMatchObject({ code: 'UNROUTABLE' });
+  });
+
+  test('does not declare the queue of a handler either, at the boot or when it is deleted', async () => {
+    const queue = scratch.queueName();
+    const metadata = { imports: [amqp({ topologyMode: 'check' })], providers: [consumerOf({ queue })] };
+    const error = await bootFailure(metadata);
+    expect(error.message).toContain(`The broker has no queue '${queue}', and topologyMode is 'check'`);
+    await scratch.queue({ name: queue });
+    await using app = await TestApp.boot(metadata);
+    await scratch.delete(queue);
+    await app.log.next('error', "topologyMode is 'check'");
+    expect(await scratch.state(queue)).toBeUndefined();
+    await scratch.queue({ name: queue });
+    await scratch.sendJson(queue, 1);
+    expect(await got.next()).toBe(1);
   });
 });
