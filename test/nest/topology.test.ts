@@ -1,5 +1,6 @@
 /** Topology of a Nest application: of the module, of feature modules and of decorators, as one, and what the broker says to it. */
 import { Module, type ModuleMetadata, type Type } from '@nestjs/common';
+import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
   AmqpChannel,
@@ -13,13 +14,14 @@ import {
   type TopologyConflict,
   TopologyError,
   getChannelToken,
+  queue,
 } from 'nest-amqp';
 
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
-import { Inbox } from '../support/waits.js';
+import { Inbox, eventually } from '../support/waits.js';
 
 let scratch: Scratch;
 /** What handlers were called with; each test has its own. */
@@ -410,7 +412,7 @@ describe('what the broker has otherwise', () => {
     line.cut();
     await app.log.next('error', `no exchange '${exchange}'`);
     await scratch.exchange('direct', { name: exchange });
-    await app.log.next('log', 'The topology is declared now');
+    await app.log.next('log', 'What was missing for the topology is there');
     await app.get(AmqpPublisher).publish(exchange, 'a', 1);
     expect(await got.next()).toBe(1);
   });
@@ -464,4 +466,133 @@ describe("topologyMode: 'check'", () => {
     await scratch.sendJson(queue, 1);
     expect(await got.next()).toBe(1);
   });
+});
+
+describe('a queue without a name', () => {
+  const events = queue({});
+
+  test('is consumed from by its definition: exclusive, bound, and declared again under another name', async () => {
+    const exchange = await scratch.exchange('fanout');
+    const line = new CuttableLine();
+    class Cache {
+      @Consume(queue(), { bind: { exchange } })
+      clear(payload: unknown, delivery: Delivery): void {
+        got.push([payload, delivery.queue]);
+      }
+    }
+    await using app = await TestApp.boot({
+      imports: [amqp({ connection: { dial: line.dial } })],
+      providers: [Cache],
+    });
+    await app.log.next('log', 'Cache.clear');
+    await scratch.publish(exchange, '', '1');
+    const [, first] = (await got.next()) as [unknown, string];
+    expect(first).toMatch(/^amq\./);
+    // Nobody else's: the broker says so.
+    await expect(scratch.state(first)).rejects.toMatchObject({ replyCode: 405 });
+
+    line.cut();
+    await app.log.next('log', 'Cache.clear');
+    await scratch.publish(exchange, '', '2');
+    const [, second] = (await got.next()) as [unknown, string];
+    expect(second).toMatch(/^amq\./);
+    expect(second).not.toBe(first);
+
+    await app.get(AmqpChannel).queueDelete(second);
+    await app.log.next('log', 'Cache.clear');
+    await scratch.publish(exchange, '', '3');
+    const [payload, third] = (await got.next()) as [unknown, string];
+    expect(payload).toBe(3);
+    expect(third).not.toBe(second);
+    expect(got.all).toHaveLength(3);
+  });
+
+  test('is one queue wherever the same object stands: in a topology, in bindings, on several handlers', async () => {
+    const exchange = await scratch.exchange('direct');
+    class Cache {
+      @Consume(events, { bind: { exchange, routingKey: 'a' } })
+      one(payload: unknown, delivery: Delivery): void {
+        got.push([payload, delivery.queue]);
+      }
+
+      @Consume(events)
+      other(payload: unknown, delivery: Delivery): void {
+        got.push([payload, delivery.queue]);
+      }
+    }
+    await using app = await TestApp.boot({
+      imports: [
+        amqp({ topology: { queues: [events] } }),
+        AmqpModule.forFeature({ bindings: [{ source: exchange, queue: events, routingKey: 'b' }] }),
+      ],
+      providers: [Cache],
+    });
+    for (const key of ['a', 'b', 'a', 'b']) await scratch.publish(exchange, key, `"${key}"`);
+    const queues = new Set<unknown>();
+    for (let count = 0; count < 4; count += 1) queues.add(((await got.next()) as unknown[])[1]);
+    expect(queues.size).toBe(1);
+
+    for (let count = 0; count < 2; count += 1) await app.log.next('log', 'runs');
+    await app.get(AmqpChannel).queueDelete([...queues][0] as string);
+    for (let count = 0; count < 2; count += 1) await app.log.next('log', 'runs');
+    await scratch.publish(exchange, 'b', '5');
+    await got.next();
+    expect(got.all).toHaveLength(5);
+  });
+
+  test('that nobody declares cannot be bound', async () => {
+    const error = await bootFailure({
+      imports: [amqp({ topology: { bindings: [{ source: 'amq.fanout', queue: {} }] } })],
+    });
+    expect(error.code).toBe('INVALID_DEFINITION');
+    expect(error.message).toContain(
+      "In AmqpModule.forRoot exchange 'amq.fanout' is bound to a queue without a name that nobody declares",
+    );
+  });
+
+  test('leaves dead letters in a queue that is named after the handler', async () => {
+    const exchange = await scratch.exchange('fanout');
+    const name = `Cache${randomUUID().replaceAll('-', '')}`;
+    const dead = scratch.owns(`${name}.clear.dead`);
+    const cache = {
+      [name]: class {
+        clear(): void {
+          throw new Error('never');
+        }
+      },
+    }[name] as Type;
+    const clear = Object.getOwnPropertyDescriptor(cache.prototype, 'clear') as PropertyDescriptor;
+    Consume(queue(), { bind: { exchange } })(cache.prototype as object, 'clear', clear);
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [cache] });
+    await scratch.publish(exchange, '', '1');
+    await app.log.next('error', 'It is in queue');
+    const { properties } = await scratch.take(dead);
+    expect(properties.headers?.['x-nest-amqp-queue']).toMatch(/^amq\./);
+  });
+});
+
+test('an exclusive queue with a name comes back with its bindings as soon as nobody else holds it', async () => {
+  const [exchange, name] = [await scratch.exchange('fanout'), scratch.queueName()];
+  const own = { exclusive: true, durable: false };
+  const line = new CuttableLine();
+  await using app = await TestApp.boot({
+    imports: [amqp({ connection: { dial: line.dial } })],
+    providers: [consumerOf({ queue: { name, ...own }, bind: { exchange } })],
+  });
+  await app.log.next('log', 'runs');
+  line.isDown = true;
+  line.cut();
+  // As a connection does that the broker has not noticed to be lost.
+  await eventually('that the broker has let go of it', () =>
+    scratch.queue({ name, ...own }).catch((error: unknown) => {
+      if ((error as AmqpError).replyCode === 405) return undefined;
+      throw error;
+    }),
+  );
+  line.isDown = false;
+  await app.log.next('error', 'Another connection holds it');
+  await scratch.delete(name);
+  await app.log.next('log', 'runs');
+  await scratch.publish(exchange, '', '1');
+  expect(await got.next()).toBe(1);
 });
