@@ -23,7 +23,14 @@ import {
   type ResolvedModuleOptions,
   resolveModuleOptions,
 } from './amqp.options.js';
-import { DEFAULT_CONNECTION, getChannelToken, getConnectionToken, getPublisherToken } from './amqp.tokens.js';
+import { AmqpRpcClient } from './amqp.rpc-client.js';
+import {
+  DEFAULT_CONNECTION,
+  getChannelToken,
+  getConnectionToken,
+  getPublisherToken,
+  getRpcClientToken,
+} from './amqp.tokens.js';
 import { ConsumerRegistry } from './consumer-registry.js';
 
 /** Tokens inside one `AmqpModule`; what is exported has the public ones. */
@@ -31,6 +38,7 @@ const RESOLVED_OPTIONS = Symbol('nest-amqp:options');
 const CONNECTION_NAME = Symbol('nest-amqp:connection name');
 const CONNECTION = Symbol('nest-amqp:connection');
 const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
+const RPC_CLIENT = Symbol('nest-amqp:rpc client');
 
 /**
  * Holds the consumers of all connections of an application. Its place among the modules is what matters: hooks run from the
@@ -60,7 +68,13 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
       global: isGlobal,
       imports: [...(definition.imports ?? []), AmqpConsumersModule],
       providers: [...(definition.providers ?? []), ...providersFor(name)],
-      exports: [getConnectionToken(name), getChannelToken(name), getPublisherToken(name), AmqpConsumersModule],
+      exports: [
+        getConnectionToken(name),
+        getChannelToken(name),
+        getPublisherToken(name),
+        getRpcClientToken(name),
+        AmqpConsumersModule,
+      ],
     }),
   )
   .build();
@@ -122,6 +136,23 @@ function providersFor(name: string): Provider[] {
       useFactory: (channel: AmqpChannel, { publisher, serializers }: ResolvedModuleOptions): AmqpPublisher =>
         new AmqpPublisher(channel, publisher, serializers),
     },
+    {
+      provide: RPC_CLIENT,
+      inject: [CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (
+        connection: AmqpConnection,
+        { rpc, publisher: { appId, contentType }, serializers, connection: { maxMessageSize } }: ResolvedModuleOptions,
+      ): AmqpRpcClient =>
+        new AmqpRpcClient(connection, {
+          ...rpc,
+          appId,
+          contentType,
+          serializers,
+          maxSize: maxMessageSize,
+          log: new Logger('AmqpModule'),
+        }),
+    },
+    { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
   ];
 }
 
@@ -129,7 +160,7 @@ function providersFor(name: string): Provider[] {
  * AMQP for a Nest application.
  *
  * `forRoot(options)` and `forRootAsync({ name, imports, inject, useFactory | useClass | useExisting })` make
- * `AmqpConnection`, `AmqpChannel` and `AmqpPublisher` injectable, declare the topology and start every `@Consume`. A second
+ * `AmqpConnection`, `AmqpChannel`, `AmqpPublisher` and `AmqpRpcClient` injectable, declare the topology and start every `@Consume`. A second
  * broker is a second `forRoot({ name: 'audit', … })`.
  *
  * @example
@@ -141,6 +172,7 @@ function providersFor(name: string): Provider[] {
 @Module({})
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #connection: AmqpConnection;
+  readonly #rpc: AmqpRpcClient;
   readonly #options: ResolvedModuleOptions;
   readonly #logger = new Logger('AmqpModule');
 
@@ -150,10 +182,12 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(CONNECTION) connection: AmqpConnection,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
+    @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
     registry: ConsumerRegistry,
   ) {
     super();
     this.#connection = connection;
+    this.#rpc = rpc;
     this.#options = options;
     registry.addConnection(name, { connection, options, channel });
     this.#logEmbedded();
@@ -168,6 +202,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
 
   /** After every other module's hooks: they may still publish. */
   async onApplicationShutdown(): Promise<void> {
+    await this.#rpc.close();
     await this.#connection.close();
   }
 
