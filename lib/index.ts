@@ -46,7 +46,8 @@ export {
   binding,
   exchange,
   queue,
-} from './messaging/topology.js';
+} from './messaging/definitions.js';
+export { type TopologyConflict, type TopologyEntity, TopologyError } from './messaging/topology-error.js';
 export {
   AmqpDelivery,
   AmqpHeader,
@@ -60,6 +61,8 @@ export {
   type GlobalEnhancers,
   Payload,
 } from './nest/amqp.decorators.js';
+export type { AmqpFeatureOptions } from './nest/amqp.feature.js';
+export type { ConsumeBinding } from './nest/consume-topology.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
 export { AmqpModule } from './nest/amqp.module.js';
 export type { AmqpModuleExtras, AmqpModuleOptions, AmqpOptionsFactory } from './nest/amqp.options.js';

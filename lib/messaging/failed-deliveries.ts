@@ -13,7 +13,7 @@ import type { DeliveryScope } from './delivery.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
 import { RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
-import type { QueueDefinition, Topology } from './topology.js';
+import type { QueueDefinition, Topology } from './definitions.js';
 
 /** What is told to the log; Nest's `Logger` fits. */
 export interface Log {

@@ -1,6 +1,7 @@
 /** The Nest module: provides a connection's injectables, opens it when the application starts, closes it when it ends. */
 import {
   ConfigurableModuleBuilder,
+  type DynamicModule,
   Inject,
   Logger,
   Module,
@@ -13,10 +14,11 @@ import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection } from '../client/amqp-connection.js';
 import { isEmbedded } from '../client/embedded.js';
+import { ConnectionTopology } from '../messaging/connection-topology.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
-import { applyTopology } from '../messaging/topology.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
+import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
 import {
   type AmqpModuleExtras,
   type AmqpModuleOptions,
@@ -32,11 +34,13 @@ import {
   getRpcClientToken,
 } from './amqp.tokens.js';
 import { ConsumerRegistry } from './consumer-registry.js';
+import { TopologyRegistry } from './topology-registry.js';
 
 /** Tokens inside one `AmqpModule`; what is exported has the public ones. */
 const RESOLVED_OPTIONS = Symbol('nest-amqp:options');
 const CONNECTION_NAME = Symbol('nest-amqp:connection name');
 const CONNECTION = Symbol('nest-amqp:connection');
+const TOPOLOGY = Symbol('nest-amqp:topology');
 const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
 const RPC_CLIENT = Symbol('nest-amqp:rpc client');
 
@@ -45,7 +49,11 @@ const RPC_CLIENT = Symbol('nest-amqp:rpc client');
  * farthest module to the nearest on the way up and back on the way down, so that nearer than the root module means started
  * last and stopped first. The connections are the other way round: farther than all global modules, which may publish too.
  */
-@Module({ imports: [DiscoveryModule], providers: [AmqpExplorer, ConsumerRegistry], exports: [ConsumerRegistry] })
+@Module({
+  imports: [DiscoveryModule],
+  providers: [AmqpExplorer, TopologyRegistry, ConsumerRegistry],
+  exports: [TopologyRegistry, ConsumerRegistry],
+})
 class AmqpConsumersModule {
   constructor(modules: ModulesContainer) {
     for (const module of modules.values()) {
@@ -111,10 +119,25 @@ function providersFor(name: string): Provider[] {
     {
       provide: CONNECTION,
       inject: [RESOLVED_OPTIONS],
-      useFactory: ({ url, connection: options, topology }: ResolvedModuleOptions): AmqpConnection => {
-        const connection = new AmqpConnection(url, options);
-        connection.onSetup((opened) => applyTopology(opened, topology));
-        return connection;
+      useFactory: ({ url, connection: options }: ResolvedModuleOptions): AmqpConnection =>
+        new AmqpConnection(url, options),
+    },
+    {
+      provide: TOPOLOGY,
+      inject: [CONNECTION, RESOLVED_OPTIONS, TopologyRegistry],
+      useFactory: (
+        connection: AmqpConnection,
+        options: ResolvedModuleOptions,
+        registry: TopologyRegistry,
+      ): ConnectionTopology => {
+        const topology = new ConnectionTopology(connection, {
+          mode: options.topologyMode,
+          onConflict: options.onTopologyConflict,
+          log: new Logger('AmqpModule'),
+        });
+        connection.onSetup((opened) => topology.apply(opened));
+        registry.addConnection(name, { topology, options });
+        return topology;
       },
     },
     { provide: getConnectionToken(name), useExisting: CONNECTION },
@@ -173,7 +196,9 @@ function providersFor(name: string): Provider[] {
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #connection: AmqpConnection;
   readonly #rpc: AmqpRpcClient;
+  readonly #topologies: TopologyRegistry;
   readonly #options: ResolvedModuleOptions;
+  readonly #registry: ConsumerRegistry;
   readonly #logger = new Logger('AmqpModule');
 
   /** @internal */
@@ -183,21 +208,46 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
+    @Inject(TOPOLOGY) topology: ConnectionTopology,
+    topologies: TopologyRegistry,
     registry: ConsumerRegistry,
   ) {
     super();
     this.#connection = connection;
     this.#rpc = rpc;
+    this.#topologies = topologies;
     this.#options = options;
-    registry.addConnection(name, { connection, options, channel });
+    this.#registry = registry;
+    registry.addConnection(name, { connection, options, channel, topology });
     this.#logEmbedded();
     this.#logStatus(name);
   }
 
+  /**
+   * A part of the topology of a connection, to be imported by the module that it belongs to; in any order with `forRoot`. What
+   * several places declare alike counts once; declared in two ways it fails the boot. Throws `INVALID_OPTION`,
+   * `INVALID_DEFINITION`.
+   *
+   * @example
+   * ```ts
+   * @Module({ imports: [AmqpModule.forFeature({ queues: [{ name: 'billing', type: 'quorum' }] })] })
+   * class BillingModule {}
+   * ```
+   */
+  static forFeature(options: AmqpFeatureOptions): DynamicModule {
+    checkFeature(options);
+    return {
+      module: AmqpFeatureModule,
+      imports: [AmqpConsumersModule],
+      providers: [{ provide: FEATURE, useValue: options }],
+    };
+  }
+
   /** Before every other module's, so that they find the broker set up. */
   async onModuleInit(): Promise<void> {
+    this.#topologies.gather();
     if (this.#options.startup === 'background') this.#connection.openInBackground();
-    else await this.#connection.open({ timeout: this.#options.startupTimeout });
+    else await this.#registry.orCloseAll(() => this.#connection.open({ timeout: this.#options.startupTimeout }));
   }
 
   /** After every other module's hooks: they may still publish. */

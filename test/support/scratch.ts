@@ -71,6 +71,15 @@ export class Scratch implements AsyncDisposable {
     await this.#with((channel) => channel.queueBind(queue, exchange, routingKey));
   }
 
+  async unbind(queue: string, exchange: string, routingKey?: string): Promise<void> {
+    await this.#with((channel) => channel.queueUnbind(queue, exchange, routingKey));
+  }
+
+  /** Declares a queue that is there: the broker compares, and refuses what is not so. */
+  async declared(queue: string, options: QueueDeclareOptions): Promise<void> {
+    await this.#with((channel) => channel.queueDeclare(queue, options));
+  }
+
   /** A queue, and the queue that its rejected messages go to. */
   async queueWithDeadLetters(): Promise<{ queue: string; dead: string }> {
     const dead = await this.queue();
