@@ -9,7 +9,7 @@ import { ended, pause } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { QueueDefinition, Topology } from './definitions.js';
 import type { Log } from './failed-deliveries.js';
-import { type ApplyOptions, applyTopology, isThere, topologyOf } from './topology.js';
+import { type ApplyOptions, applyTopology, isThere, refusedPart, topologyOf } from './topology.js';
 import { type TopologyEntity, TopologyError } from './topology-error.js';
 import { TopologyPlan, type PlannedTopology } from './topology-plan.js';
 
@@ -70,11 +70,12 @@ export class ConnectionTopology {
   async apply(opened: Connection): Promise<void> {
     try {
       await this.#apply(opened, this.topology);
+      if (this.#options.mode === 'check') this.#tellChecked();
       this.#hasWorked = true;
     } catch (error) {
       if (!this.#hasWorked || !(error instanceof TopologyError) || !opened.isOpen) throw error;
       this.#tell('error', `${error.message}\nIt was declared before, and the connection is used as it is.`);
-      if (mayComeByItself(error)) void this.#mend(opened);
+      if (mayComeByItself(error)) void this.#mend(opened, error);
     }
   }
 
@@ -116,27 +117,30 @@ export class ConnectionTopology {
       named: (key, name) => {
         this.#connection.topology.knownAs(key, name);
       },
+      nameOf: (key) => this.#connection.topology.current(key),
       placeOf: (entity) => this.#placeOf(entity),
     };
     await applyTopology(opened, topology, options);
   }
 
   /** On the same connection, ever more slowly, until nothing is missing. */
-  async #mend(opened: Connection): Promise<void> {
+  async #mend(opened: Connection, refusal: TopologyError): Promise<void> {
     const life = new AbortController();
     void ended(opened).then(() => {
       life.abort();
     });
     const backoff = new Backoff();
+    let left = refusedPart(this.topology, refusal);
     for (;;) {
       await pause(backoff.next(), life.signal);
       if (life.signal.aborted || !opened.isOpen) return;
       try {
-        await this.#apply(opened, this.topology);
-        this.#options.log.log('The topology is declared now, all of it.');
+        await this.#apply(opened, left);
+        this.#options.log.log('What was missing for the topology is there, and the rest of it is declared.');
         return;
       } catch (error) {
         if (!(error instanceof TopologyError) || !mayComeByItself(error)) return;
+        left = refusedPart(left, error);
       }
     }
   }
@@ -158,7 +162,16 @@ export class ConnectionTopology {
     return this.#plan.placeOfBinding(entity);
   }
 
-  #tell(level: 'warn' | 'error', message: string): void {
+  #tellChecked(): void {
+    const { exchanges, queues, bindings } = this.topology;
+    this.#tell(
+      'log',
+      `${exchanges.length} exchanges and ${queues.length} queues are there. Their properties, and ${bindings.length} bindings, ` +
+        'cannot be seen over AMQP, and were not checked.',
+    );
+  }
+
+  #tell(level: 'log' | 'warn' | 'error', message: string): void {
     if (this.#told.has(message)) return;
     this.#told.add(message);
     this.#options.log[level](message);

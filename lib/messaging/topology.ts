@@ -19,6 +19,8 @@ export interface ApplyOptions {
   readonly differs?: (conflict: TopologyConflict) => void;
   /** The name that the broker gave a queue, by its key. */
   readonly named?: (key: string, name: string) => void;
+  /** The name of a queue that was declared before, by its key. @default the key */
+  readonly nameOf?: (key: string) => string;
   /** Where something is declared, in words. */
   readonly placeOf?: (entity: TopologyEntity) => string | undefined;
 }
@@ -76,6 +78,26 @@ export function topologyOf(name: string, { exchanges = [], queues = [], bindings
     exchanges: exchanges.filter((definition) => bound.some(({ source }) => source === definition.name)),
     queues: [queues.find((definition) => definition.name === name) ?? { name }],
     bindings: bound,
+  };
+}
+
+/** The part that the broker refused: what it refused, and what was left out for it. */
+export function refusedPart(
+  { exchanges = [], queues = [], bindings = [] }: Topology,
+  { conflicts }: TopologyError,
+): Topology {
+  const refused = new Set(conflicts.map(({ entity }) => JSON.stringify(entity)));
+  const isRefused = (entity: TopologyEntity): boolean => refused.has(JSON.stringify(entity));
+  return {
+    exchanges: exchanges.filter(({ name }) => isRefused({ kind: 'exchange', name })),
+    queues: queues.filter(({ name = '' }) => isRefused({ kind: 'queue', name })),
+    bindings: bindings.filter((definition) => {
+      const entity = bindingEntity(definition);
+      const { source, destination, destinationKind: kind } = entity;
+      return (
+        isRefused(entity) || isRefused({ kind: 'exchange', name: source }) || isRefused({ kind, name: destination })
+      );
+    }),
   };
 }
 
@@ -256,7 +278,8 @@ class Names {
   }
 
   of(queue: string | QueueDefinition): string {
-    return this.#named.get(queue) ?? (typeof queue === 'string' ? queue : (queue.name ?? ''));
+    const key = typeof queue === 'string' ? queue : (queue.name ?? '');
+    return this.#named.get(queue) ?? this.#options.nameOf?.(key) ?? key;
   }
 }
 
@@ -291,18 +314,22 @@ function declarationOf(definition: QueueDefinition): QueueDeclaration {
 }
 
 function bindingStep(definition: BindingDefinition, names: Names): Step {
-  const { source, queue, exchange, routingKey = '', arguments: args } = definition;
-  if (queue === undefined) {
-    return {
-      entity: { kind: 'binding', source, destination: exchange, destinationKind: 'exchange', routingKey },
-      say: (channel) => channel.exchangeBind(exchange, source, routingKey, args),
-    };
-  }
-  const destination = typeof queue === 'string' ? queue : (queue.name ?? '');
+  const { source, queue, exchange, routingKey, arguments: args } = definition;
   return {
-    entity: { kind: 'binding', source, destination, destinationKind: 'queue', routingKey },
-    say: (channel) => channel.queueBind(names.of(queue), source, routingKey, args),
+    entity: bindingEntity(definition),
+    say: (channel) =>
+      queue === undefined
+        ? channel.exchangeBind(exchange, source, routingKey, args)
+        : channel.queueBind(names.of(queue), source, routingKey, args),
   };
+}
+
+type BindingEntity = Extract<TopologyEntity, { kind: 'binding' }>;
+
+function bindingEntity({ source, queue, exchange, routingKey = '' }: BindingDefinition): BindingEntity {
+  const destination = exchange ?? (typeof queue === 'string' ? queue : (queue.name ?? ''));
+  const destinationKind = exchange === undefined ? 'queue' : 'exchange';
+  return { kind: 'binding', source, destination, destinationKind, routingKey };
 }
 
 /** Queues of this connection alone are nobody else's to declare or bind. */
