@@ -25,12 +25,14 @@ import {
   type ResolvedModuleOptions,
   resolveModuleOptions,
 } from './amqp.options.js';
+import { AmqpRpcClient } from './amqp.rpc-client.js';
 import {
   DEFAULT_CONNECTION,
   PUBLISHING_CONNECTION,
   getChannelToken,
   getConnectionToken,
   getPublisherToken,
+  getRpcClientToken,
 } from './amqp.tokens.js';
 import { logConnections } from './connection-log.js';
 import { ConsumerRegistry } from './consumer-registry.js';
@@ -42,6 +44,7 @@ const CONNECTION_NAME = Symbol('nest-amqp:connection name');
 const CONNECTION = Symbol('nest-amqp:connection');
 const TOPOLOGY = Symbol('nest-amqp:topology');
 const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
+const RPC_CLIENT = Symbol('nest-amqp:rpc client');
 
 /**
  * Holds the consumers of all connections of an application. Its place among the modules is what matters: hooks run from the
@@ -75,7 +78,13 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
       global: isGlobal,
       imports: [...(definition.imports ?? []), AmqpConsumersModule],
       providers: [...(definition.providers ?? []), ...providersFor(name)],
-      exports: [getConnectionToken(name), getChannelToken(name), getPublisherToken(name), AmqpConsumersModule],
+      exports: [
+        getConnectionToken(name),
+        getChannelToken(name),
+        getPublisherToken(name),
+        getRpcClientToken(name),
+        AmqpConsumersModule,
+      ],
     }),
   )
   .build();
@@ -167,6 +176,23 @@ function providersFor(name: string): Provider[] {
       useFactory: (channel: AmqpChannel, { publisher, serializers }: ResolvedModuleOptions): AmqpPublisher =>
         new AmqpPublisher(channel, publisher, serializers),
     },
+    {
+      provide: RPC_CLIENT,
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (
+        connection: AmqpConnection,
+        { rpc, publisher: { appId, contentType }, serializers, connection: { maxMessageSize } }: ResolvedModuleOptions,
+      ): AmqpRpcClient =>
+        new AmqpRpcClient(connection, {
+          ...rpc,
+          appId,
+          contentType,
+          serializers,
+          maxSize: maxMessageSize,
+          log: new Logger('AmqpModule'),
+        }),
+    },
+    { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
   ];
 }
 
@@ -174,7 +200,7 @@ function providersFor(name: string): Provider[] {
  * AMQP for a Nest application.
  *
  * `forRoot(options)` and `forRootAsync({ name, imports, inject, useFactory | useClass | useExisting })` make
- * `AmqpConnection`, `AmqpChannel` and `AmqpPublisher` injectable, declare the topology and start every `@Consume`. A second
+ * `AmqpConnection`, `AmqpChannel`, `AmqpPublisher` and `AmqpRpcClient` injectable, declare the topology and start every `@Consume`. A second
  * broker is a second `forRoot({ name: 'audit', … })`.
  *
  * @example
@@ -187,6 +213,7 @@ function providersFor(name: string): Provider[] {
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #connection: AmqpConnection;
   readonly #publishing: AmqpConnection;
+  readonly #rpc: AmqpRpcClient;
   readonly #topologies: TopologyRegistry;
   readonly #options: ResolvedModuleOptions;
   readonly #registry: ConsumerRegistry;
@@ -198,6 +225,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(PUBLISHING_CONNECTION) publishing: AmqpConnection,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
+    @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
     @Inject(TOPOLOGY) topology: ConnectionTopology,
     topologies: TopologyRegistry,
     registry: ConsumerRegistry,
@@ -205,6 +233,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     super();
     this.#connection = connection;
     this.#publishing = publishing;
+    this.#rpc = rpc;
     this.#topologies = topologies;
     this.#options = options;
     this.#registry = registry;
@@ -241,6 +270,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
 
   /** After every other module's hooks: they may still publish. What is published is confirmed before the rest goes. */
   async onApplicationShutdown(): Promise<void> {
+    await this.#rpc.close();
     await this.#publishing.close();
     await this.#connection.close();
   }

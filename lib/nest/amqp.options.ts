@@ -6,6 +6,7 @@ import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
+import type { RpcOptions } from '../messaging/rpc-client.js';
 import { type Serializer, Serializers } from '../messaging/serializer.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import type { Topology } from '../messaging/definitions.js';
@@ -43,6 +44,8 @@ export interface AmqpModuleOptions {
   readonly consumers?: ConsumerDefaults | false;
   /** Defaults for every publish, and what may wait while there is no connection. */
   readonly publisher?: PublisherOptions & RepublishOptions;
+  /** Defaults for every request of `AmqpRpcClient`. */
+  readonly rpc?: RpcOptions;
   /** How payloads of content types other than JSON, text and bytes are written and read; or JSON in another way. */
   readonly serializers?: readonly Serializer[];
   /** How long running handlers may take to finish when the application shuts down. @default '10s' */
@@ -73,6 +76,7 @@ export interface ResolvedModuleOptions {
   readonly onTopologyConflict: 'fail' | 'warn';
   readonly consumers: ConsumerDefaults | false;
   readonly publisher: PublisherOptions & RepublishOptions;
+  readonly rpc: RpcOptions;
   readonly serializers: Serializers;
   readonly shutdownTimeout: number;
 }
@@ -87,6 +91,7 @@ const KNOWN = [
   'onTopologyConflict',
   'consumers',
   'publisher',
+  'rpc',
   'serializers',
   'shutdownTimeout',
 ] as const satisfies readonly (keyof AmqpModuleOptions)[];
@@ -113,6 +118,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
   }
   refuseUnknown(options, KNOWN, 'AmqpModule has no option');
   refuseUnknown(options.publisher ?? {}, PUBLISHER_OPTIONS, 'The option publisher of AmqpModule has no field');
+  refuseUnknown(options.rpc ?? {}, ['timeout', 'maxPending'], 'The option rpc of AmqpModule has no field');
   const { startup = 'require', topology = {}, topologyMode = 'declare', onTopologyConflict = 'fail' } = options;
   requireOneOf('startup', startup, ['require', 'background']);
   requireOneOf('topologyMode', topologyMode, ['declare', 'check']);
@@ -128,6 +134,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     onTopologyConflict,
     consumers: options.consumers ?? {},
     publisher: options.publisher ?? {},
+    rpc: options.rpc ?? {},
     serializers: new Serializers(options.serializers),
     shutdownTimeout: timerMilliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
   };
