@@ -2,6 +2,10 @@
  * How Jest runs the tests: the TypeScript sources as ES modules, without a build. Types are left to `npm run type-check`,
  * the broker to `test/support/global-setup.mjs`.
  */
+import { availableParallelism } from 'node:os';
+
+/** Most tests wait for a broker or a timer: more of them than there are processors fit side by side. */
+const WORKERS = Math.max(3, availableParallelism());
 
 /** Nest 11 lies in a folder of its own; `npm run test:nest-11` puts it in the place of the Nest that the package is built with. */
 const NEST_11 = {
@@ -13,6 +17,7 @@ const config = {
   testEnvironment: 'node',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   testTimeout: 20_000,
+  maxWorkers: WORKERS,
   // What a test leaves open on a boot that fails on purpose (Nest 11 runs no hooks then) must not hold up the whole run.
   forceExit: true,
   extensionsToTreatAsEsm: ['.ts'],

@@ -29,9 +29,9 @@ export {
   PublishRefusedError,
   UnroutableError,
 } from './errors.js';
-export type { AckMode } from './messaging/consumer.js';
 export { Delivery } from './messaging/delivery.js';
 export type { DeadLetterOption } from './messaging/failed-deliveries.js';
+export type { AckMode } from './messaging/handled-deliveries.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
 export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
 export type { Serializer } from './messaging/serializer.js';
@@ -48,6 +48,7 @@ export {
   AmqpDelivery,
   AmqpHeader,
   AmqpProperties,
+  AmqpSignal,
   Consume,
   type ConsumeHandlerOptions,
   type ConsumeOptionsFactory,

@@ -2,7 +2,7 @@
 import type { InjectionToken, OptionalFactoryDependency, PipeTransform, Type } from '@nestjs/common';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError } from '../errors.js';
-import type { AckMode } from '../messaging/consumer.js';
+import type { AckMode } from '../messaging/handled-deliveries.js';
 import type { DeadLetterOption } from '../messaging/failed-deliveries.js';
 import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';
@@ -241,7 +241,7 @@ function isDeadLetterOption(option: unknown): boolean {
  * What a parameter is filled with. The first number is Nest's own for a request body, so that pipes, the global
  * ValidationPipe among them, treat a payload like one; the others are beyond Nest's, which makes them custom parameters.
  */
-export const PARAM = { payload: 3, delivery: 1001, header: 1002, properties: 1003 } as const;
+export const PARAM = { payload: 3, delivery: 1001, header: 1002, properties: 1003, signal: 1004 } as const;
 
 type Pipe = Type<PipeTransform> | PipeTransform;
 
@@ -266,6 +266,11 @@ export function AmqpProperties(key?: keyof BasicProperties): ParameterDecorator 
 /** The `Delivery`: properties, headers, routing key, the answer ahead of time. */
 export function AmqpDelivery(): ParameterDecorator {
   return parameter(PARAM.delivery, undefined, []);
+}
+
+/** The delivery's `AbortSignal`, to hand on to what the handler waits for: see `Delivery.signal`. */
+export function AmqpSignal(): ParameterDecorator {
+  return parameter(PARAM.signal, undefined, []);
 }
 
 function parameter(type: number, data: string | undefined, pipes: readonly Pipe[]): ParameterDecorator {

@@ -5,7 +5,7 @@
 import type { InjectionToken } from '@nestjs/common';
 import { type ContextId, ContextIdFactory, type ExternalContextCreator, type ModuleRef } from '@nestjs/core';
 import { REQUEST_CONTEXT_ID } from '@nestjs/core/router/request/request-constants.js';
-import type { DeliveryHandler } from '../messaging/consumer.js';
+import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
 import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';

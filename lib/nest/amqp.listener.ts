@@ -1,7 +1,7 @@
 /** A method with Nest's guards, pipes, interceptors and filters around it. Whose method it is, is the handler's to know. */
 import type { ContextId, ExternalContextCreator } from '@nestjs/core';
 import { isObservable, lastValueFrom } from 'rxjs';
-import { promiseOf } from '../messaging/consumer.js';
+import { promiseOf } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { type ConsumerDefaults, type GlobalEnhancers, PARAM, PARAMS_METADATA } from './amqp.decorators.js';
@@ -17,6 +17,8 @@ const paramsFactory = {
         return typeof data === 'string' ? (payload as Record<string, unknown> | null | undefined)?.[data] : payload;
       case PARAM.delivery:
         return delivery;
+      case PARAM.signal:
+        return delivery.signal;
       case PARAM.header:
         return delivery.headers[data as string];
       case PARAM.properties:

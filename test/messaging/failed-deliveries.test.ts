@@ -3,8 +3,9 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
-import { Consumer, type ConsumerOptions, type DeliveryHandler } from '../../lib/messaging/consumer.js';
+import { Consumer, type ConsumerOptions } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
+import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
 import { RejectDelivery, RequeueDelivery, RetryDelivery, retryPolicy } from '../../lib/messaging/outcome.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { CollectedLog } from '../support/collected-log.js';

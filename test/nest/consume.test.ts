@@ -1,4 +1,5 @@
 /** @Consume and the parameter decorators: which methods become consumers, with which options, and what they are called with. */
+import { once } from 'node:events';
 import {
   type CanActivate,
   Controller,
@@ -21,6 +22,7 @@ import {
   AmqpModule,
   type AmqpModuleOptions,
   AmqpProperties,
+  AmqpSignal,
   type BasicProperties,
   Consume,
   type ConsumeOptionsWithQueue,
@@ -600,6 +602,24 @@ describe('parameters', () => {
     // Nest fills what nobody decorated with null or undefined, between its versions.
     expect(undecorated ?? undefined).toBeUndefined();
     expect(missing).toBeUndefined();
+  });
+
+  test('are filled with the signal of the delivery, which fires when its time is up', async () => {
+    const queue = await scratch.queue();
+    class Billing {
+      @Consume(queue, { timeout: 50 })
+      async charge(@AmqpSignal() signal: AbortSignal, @AmqpDelivery() delivery: Delivery): Promise<void> {
+        got.push([signal === delivery.signal, signal.aborted]);
+        await once(signal, 'abort');
+        got.push([signal.reason]);
+      }
+    }
+    await using _app = await boot(Billing);
+    await scratch.sendJson(queue, 1);
+    scratch.owns(`${queue}.dead`);
+    expect(await got.next()).toEqual([true, false]);
+    expect(await got.next()).toEqual([expect.objectContaining({ code: 'HANDLER_TIMEOUT' })]);
+    await scratch.hasMessages(`${queue}.dead`, 1);
   });
 
   test('take pipes, as instances and as classes that are injected', async () => {
