@@ -2,20 +2,19 @@
  * Where a consumer stands, and what a start that failed means for it. How it gets from one state to the next is `AmqpConsumer`'s.
  *
  * ```
- *   idle ──start()──► starting ──consume-ok──► running ─┐
- *                        │                      ▲   │   │ the channel or the connection has ended, or the broker has
- *          an attempt is │           consume-ok │   │   │ cancelled it: the queue is deleted, its node is lost
- *          refused       ▼                      │   ▼
- *                     ┌─────────── recovering ──┴─ ◄┘     again by itself, after ever longer waits; resume(): at once
- *                     │              ▲    │
- *                     │ other errors │    │ an error that     such as a permission that is missing (403), or a queue
- *                     │              │    ▼ time hardly mends that has other properties (406)
- *                     └──────────► failed ──consume-ok──► running
- *                                                         again by itself, with the longest waits; resume(): at once
+ *   idle ──start()──► starting ──consume-ok──► running ──lost──► recovering ──consume-ok──► running
+ *                        └──────────────refused────────────────►     │  ▲
+ *                                                            refused │  │ refused, but time may mend it
+ *                                                 for good reason    ▼  │
+ *                                                                  failed ──consume-ok──► running
+ *
+ *   lost         its channel or its connection has ended, or the broker has cancelled it: the queue is deleted, its node is down
+ *   recovering   starts again by itself, after ever longer waits; resume() tries at once
+ *   failed       so, too, with the longest waits
  *
  *   starting, running, recovering, failed ──pause()──► paused ──resume()──► starting
- *   all of them ──stop()──► stopping ──answered, or out of time──► stopped
- *   a first attempt that start() waits for, refused ──► stopped, and so with a connection that is closed for good
+ *   any but idle ──stop()──► stopping ──all answered, or out of time──► stopped
+ *   starting ──first attempt refused, where start() waits for it; or the connection closed for good──► stopped
  * ```
  */
 import { AmqpError } from '../errors.js';

@@ -1,12 +1,16 @@
 /**
- * The consumer of one queue: started, stopped, started over with its queue when it was lost, and what of that is told to the log.
- * What becomes of its deliveries is `handled-deliveries`'s.
+ * The consumer of one queue: started, paused, stopped, started over with its queue when it was lost, and what of that is told to
+ * the log. Its states are drawn in `client/consumer-status`; what becomes of its deliveries is `handled-deliveries`'s.
  */
 import type { AmqpConnection } from '../client/amqp-connection.js';
-import { AmqpConsumer, type ConsumerState } from '../client/amqp-consumer.js';
+import { AmqpConsumer } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
+import type { ConsumerState, ConsumerStatus } from '../client/consumer-status.js';
+import { quietly } from '../client/listeners.js';
+import { orAborted, orLate } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { type Log, messageOf } from './failed-deliveries.js';
 import { type DeliveryHandler, HandledDeliveries, type HandlerOptions } from './handled-deliveries.js';
 import { applyTopology, topologyOf } from './topology.js';
@@ -19,6 +23,15 @@ export interface ConsumerOptions extends Omit<HandlerOptions, 'concurrency'> {
   readonly exclusive: boolean;
   readonly consumerTag: string | undefined;
   readonly arguments: FieldTable;
+  /** Is told every change of the status. */
+  readonly changed?: ((status: ConsumerStatus) => void) | undefined;
+}
+
+/** How long to wait for what is under way. */
+export interface DrainOptions {
+  /** @default for ever */
+  readonly timeout?: Duration | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export class Consumer {
@@ -26,6 +39,8 @@ export class Consumer {
   readonly #log: Log;
   readonly #consumer: AmqpConsumer;
   readonly #deliveries: HandledDeliveries;
+  /** The last attempt to declare the queue came to nothing, or to half: without a binding, say. */
+  #mustDeclare = false;
 
   constructor(connection: AmqpConnection, options: ConsumerOptions, handler: DeliveryHandler, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
@@ -43,30 +58,30 @@ export class Consumer {
       connection,
       { queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
       {
-        prepare: (opened) => {
+        prepare: (opened) => this.#ensureQueue(opened),
+        opened: () => {
           deliveries.renew();
-          return this.#ensureQueue(opened);
         },
         receive: (message) => {
           deliveries.receive(message);
         },
-        running: () => {
-          log.log(`${this.#label} runs (prefetch ${prefetch})`);
-        },
         lost: (why) => {
           deliveries.lost(why);
-          log.warn(`${this.#label} stopped: ${why} It starts again.`);
         },
-        failed: (error) => {
-          log.error(`${this.#label} cannot start, and tries again. ${messageOf(error)}`);
-          return true;
+        changed: (status) => {
+          quietly(() => options.changed?.(status));
+          this.#tell(status);
         },
       },
     );
   }
 
+  get status(): ConsumerStatus {
+    return this.#consumer.status;
+  }
+
   get state(): ConsumerState {
-    return this.#consumer.state;
+    return this.#consumer.status.state;
   }
 
   get queue(): string {
@@ -92,19 +107,46 @@ export class Consumer {
     this.#consumer.startInBackground();
   }
 
+  /** See `AmqpConsumer.pause`. What has not begun goes back to the queue; what runs goes on, and is answered. */
+  async pause(): Promise<void> {
+    const paused = this.#consumer.pause();
+    this.#deliveries.giveBack();
+    await paused;
+  }
+
+  /** See `AmqpConsumer.resume`. */
+  resume(): void {
+    this.#consumer.resume();
+  }
+
+  /** Pauses it, and resolves when nothing is under way. Rejects with `ABORTED` when that takes too long; paused it stays. */
+  async drain({ timeout, signal }: DrainOptions = {}): Promise<void> {
+    const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
+    const still = (when: string, cause?: unknown): AmqpError =>
+      new AmqpError('ABORTED', `${this.underWay} deliveries of ${this.#label} are still under way ${when}.`, { cause });
+    const drained = this.pause().then(() => this.#deliveries.idle());
+    try {
+      if (limit === undefined) await orAborted(drained, signal);
+      else await orLate(drained, limit, () => still(`after ${limit} ms`), signal);
+    } catch (error) {
+      if (signal?.aborted === true) throw still('at the abort', signal.reason);
+      throw error;
+    }
+  }
+
   /**
-   * Stops it: cancels, gives back what has not begun, waits up to `timeout` ms for the running handlers and their answers.
-   * What still runs then is delivered again by the broker, to whoever consumes next.
+   * Stops it: cancels, gives back what has not begun, waits up to `timeout` ms for the running handlers and their answers, or until
+   * `hurry` fires. What still runs then is delivered again by the broker, to whoever consumes next.
    */
-  async stop(timeout: number): Promise<void> {
+  async stop(timeout: number, hurry?: AbortSignal): Promise<void> {
+    const stopped = this.#consumer.stop(timeout, () => this.#deliveries.idle(), hurry);
     this.#deliveries.stop();
-    await this.#consumer.stop(timeout, () => this.#deliveries.idle());
-    this.#deliveries.abandon(
-      new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${timeout} ms.`),
-    );
+    await stopped;
+    const until = hurry?.aborted === true ? 'the second signal' : `${timeout} ms (shutdownTimeout)`;
+    this.#deliveries.abandon(new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`));
     if (this.underWay > 0) {
       this.#log.warn(
-        `${this.underWay} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
+        `${this.underWay} handlers of ${this.#label} still ran after ${until}; ` +
           (this.#options.ack === 'none'
             ? 'their messages are not delivered again.'
             : 'the broker delivers their messages again.'),
@@ -112,15 +154,52 @@ export class Consumer {
     }
   }
 
+  #tell(status: ConsumerStatus): void {
+    switch (status.state) {
+      case 'idle':
+      case 'starting':
+      case 'stopping':
+      // Whoever stops it says so, and so does a connection that is closed for good.
+      case 'stopped':
+        return;
+      case 'running':
+        this.#log.log(`${this.#label} runs (prefetch ${this.#options.prefetch})`);
+        return;
+      case 'paused':
+        this.#log.log(`${this.#label} is paused, and takes nothing until it is resumed.`);
+        return;
+      case 'recovering':
+        if (status.attempts === 0) this.#log.warn(`${this.#label} stopped: ${status.why} It starts again.`);
+        else this.#log.error(`${this.#label} cannot start, and tries again. ${messageOf(status.error)}`);
+        return;
+      case 'failed':
+        this.#log.error(
+          `${this.#label} cannot start, and tries again, which time will hardly mend: change what it says, or resume() it. ` +
+            messageOf(status.error),
+        );
+        return;
+      default:
+        status satisfies never;
+    }
+  }
+
   /** A queue that exists is used as it is; one that is missing is declared as the topology says, else durable. */
   async #ensureQueue(connection: Connection): Promise<void> {
+    if (!this.#mustDeclare && (await this.#exists(connection))) return;
+    // It was deleted since the connection was set up, and its bindings with it; or it was never declared.
+    this.#mustDeclare = true;
+    await applyTopology(connection, topologyOf(this.queue, this.#options.topology));
+    this.#mustDeclare = false;
+  }
+
+  async #exists(connection: Connection): Promise<boolean> {
     const channel = await connection.channel();
     try {
       await channel.queueDeclare(this.queue, { passive: true });
+      return true;
     } catch (error) {
       if (!(error instanceof AmqpError) || error.replyCode !== 404) throw error;
-      // It was deleted since the connection was set up, and its bindings with it; or it was never declared.
-      await applyTopology(connection, topologyOf(this.queue, this.#options.topology));
+      return false;
     } finally {
       await channel.close();
     }

@@ -90,9 +90,14 @@ export class HandledDeliveries {
     for (const delivery of this.#unanswered) this.#answeredLate(delivery);
   }
 
+  /** What has not begun goes back to the queue. */
+  giveBack(): void {
+    for (const message of this.#waiting.splice(0)) message.nack();
+  }
+
   /** Begins nothing any more: what has not begun goes back to the queue. */
   stop(): void {
-    for (const message of this.#waiting.splice(0)) message.nack();
+    this.giveBack();
     this.#failures.stop();
   }
 
