@@ -18,8 +18,6 @@ const config = {
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   testTimeout: 20_000,
   maxWorkers: WORKERS,
-  // What a test leaves open on a boot that fails on purpose (Nest 11 runs no hooks then) must not hold up the whole run.
-  forceExit: true,
   extensionsToTreatAsEsm: ['.ts'],
   // Each file on its own: tsconfig.json sets isolatedModules.
   transform: { '\\.ts$': ['ts-jest', { useESM: true, tsconfig: '<rootDir>/tsconfig.json' }] },

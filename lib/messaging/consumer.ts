@@ -1,30 +1,54 @@
 /**
  * The consumer of one queue: started, paused, stopped, started over with its queue when it was lost, and what of that is told to
- * the log. Its states are drawn in `client/consumer-status`; what becomes of its deliveries is `handled-deliveries`'s.
+ * the log. Its states are drawn in `client/consumer-status`; what becomes of its messages is its receiver's, see
+ * `handled-deliveries`.
  */
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpConsumer } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
 import type { ConsumerState, ConsumerStatus } from '../client/consumer-status.js';
 import { quietly } from '../client/listeners.js';
+import type { Message } from '../client/message.js';
 import { orAborted, orLate } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { type Log, messageOf } from './failed-deliveries.js';
-import { type DeliveryHandler, HandledDeliveries, type HandlerOptions } from './handled-deliveries.js';
-import { applyTopology, topologyOf } from './topology.js';
+import { type Topology, applyTopology, topologyOf } from './topology.js';
 
-export interface ConsumerOptions extends Omit<HandlerOptions, 'concurrency'> {
+export interface ConsumerOptions {
   /** What it is called in the log: `BillingConsumer.charge`. */
   readonly name: string;
-  /** Most deliveries under way at a time. */
+  readonly queue: string;
+  /** Says how the queue is declared when it is missing. */
+  readonly topology: Topology;
+  /** Most unanswered messages at a time. */
   readonly prefetch: number;
   readonly exclusive: boolean;
   readonly consumerTag: string | undefined;
   readonly arguments: FieldTable;
   /** Is told every change of the status. */
   readonly changed?: ((status: ConsumerStatus) => void) | undefined;
+}
+
+/** Who gets the messages of a consumer, and answers them. */
+export interface MessageReceiver {
+  /** Messages that were begun and not answered yet. */
+  readonly underWay: number;
+  /** What comes from now on comes over another channel. */
+  renew(): void;
+  /** Begins to handle it, now or later. Never throws. */
+  receive(message: Message): void;
+  /** The channel is gone: the broker delivers again what is not answered. */
+  lost(why: string): void;
+  /** What has not begun goes back to the queue. */
+  giveBack(): void;
+  /** Begins nothing any more: what has not begun goes back to the queue. */
+  stop(): void;
+  /** Resolves when nothing is under way. */
+  idle(): Promise<void>;
+  /** After `stop()`: waits no longer, and tells of what is still under way. `until` says how long it has waited. */
+  abandon(until: string): void;
 }
 
 /** How long to wait for what is under way. */
@@ -38,35 +62,28 @@ export class Consumer {
   readonly #options: ConsumerOptions;
   readonly #log: Log;
   readonly #consumer: AmqpConsumer;
-  readonly #deliveries: HandledDeliveries;
+  readonly #receiver: MessageReceiver;
   /** The last attempt to declare the queue came to nothing, or to half: without a binding, say. */
   #mustDeclare = false;
 
-  constructor(connection: AmqpConnection, options: ConsumerOptions, handler: DeliveryHandler, log: Log) {
+  constructor(connection: AmqpConnection, options: ConsumerOptions, receiver: MessageReceiver, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
     this.#options = options;
     this.#log = log;
-    const deliveries = new HandledDeliveries(
-      connection,
-      { ...options, concurrency: prefetch },
-      handler,
-      this.#label,
-      log,
-    );
-    this.#deliveries = deliveries;
+    this.#receiver = receiver;
     this.#consumer = new AmqpConsumer(
       connection,
       { queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
       {
         prepare: (opened) => this.#ensureQueue(opened),
         opened: () => {
-          deliveries.renew();
+          receiver.renew();
         },
         receive: (message) => {
-          deliveries.receive(message);
+          receiver.receive(message);
         },
         lost: (why) => {
-          deliveries.lost(why);
+          receiver.lost(why);
         },
         changed: (status) => {
           quietly(() => options.changed?.(status));
@@ -90,11 +107,11 @@ export class Consumer {
 
   /** Deliveries whose handler is running, or that have not been answered since. */
   get underWay(): number {
-    return this.#deliveries.underWay;
+    return this.#receiver.underWay;
   }
 
   get #label(): string {
-    return `${this.#options.name} (queue ${quoted(this.queue)})`;
+    return labelOf(this.#options);
   }
 
   /** See `AmqpConsumer.start`. */
@@ -110,7 +127,7 @@ export class Consumer {
   /** See `AmqpConsumer.pause`. What has not begun goes back to the queue; what runs goes on, and is answered. */
   async pause(): Promise<void> {
     const paused = this.#consumer.pause();
-    this.#deliveries.giveBack();
+    this.#receiver.giveBack();
     await paused;
   }
 
@@ -124,7 +141,7 @@ export class Consumer {
     const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
     const still = (when: string, cause?: unknown): AmqpError =>
       new AmqpError('ABORTED', `${this.underWay} deliveries of ${this.#label} are still under way ${when}.`, { cause });
-    const drained = this.pause().then(() => this.#deliveries.idle());
+    const drained = this.pause().then(() => this.#receiver.idle());
     try {
       if (limit === undefined) await orAborted(drained, signal);
       else await orLate(drained, limit, () => still(`after ${limit} ms`), signal);
@@ -139,19 +156,10 @@ export class Consumer {
    * `hurry` fires. What still runs then is delivered again by the broker, to whoever consumes next.
    */
   async stop(timeout: number, hurry?: AbortSignal): Promise<void> {
-    const stopped = this.#consumer.stop(timeout, () => this.#deliveries.idle(), hurry);
-    this.#deliveries.stop();
+    const stopped = this.#consumer.stop(timeout, () => this.#receiver.idle(), hurry);
+    this.#receiver.stop();
     await stopped;
-    const until = hurry?.aborted === true ? 'the second signal' : `${timeout} ms (shutdownTimeout)`;
-    this.#deliveries.abandon(new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`));
-    if (this.underWay > 0) {
-      this.#log.warn(
-        `${this.underWay} handlers of ${this.#label} still ran after ${until}; ` +
-          (this.#options.ack === 'none'
-            ? 'their messages are not delivered again.'
-            : 'the broker delivers their messages again.'),
-      );
-    }
+    this.#receiver.abandon(hurry?.aborted === true ? 'the second signal' : `${timeout} ms (shutdownTimeout)`);
   }
 
   #tell(status: ConsumerStatus): void {
@@ -204,4 +212,9 @@ export class Consumer {
       await channel.close();
     }
   }
+}
+
+/** What a consumer, or a handler, is called in the log. */
+export function labelOf({ name, queue }: { readonly name: string; readonly queue: string }): string {
+  return `${name} (queue ${quoted(queue)})`;
 }

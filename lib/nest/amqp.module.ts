@@ -142,6 +142,7 @@ function providersFor(name: string): Provider[] {
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #connection: AmqpConnection;
   readonly #options: ResolvedModuleOptions;
+  readonly #registry: ConsumerRegistry;
   readonly #logger = new Logger('AmqpModule');
 
   /** @internal */
@@ -155,6 +156,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     super();
     this.#connection = connection;
     this.#options = options;
+    this.#registry = registry;
     registry.addConnection(name, { connection, options, channel });
     this.#logEmbedded();
     this.#logStatus(name);
@@ -163,7 +165,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   /** Before every other module's, so that they find the broker set up. */
   async onModuleInit(): Promise<void> {
     if (this.#options.startup === 'background') this.#connection.openInBackground();
-    else await this.#connection.open({ timeout: this.#options.startupTimeout });
+    else await this.#registry.orCloseAll(() => this.#connection.open({ timeout: this.#options.startupTimeout }));
   }
 
   /** After every other module's hooks: they may still publish. */

@@ -9,6 +9,7 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import { AmqpError, quoted } from '../errors.js';
 import { Consumer } from '../messaging/consumer.js';
+import { HandledDeliveries } from '../messaging/handled-deliveries.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { decoderOf } from '../messaging/decoder.js';
@@ -53,12 +54,26 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
 
   /** Runs after every other module's `onApplicationBootstrap`. */
   async onApplicationBootstrap(): Promise<void> {
-    const started = (await this.#explorer.explore()).map((handler) => this.#start(handler));
-    // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
-    const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
-    if (failure === undefined) return;
-    await this.#stopAll();
-    throw failure.reason;
+    await this.orCloseAll(async () => {
+      const started = (await this.#explorer.explore()).map((handler) => this.#start(handler));
+      // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
+      const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
+      if (failure !== undefined) throw failure.reason;
+    });
+  }
+
+  /**
+   * @internal A part of the boot. When it fails, nothing of ours is left running behind it: Nest 11 calls no hook of an
+   * application whose boot has failed, not even when it is closed.
+   */
+  async orCloseAll(boot: () => Promise<void>): Promise<void> {
+    try {
+      await boot();
+    } catch (error) {
+      await this.#stopAll();
+      await Promise.allSettled(Array.from(this.#connections.values(), ({ connection }) => connection.close()));
+      throw error;
+    }
   }
 
   /** Runs before every other module's `onModuleDestroy`: handlers still find their database open. */
@@ -75,17 +90,15 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
     if (options.consumers === false) return;
     const { queue, prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH, priority } = handler.options;
     const { retry = options.consumers.retry, timeout = options.consumers.timeout } = handler.options;
-    const consumer = new Consumer(
+    const { topology } = options;
+    const deliveries = new HandledDeliveries(
       connection,
       {
         name: handler.name,
         queue,
-        prefetch,
-        exclusive: handler.options.exclusive ?? false,
-        consumerTag: handler.options.consumerTag,
-        arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
-        topology: options.topology,
+        topology,
         channel,
+        concurrency: prefetch,
         ack: handler.options.ack ?? options.consumers.ack,
         retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
         deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
@@ -98,6 +111,20 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         }),
       },
       this.#handlers.create(handler, options.consumers),
+      this.#logger,
+    );
+    const consumer = new Consumer(
+      connection,
+      {
+        name: handler.name,
+        queue,
+        topology,
+        prefetch,
+        exclusive: handler.options.exclusive ?? false,
+        consumerTag: handler.options.consumerTag,
+        arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
+      },
+      deliveries,
       this.#logger,
     );
     this.#consumers.push({ consumer, shutdownTimeout: options.shutdownTimeout });

@@ -1,6 +1,6 @@
 /** The line without a network: bytes in their order, back-pressure, and ends as sockets have them. */
 import { once } from 'node:events';
-import { afterEach, expect, test } from '@jest/globals';
+import { afterEach, describe, expect, test } from '@jest/globals';
 
 import { type Transport, memoryLine } from '../../lib/broker/memory-line.js';
 import { Inbox, within } from '../support/waits.js';
@@ -72,4 +72,37 @@ test('a reset is an error at the other end', async () => {
   const failed = once(far, 'error');
   near.resetAndDestroy();
   expect(await within('the error', failed)).toMatchObject([{ code: 'ECONNRESET' }]);
+});
+
+describe('two ends that answer each other at once', () => {
+  /** More than is said before any timer is due; a line that gives timers no turn comes to its end. */
+  const LONG_TALK = 50_000;
+
+  /** Says these words whenever the last of them is heard; returns how often that was when a timer came to its turn. */
+  async function talkUntilTimer(words: readonly string[]): Promise<number> {
+    let count = 0;
+    const say = (end: Transport): void => {
+      end.cork();
+      for (const word of words) end.write(word);
+      end.uncork();
+    };
+    const [near, far] = openLine();
+    for (const end of [near, far]) {
+      end.on('data', (chunk: Buffer) => {
+        if (chunk.toString() !== words.at(-1)) return;
+        count += 1;
+        if (count < LONG_TALK) say(end);
+      });
+    }
+    say(near);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    return count;
+  }
+
+  test.each([
+    { what: 'one chunk at a time', words: ['x'] },
+    { what: 'several chunks at a time', words: ['a', 'b', 'x'] },
+  ])('leave room for timers, with $what', async ({ words }) => {
+    expect(await talkUntilTimer(words)).toBeLessThan(LONG_TALK);
+  });
 });

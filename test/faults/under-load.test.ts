@@ -1,7 +1,7 @@
 /**
  * A publisher and a consumer under load on a broker of their own, whose connections are closed, which is restarted, and which
  * is killed. The load goes on until the faults are over, so that all of them come under load. NEST_AMQP_LOAD=20000 sends more
- * messages than it takes for that; the figures are printed.
+ * messages than it takes for that, NEST_AMQP_RESTARTS=100 restarts it more often; the figures are printed.
  */
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { once } from 'node:events';
@@ -17,6 +17,7 @@ import { eventually, within } from '../support/waits.js';
 
 /** Fewest messages. */
 const TOTAL = Number(process.env['NEST_AMQP_LOAD'] ?? 4_000);
+const RESTARTS = Number(process.env['NEST_AMQP_RESTARTS'] ?? 2);
 /** Publishes that await their confirm at a time. */
 const WINDOW = 200;
 const PATIENCE = 120_000;
@@ -202,4 +203,26 @@ faultTest(
     });
   },
   PATIENCE * 2,
+);
+
+faultTest(
+  `no confirmed message is lost and none comes out of order in ${RESTARTS} restarts, one of ten after a kill`,
+  async () => {
+    await underLoad(`restarted ${RESTARTS} times`, async ({ confirmed, losses }) => {
+      for (let round = 1; round <= RESTARTS; round += 1) {
+        await confirmed.reaches(`the confirms before restart ${round}`, confirmed.count + 200);
+        const before = losses.count;
+        if (round % 10 === 2) {
+          await server.kill();
+          await server.restart();
+        } else {
+          // Quicker than the whole node, Erlang and all.
+          await server.ctl('stop_app');
+          await server.ctl('start_app');
+        }
+        await losses.reaches('the loss of both connections', before + 2);
+      }
+    });
+  },
+  PATIENCE * 2 + RESTARTS * PATIENCE,
 );

@@ -18,6 +18,7 @@ import {
   AmqpPublisher,
   Consume,
   Delivery,
+  getConnectionToken,
 } from 'nest-amqp';
 
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
@@ -158,6 +159,46 @@ describe('an application that requires its broker', () => {
     const name = await scratch.queue({ arguments: { 'x-max-length': 5 } });
     const boot = TestApp.boot({ imports: [amqp({ startupTimeout: '10m', topology: { queues: [{ name }] } })] });
     expect(await failure(boot)).toMatchObject({ code: 'TOPOLOGY_CONFLICT', replyCode: 406 });
+  });
+
+  test('closes its other connections when one of them cannot be opened', async () => {
+    const app = await TestApp.compile({
+      imports: [
+        amqp(),
+        AmqpModule.forRoot({ name: 'audit', url: 'amqp://127.0.0.1:1', startupTimeout: 1 }),
+        AmqpModule.forRoot({ name: 'later', url: 'amqp://127.0.0.1:1', startup: 'background' }),
+      ],
+    });
+    expect(await failure(app.module.init())).toMatchObject({ code: 'CONNECT_FAILED' });
+    for (const name of ['default', 'audit', 'later']) {
+      expect((app.get(getConnectionToken(name) as string) as AmqpConnection).status.state).toBe('closed');
+    }
+    await app.close();
+  });
+
+  test('closes its connections, and runs no consumer, when one of its consumers cannot start', async () => {
+    const [queue, deferred] = [await scratch.queue(), await scratch.queue({ durable: false, exclusive: true })];
+    class Billing {
+      @Consume(queue)
+      charge(): void {
+        // takes them
+      }
+
+      // It is another connection's own.
+      @Consume(deferred)
+      defer(): void {
+        // never runs
+      }
+    }
+    const app = await TestApp.compile({
+      imports: [amqp(), AmqpModule.forRoot({ name: 'audit', url: brokerUrl })],
+      providers: [Billing],
+    });
+    expect(await failure(app.module.init())).toMatchObject({ replyCode: 405 });
+    expect(app.get(AmqpConnection).status.state).toBe('closed');
+    expect((app.get(getConnectionToken('audit') as string) as AmqpConnection).status.state).toBe('closed');
+    await scratch.hasConsumers(queue, 0);
+    await app.close();
   });
 
   // Closing an application whose boot failed runs no hook in Nest 11.
