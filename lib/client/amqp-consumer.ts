@@ -156,7 +156,11 @@ export class AmqpConsumer {
    * Stops it: cancels, waits for `settled`, closes the channel. After `timeout` ms, or when `hurry` fires, it resolves whatever
    * the broker does; what is unanswered then goes back to the queue.
    */
-  async stop(timeout: number, settled: () => Promise<unknown> = () => Promise.resolve(), hurry?: AbortSignal): Promise<void> {
+  async stop(
+    timeout: number,
+    settled: () => Promise<unknown> = () => Promise.resolve(),
+    hurry?: AbortSignal,
+  ): Promise<void> {
     if (this.#status.state === 'stopped') return;
     if (this.#status.state === 'idle') {
       this.#life.abort();

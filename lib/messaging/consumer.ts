@@ -167,8 +167,8 @@ export class Consumer {
       case 'idle':
       case 'starting':
       case 'stopping':
-      // Whoever stops it says so, and so does a connection that is closed for good.
       case 'stopped':
+        // Whoever stops it says so, and so does a connection that is closed for good.
         return;
       case 'running':
         this.#log.log(`${this.#label} runs (prefetch ${this.#options.prefetch})`);
