@@ -396,8 +396,3 @@ function asAmqpError(thrown: unknown): AmqpError {
   const said = thrown instanceof Error ? printable(thrown.message) : '';
   return new AmqpError('SETUP_FAILED', `Preparing a consumer failed: ${said}`, { cause: thrown });
 }
-
-/** The error of a start that the caller's signal ended. */
-export function consumeAborted(queue: string, cause: unknown): AmqpError {
-  return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
-}

@@ -13,8 +13,9 @@ import { orAborted, orLate } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
+import type { Topology } from './definitions.js';
 import { type Log, messageOf } from './failed-deliveries.js';
-import { type Topology, applyTopology, topologyOf } from './topology.js';
+import { ensureQueue } from './topology.js';
 
 export interface ConsumerOptions {
   /** What it is called in the log: `BillingConsumer.charge`. */
@@ -29,6 +30,8 @@ export interface ConsumerOptions {
   readonly arguments: FieldTable;
   /** Is told every change of the status. */
   readonly changed?: ((status: ConsumerStatus) => void) | undefined;
+  /** Sees to it that the queue is there, before every start. @default used as it is, and declared as the topology says where it is missing */
+  readonly ensureQueue?: (opened: Connection) => Promise<void>;
 }
 
 /** Who gets the messages of a consumer, and answers them. */
@@ -63,8 +66,6 @@ export class Consumer {
   readonly #log: Log;
   readonly #consumer: AmqpConsumer;
   readonly #receiver: MessageReceiver;
-  /** The last attempt to declare the queue came to nothing, or to half: without a binding, say. */
-  #mustDeclare = false;
 
   constructor(connection: AmqpConnection, options: ConsumerOptions, receiver: MessageReceiver, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
@@ -191,26 +192,9 @@ export class Consumer {
     }
   }
 
-  /** A queue that exists is used as it is; one that is missing is declared as the topology says, else durable. */
-  async #ensureQueue(connection: Connection): Promise<void> {
-    if (!this.#mustDeclare && (await this.#exists(connection))) return;
-    // It was deleted since the connection was set up, and its bindings with it; or it was never declared.
-    this.#mustDeclare = true;
-    await applyTopology(connection, topologyOf(this.queue, this.#options.topology));
-    this.#mustDeclare = false;
-  }
-
-  async #exists(connection: Connection): Promise<boolean> {
-    const channel = await connection.channel();
-    try {
-      await channel.queueDeclare(this.queue, { passive: true });
-      return true;
-    } catch (error) {
-      if (!(error instanceof AmqpError) || error.replyCode !== 404) throw error;
-      return false;
-    } finally {
-      await channel.close();
-    }
+  async #ensureQueue(opened: Connection): Promise<void> {
+    if (this.#options.ensureQueue === undefined) await ensureQueue(opened, this.queue, this.#options.topology);
+    else await this.#options.ensureQueue(opened);
   }
 }
 

@@ -36,6 +36,7 @@ export interface HandlerOptions extends Omit<FailedDeliveriesOptions, 'areOurs'>
 export type DeliveryHandler = (delivery: Delivery) => unknown;
 
 export class HandledDeliveries implements MessageReceiver {
+  readonly #connection: AmqpConnection;
   readonly #options: HandlerOptions;
   readonly #decode: Decoder;
   readonly #handler: DeliveryHandler;
@@ -55,6 +56,7 @@ export class HandledDeliveries implements MessageReceiver {
   #hasToldVain = false;
 
   constructor(connection: AmqpConnection, options: HandlerOptions, handler: DeliveryHandler, log: Log) {
+    this.#connection = connection;
     this.#options = options;
     this.#decode = options.decode ?? decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE });
     this.#handler = handler;
@@ -265,7 +267,7 @@ export class HandledDeliveries implements MessageReceiver {
 
   #newScope(): DeliveryScope {
     return new DeliveryScope({
-      queue: this.#options.queue,
+      queue: this.#connection.topology.current(this.#options.queue),
       attemptOf: (message) => this.#failures.attemptOf(message),
       answered: (delivery) => {
         this.#answeredLate(delivery);

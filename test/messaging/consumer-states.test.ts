@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import type { ConsumerState, ConsumerStatus } from '../../lib/client/consumer-status.js';
+import { ConnectionTopology } from '../../lib/messaging/connection-topology.js';
 import type { Consumer } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
@@ -169,8 +170,9 @@ describe('a consumer whose queue cannot be set up', () => {
   async function broken(): Promise<{ consumer: Consumer; queue: string; exchange: string }> {
     const exchange = await scratch.exchange('fanout');
     const queue = scratch.queueName();
-    const topology = { queues: [{ name: queue }], bindings: [{ source: exchange, queue }] };
-    const consumer = consumerOf(queue, { topology });
+    const topology = new ConnectionTopology(connection, { mode: 'declare', onConflict: 'fail', log });
+    topology.add({ queues: [{ name: queue }], bindings: [{ source: exchange, queue }] }, 'here');
+    const consumer = consumerOf(queue, { ensureQueue: topology.preparation(queue, { late: true }) });
     await consumer.start();
     await channel.exchangeDelete(exchange);
     await scratch.delete(queue);
