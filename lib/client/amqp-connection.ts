@@ -213,6 +213,11 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     await this.#loop;
   }
 
+  /** @internal The present name of a queue, which may be one that the broker named. */
+  queueNamed(queue: string): string {
+    return this.topology.current(queue);
+  }
+
   /** @internal The broker refuses, on a new connection or channel, what it once took. */
   tellRecoveryError(error: AmqpError): void {
     if (this.listenerCount('recoveryError') === 0) warnOf(error);

@@ -95,6 +95,8 @@ export class TopologyRecord {
   readonly #bindings = new Map<string, BindingFacts>();
   /** Queues by the names that they no longer have. */
   readonly #formerNames = new Map<string, RecordedQueue>();
+  /** Names of queues by what an application calls them, whose set-up declares them. */
+  readonly #aliases = new Map<string, string>();
 
   constructor(isWanted: TopologyFilter, listener: TopologyListener) {
     this.#isWanted = isWanted;
@@ -108,7 +110,14 @@ export class TopologyRecord {
 
   /** The present name of a queue. */
   current(queue: string): string {
+    const alias = this.#aliases.size === 0 ? undefined : this.#aliases.get(queue);
+    if (alias !== undefined) return alias;
     return this.#formerNames.size === 0 ? queue : (this.#formerNames.get(queue)?.name ?? queue);
+  }
+
+  /** A set-up has declared a queue that the broker named: `current(alias)` is its name from now on. */
+  knownAs(alias: string, name: string): void {
+    this.#aliases.set(alias, name);
   }
 
   hasQueue(queue: string): boolean {

@@ -1,60 +1,75 @@
 /**
  * The consumer of one queue: started, stopped, started over with its queue when it was lost, and what of that is told to the log.
- * What becomes of its deliveries is `handled-deliveries`'s.
+ * What becomes of its messages is its receiver's, see `handled-deliveries`.
  */
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpConsumer, type ConsumerState } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
-import { AmqpError, quoted } from '../errors.js';
+import type { Message } from '../client/message.js';
+import { quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import type { Topology } from './definitions.js';
 import { type Log, messageOf } from './failed-deliveries.js';
-import { type DeliveryHandler, HandledDeliveries, type HandlerOptions } from './handled-deliveries.js';
-import { applyTopology, topologyOf } from './topology.js';
+import { ensureQueue } from './topology.js';
 
-export interface ConsumerOptions extends Omit<HandlerOptions, 'concurrency'> {
+export interface ConsumerOptions {
   /** What it is called in the log: `BillingConsumer.charge`. */
   readonly name: string;
-  /** Most deliveries under way at a time. */
+  readonly queue: string;
+  /** Says how the queue is declared when it is missing. */
+  readonly topology: Topology;
+  /** Most unanswered messages at a time. */
   readonly prefetch: number;
   readonly exclusive: boolean;
   readonly consumerTag: string | undefined;
   readonly arguments: FieldTable;
+  /** Sees to it that the queue is there, before every start. @default used as it is, and declared as the topology says where it is missing */
+  readonly ensureQueue?: (opened: Connection) => Promise<void>;
+}
+
+/** Who gets the messages of a consumer, and answers them. */
+export interface MessageReceiver {
+  /** Messages that were begun and not answered yet. */
+  readonly underWay: number;
+  /** What comes from now on comes over another channel. */
+  renew(): void;
+  /** Begins to handle it, now or later. Never throws. */
+  receive(message: Message): void;
+  /** The channel is gone: the broker delivers again what is not answered. */
+  lost(why: string): void;
+  /** Begins nothing any more: what has not begun goes back to the queue. */
+  stop(): void;
+  /** Resolves when nothing is under way. */
+  idle(): Promise<void>;
+  /** After `stop()` and `timeout` ms: waits no longer, and tells of what is still under way. */
+  abandon(timeout: number): void;
 }
 
 export class Consumer {
   readonly #options: ConsumerOptions;
-  readonly #log: Log;
   readonly #consumer: AmqpConsumer;
-  readonly #deliveries: HandledDeliveries;
+  readonly #receiver: MessageReceiver;
 
-  constructor(connection: AmqpConnection, options: ConsumerOptions, handler: DeliveryHandler, log: Log) {
+  constructor(connection: AmqpConnection, options: ConsumerOptions, receiver: MessageReceiver, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
     this.#options = options;
-    this.#log = log;
-    const deliveries = new HandledDeliveries(
-      connection,
-      { ...options, concurrency: prefetch },
-      handler,
-      this.#label,
-      log,
-    );
-    this.#deliveries = deliveries;
+    this.#receiver = receiver;
     this.#consumer = new AmqpConsumer(
       connection,
       { queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
       {
-        prepare: (opened) => {
-          deliveries.renew();
-          return this.#ensureQueue(opened);
+        prepare: async (opened) => {
+          await this.#ensureQueue(opened);
+          receiver.renew();
         },
         receive: (message) => {
-          deliveries.receive(message);
+          receiver.receive(message);
         },
         running: () => {
           log.log(`${this.#label} runs (prefetch ${prefetch})`);
         },
         lost: (why) => {
-          deliveries.lost(why);
+          receiver.lost(why);
           log.warn(`${this.#label} stopped: ${why} It starts again.`);
         },
         failed: (error) => {
@@ -73,13 +88,13 @@ export class Consumer {
     return this.#options.queue;
   }
 
-  /** Deliveries whose handler is running, or that have not been answered since. */
+  /** Messages whose handler is running, or that have not been answered since. */
   get underWay(): number {
-    return this.#deliveries.underWay;
+    return this.#receiver.underWay;
   }
 
   get #label(): string {
-    return `${this.#options.name} (queue ${quoted(this.queue)})`;
+    return labelOf(this.#options);
   }
 
   /** See `AmqpConsumer.start`. */
@@ -97,32 +112,18 @@ export class Consumer {
    * What still runs then is delivered again by the broker, to whoever consumes next.
    */
   async stop(timeout: number): Promise<void> {
-    this.#deliveries.stop();
-    await this.#consumer.stop(timeout, () => this.#deliveries.idle());
-    this.#deliveries.abandon(
-      new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${timeout} ms.`),
-    );
-    if (this.underWay > 0) {
-      this.#log.warn(
-        `${this.underWay} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
-          (this.#options.ack === 'none'
-            ? 'their messages are not delivered again.'
-            : 'the broker delivers their messages again.'),
-      );
-    }
+    this.#receiver.stop();
+    await this.#consumer.stop(timeout, () => this.#receiver.idle());
+    this.#receiver.abandon(timeout);
   }
 
-  /** A queue that exists is used as it is; one that is missing is declared as the topology says, else durable. */
-  async #ensureQueue(connection: Connection): Promise<void> {
-    const channel = await connection.channel();
-    try {
-      await channel.queueDeclare(this.queue, { passive: true });
-    } catch (error) {
-      if (!(error instanceof AmqpError) || error.replyCode !== 404) throw error;
-      // It was deleted since the connection was set up, and its bindings with it; or it was never declared.
-      await applyTopology(connection, topologyOf(this.queue, this.#options.topology));
-    } finally {
-      await channel.close();
-    }
+  async #ensureQueue(opened: Connection): Promise<void> {
+    if (this.#options.ensureQueue === undefined) await ensureQueue(opened, this.queue, this.#options.topology);
+    else await this.#options.ensureQueue(opened);
   }
+}
+
+/** What a consumer, or a handler, is called in the log. */
+export function labelOf({ name, queue }: { readonly name: string; readonly queue: string }): string {
+  return `${name} (queue ${quoted(queue)})`;
 }

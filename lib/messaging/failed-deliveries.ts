@@ -13,7 +13,8 @@ import type { DeliveryScope } from './delivery.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
 import { RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
-import type { QueueDefinition, Topology } from './topology.js';
+import type { PlannedQueue } from './topology-plan.js';
+import type { QueueDefinition, Topology } from './definitions.js';
 
 /** What is told to the log; Nest's `Logger` fits. */
 export interface Log {
@@ -27,6 +28,8 @@ export type DeadLetterOption = string | { readonly by: 'broker' };
 
 export interface FailedDeliveriesOptions {
   readonly queue: string;
+  /** Of the handler. What it fails on of a queue that the broker named goes to a queue that is named after it. */
+  readonly name?: string;
   readonly topology: Topology;
   /** Undefined: nothing is tried again. */
   readonly retry?: RetryPolicy | undefined;
@@ -53,13 +56,16 @@ export class FailedDeliveries {
   readonly #stopped = new AbortController();
 
   constructor(connection: AmqpConnection, options: FailedDeliveriesOptions, label: string, log: Log) {
-    const { queue, topology, deadLetter, channel } = options;
+    const { queue, topology, deadLetter, channel, name } = options;
     this.#connection = connection;
     this.#options = options;
     this.#label = label;
     this.#log = log;
-    this.#definition = topology.queues?.find(({ name }) => name === queue);
-    const deadQueue = typeof deadLetter === 'string' ? deadLetter : undefined;
+    this.#definition = topology.queues?.find((definition) => definition.name === queue);
+    const { isServerNamed = false }: Partial<PlannedQueue> = this.#definition ?? {};
+    // The queue has another name every time, and would leave a queue for each of them.
+    const otherwise = isServerNamed && name !== undefined ? `${name}.dead` : undefined;
+    const deadQueue = typeof deadLetter === 'string' ? deadLetter : otherwise;
     this.#handover = new Handover(channel, new SideQueues(connection, { queue, topology, deadQueue }));
   }
 
@@ -83,7 +89,8 @@ export class FailedDeliveries {
   settle(message: Message, error: unknown, scope: DeliveryScope): Promise<void> | undefined {
     const attempt = this.#attemptOrFirst(message);
     const outcome = outcomeOf(error, attempt, this.#options.retry);
-    const failure: Failure = { message, queue: this.#options.queue, attempt, error };
+    const queue = this.#connection.topology.current(this.#options.queue);
+    const failure: Failure = { message, queue, attempt, error };
     // A stream keeps its messages, and has every consumer see what is published to it.
     switch (this.#isStream ? 'dead-letter' : outcome.kind) {
       case 'requeue':

@@ -8,6 +8,7 @@ import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { AmqpError, quoted } from '../errors.js';
+import { type MessageReceiver, labelOf } from './consumer.js';
 import { type Decoder, decoderOf } from './decoder.js';
 import { Delivery, DeliveryScope } from './delivery.js';
 import { FailedDeliveries, type FailedDeliveriesOptions, type Log, idOf, messageOf } from './failed-deliveries.js';
@@ -19,6 +20,8 @@ import { FailedDeliveries, type FailedDeliveriesOptions, type Log, idOf, message
 export type AckMode = 'auto' | 'manual' | 'none';
 
 export interface HandlerOptions extends Omit<FailedDeliveriesOptions, 'areOurs'> {
+  /** What it is called in the log: `BillingConsumer.charge`. */
+  readonly name: string;
   /** Most deliveries under way at a time; more wait here. */
   readonly concurrency: number;
   /** @default 'auto' */
@@ -32,7 +35,8 @@ export interface HandlerOptions extends Omit<FailedDeliveriesOptions, 'areOurs'>
 /** Runs the user's code, which may return a promise. Returning acknowledges; throwing has it retried, or dead-lettered. */
 export type DeliveryHandler = (delivery: Delivery) => unknown;
 
-export class HandledDeliveries {
+export class HandledDeliveries implements MessageReceiver {
+  readonly #connection: AmqpConnection;
   readonly #options: HandlerOptions;
   readonly #decode: Decoder;
   readonly #handler: DeliveryHandler;
@@ -51,14 +55,19 @@ export class HandledDeliveries {
   readonly #unanswered = new Set<Delivery>();
   #hasToldVain = false;
 
-  /** `label` is what the handler is called in the log. */
-  constructor(connection: AmqpConnection, options: HandlerOptions, handler: DeliveryHandler, label: string, log: Log) {
+  constructor(connection: AmqpConnection, options: HandlerOptions, handler: DeliveryHandler, log: Log) {
+    this.#connection = connection;
     this.#options = options;
     this.#decode = options.decode ?? decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE });
     this.#handler = handler;
-    this.#label = label;
+    this.#label = labelOf(options);
     this.#log = log;
-    this.#failures = new FailedDeliveries(connection, { ...options, areOurs: options.ack === 'none' }, label, log);
+    this.#failures = new FailedDeliveries(
+      connection,
+      { ...options, areOurs: options.ack === 'none' },
+      this.#label,
+      log,
+    );
     this.#scope = this.#newScope();
   }
 
@@ -105,9 +114,16 @@ export class HandledDeliveries {
   }
 
   /** Nothing is waited for any more, and nothing can be answered. */
-  abandon(why: AmqpError): void {
+  abandon(timeout: number): void {
     this.#failures.abandon();
-    this.#scope.end(why);
+    this.#scope.end(new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${timeout} ms.`));
+    if (this.#running === 0) return;
+    this.#log.warn(
+      `${this.#running} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
+        (this.#options.ack === 'none'
+          ? 'their messages are not delivered again.'
+          : 'the broker delivers their messages again.'),
+    );
   }
 
   /** Never throws. Decoding may take its time (a compressed body, a schema that waits), and counts as under way. */
@@ -246,7 +262,7 @@ export class HandledDeliveries {
 
   #newScope(): DeliveryScope {
     return new DeliveryScope({
-      queue: this.#options.queue,
+      queue: this.#connection.topology.current(this.#options.queue),
       attemptOf: (message) => this.#failures.attemptOf(message),
       answered: (delivery) => {
         this.#answeredLate(delivery);

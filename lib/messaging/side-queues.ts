@@ -8,7 +8,8 @@ import type { Channel } from '../client/channel.js';
 import type { QueueDeclareOptions } from '../client/channel-options.js';
 import { orAborted } from '../client/wait.js';
 import { AmqpError } from '../errors.js';
-import { type QueueDefinition, type Topology, applyTopology, topologyOf } from './topology.js';
+import type { QueueDefinition, Topology } from './definitions.js';
+import { applyTopology, topologyOf } from './topology.js';
 
 /**
  * So much longer than its messages wait, a wait queue lasts unused, in milliseconds. It is declared anew before each publish, and

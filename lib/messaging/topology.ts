@@ -1,135 +1,28 @@
 /**
- * Exchanges, queues and bindings as data: checked, turned into declarations, applied. When that happens is decided above.
+ * Applies a topology to a connection: declares it, or checks that it is there. What the broker refuses is collected, see
+ * `topology-error`; when it is applied is decided above.
  */
 import type { Channel } from '../client/channel.js';
-import type { ExchangeDeclareOptions, QueueDeclareOptions } from '../client/channel-options.js';
 import type { Connection } from '../client/connection.js';
-import { type Duration, milliseconds } from '../time/duration.js';
-import { AmqpError, printable, quoted } from '../errors.js';
-import type { FieldTable } from '../protocol/field-table.js';
+import { AmqpError } from '../errors.js';
+import { type QueueDeclaration, exchangeDeclaration, queueDeclaration } from './declarations.js';
+import type { BindingDefinition, ExchangeDefinition, QueueDefinition, Topology } from './definitions.js';
+import { type TopologyConflict, type TopologyEntity, TopologyError, conflictOf } from './topology-error.js';
+import type { PlannedQueue } from './topology-plan.js';
 
-/** An exchange to declare (https://www.rabbitmq.com/docs/exchanges). */
-export interface ExchangeDefinition {
-  readonly name: string;
-  /** How it routes; `x-…` for the types of plugins. */
-  readonly type: 'direct' | 'fanout' | 'topic' | 'headers' | `x-${string}`;
-  /** Survives a restart of the broker. @default true */
-  readonly durable?: boolean;
-  /** Deleted when its last binding goes. @default false */
-  readonly autoDelete?: boolean;
-  /** Takes messages from other exchanges only. @default false */
-  readonly internal?: boolean;
-  /** Where messages go that no binding takes. */
-  readonly alternateExchange?: string;
-  /** Anything else, by the broker's own names. */
-  readonly arguments?: FieldTable;
-}
-
-/** A queue to declare (https://www.rabbitmq.com/docs/queues). */
-export interface QueueDefinition {
-  /** Without a name the queue is exclusive and auto-deleted, and the broker makes up a name. */
-  readonly name?: string;
-  /** @default the broker's, usually classic */
-  readonly type?: 'classic' | 'quorum' | 'stream';
-  /** Survives a restart of the broker. @default true, unnamed false */
-  readonly durable?: boolean;
-  /** For this connection alone, and deleted with it. @default false, unnamed true */
-  readonly exclusive?: boolean;
-  /** Deleted when its last consumer goes. @default false, unnamed true */
-  readonly autoDelete?: boolean;
-  /** Deleted after this long without use. */
-  readonly expires?: Duration;
-  /** How long a message may wait in it. */
-  readonly messageTtl?: Duration;
-  /** Most messages that may wait in it. */
-  readonly maxLength?: number;
-  /** Most bytes of bodies that may wait in it. */
-  readonly maxLengthBytes?: number;
-  /** What happens at `maxLength`. @default the broker's, 'drop-head' */
-  readonly overflow?: 'drop-head' | 'reject-publish' | 'reject-publish-dlx';
-  /** Where messages go that are rejected, expire or overflow. */
-  readonly deadLetter?: { readonly exchange: string; readonly routingKey?: string };
-  /** Highest priority of its messages, 1 to 255. */
-  readonly maxPriority?: number;
-  /** How often a quorum queue delivers a message before it is dead-lettered. */
-  readonly deliveryLimit?: number;
-  /** One consumer at a time gets messages. @default false */
-  readonly singleActiveConsumer?: boolean;
-  /** Anything else, by the broker's own names. */
-  readonly arguments?: FieldTable;
-}
-
-/** What `source` routes under the key goes to a queue, or to another exchange. */
-export type BindingDefinition = {
-  readonly source: string;
-  /** @default '' */
-  readonly routingKey?: string;
-  readonly arguments?: FieldTable;
-} & ({ readonly queue: string; readonly exchange?: never } | { readonly exchange: string; readonly queue?: never });
-
-/** What an application needs on the broker. Declared in the order exchanges, queues, bindings. */
-export interface Topology {
-  readonly exchanges?: readonly ExchangeDefinition[];
-  readonly queues?: readonly QueueDefinition[];
-  readonly bindings?: readonly BindingDefinition[];
-}
-
-/** Gives an exchange definition its type. */
-export const exchange = (definition: ExchangeDefinition): ExchangeDefinition => definition;
-/** Gives a queue definition its type. */
-export const queue = (definition: QueueDefinition): QueueDefinition => definition;
-/** Gives a binding definition its type. */
-export const binding = (definition: BindingDefinition): BindingDefinition => definition;
-
-/** How a definition's fields become arguments of queue.declare (https://www.rabbitmq.com/docs/queues#optional-arguments). */
-const QUEUE_ARGUMENTS: {
-  readonly [F in keyof QueueDefinition]?: (value: NonNullable<QueueDefinition[F]>, field: string) => FieldTable;
-} = {
-  type: (value) => ({ 'x-queue-type': value }),
-  expires: (value, field) => ({ 'x-expires': Math.round(milliseconds(value, field)) }),
-  messageTtl: (value, field) => ({ 'x-message-ttl': Math.round(milliseconds(value, field)) }),
-  maxLength: (value) => ({ 'x-max-length': value }),
-  maxLengthBytes: (value) => ({ 'x-max-length-bytes': value }),
-  overflow: (value) => ({ 'x-overflow': value }),
-  deadLetter: ({ exchange: target, routingKey }) => ({
-    'x-dead-letter-exchange': target,
-    ...(routingKey === undefined ? {} : { 'x-dead-letter-routing-key': routingKey }),
-  }),
-  maxPriority: (value) => ({ 'x-max-priority': value }),
-  deliveryLimit: (value) => ({ 'x-delivery-limit': value }),
-  singleActiveConsumer: (value) => ({ 'x-single-active-consumer': value }),
-};
-
-const EXCHANGE_FIELDS = ['name', 'type', 'durable', 'autoDelete', 'internal', 'alternateExchange', 'arguments'];
-const QUEUE_FIELDS = ['name', 'durable', 'exclusive', 'autoDelete', 'arguments', ...Object.keys(QUEUE_ARGUMENTS)];
-const BINDING_FIELDS = ['source', 'queue', 'exchange', 'routingKey', 'arguments'];
-const TOPOLOGY_FIELDS = ['exchanges', 'queues', 'bindings'];
-
-/** Checks what can be checked without a broker. Throws `INVALID_DEFINITION`. */
-export function checkTopology(topology: Topology): void {
-  checkFields(topology, TOPOLOGY_FIELDS, 'The topology');
-  for (const definition of topology.exchanges ?? []) {
-    checkFields(definition, EXCHANGE_FIELDS, `Exchange ${nameOf(definition)}`);
-    if (!isName(definition.name))
-      throw invalid('An exchange has no name. Give it one; the default exchange is always there.');
-    if (!isName(definition.type))
-      throw invalid(`Exchange ${quoted(definition.name)} has no type: direct, fanout, topic, headers.`);
-  }
-  for (const definition of topology.queues ?? []) {
-    checkFields(definition, QUEUE_FIELDS, `Queue ${nameOf(definition)}`);
-    queueArguments(definition);
-  }
-  for (const definition of topology.bindings ?? []) {
-    checkFields(definition, BINDING_FIELDS, 'A binding');
-    if (!isName(definition.source)) {
-      throw invalid(
-        'A binding has no source exchange. The default exchange cannot be bound: it routes to every queue by name.',
-      );
-    }
-    if (isName(definition.queue) === isName(definition.exchange)) {
-      throw invalid(`The binding of ${quoted(definition.source)} needs either a queue or an exchange to route to.`);
-    }
-  }
+/** How a topology is applied. */
+export interface ApplyOptions {
+  /** `'check'` asks whether exchanges and queues are there, and declares only what belongs to the connection alone. @default 'declare' */
+  readonly mode?: 'declare' | 'check';
+  /** `'warn'` uses what the broker has with other properties, and tells `differs`. @default 'fail' */
+  readonly onConflict?: 'fail' | 'warn';
+  readonly differs?: (conflict: TopologyConflict) => void;
+  /** The name that the broker gave a queue, by its key. */
+  readonly named?: (key: string, name: string) => void;
+  /** The name of a queue that was declared before, by its key. @default the key */
+  readonly nameOf?: (key: string) => string;
+  /** Where something is declared, in words. */
+  readonly placeOf?: (entity: TopologyEntity) => string | undefined;
 }
 
 /**
@@ -139,41 +32,43 @@ export function checkTopology(topology: Topology): void {
 const MOST_CHANNELS = 16;
 const DECLARATIONS_PER_CHANNEL = 8;
 
+/** One declaration. */
+interface Step {
+  readonly entity: TopologyEntity;
+  readonly say: (channel: Channel) => Promise<unknown>;
+  /** What is said instead where it is missing (404). */
+  readonly whereMissing?: Step;
+}
+
 /**
- * Declares exchanges, then queues, then bindings, over channels of its own: one, and more for a large topology. Rejects with
- * `TOPOLOGY_CONFLICT` when the broker has one of them with other properties, with `TOPOLOGY_FAILED` when it refuses for
- * another reason.
+ * Declares exchanges, then queues, then bindings, over channels of its own: one, and more for a large topology. Alternate
+ * and dead-letter exchanges need no order: brokers look for them when a message is to go there. Rejects with a
+ * `TopologyError` that lists all that the broker refuses; what it does not refuse is declared all the same, except bindings
+ * of what it does.
  */
 export async function applyTopology(
   connection: Connection,
   { exchanges = [], queues = [], bindings = [] }: Topology,
+  options: ApplyOptions = {},
 ): Promise<void> {
   const most = Math.max(exchanges.length, queues.length, bindings.length);
-  const channels = await openUpTo(Math.min(MOST_CHANNELS, Math.ceil(most / DECLARATIONS_PER_CHANNEL)), connection);
-  // Within a stage all requests are under way at a time; each stage needs the one before it.
-  const stage = async <D>(definitions: readonly D[], declare: (channel: Channel, definition: D) => Promise<void>) => {
-    await Promise.all(
-      definitions.map((definition, index) => declare(channels[index % channels.length] as Channel, definition)),
-    );
-  };
+  const channels = new Channels(connection, Math.min(MOST_CHANNELS, Math.ceil(most / DECLARATIONS_PER_CHANNEL)));
+  const names = new Names(options);
+  const run = new Run(channels, options);
   try {
-    await stage(exchanges, declareExchange);
-    await stage(queues, declareQueue);
-    await stage(bindings, bind);
+    await channels.open();
+    await run.stage(exchanges.map((definition) => exchangeStep(definition, options)));
+    await run.stage(queues.map((definition) => queueStep(definition, names, options)));
+    const wanted = options.mode === 'check' ? ofOwnQueues(bindings, queues) : bindings;
+    const steps = wanted.map((definition) => bindingStep(definition, names));
+    await run.stage(steps.filter(({ entity }) => !run.isHopeless(entity)));
   } catch (error) {
     // Their last answers may be seconds away, and nobody waits for those.
-    for (const channel of channels) void channel.close();
+    channels.abandon();
     throw error;
   }
-  await Promise.all(channels.map((channel) => channel.close()));
-}
-
-/** At least one channel, and as many of the others as the connection has left. */
-async function openUpTo(count: number, connection: Connection): Promise<[Channel, ...Channel[]]> {
-  const first = connection.channel();
-  const others = Array.from({ length: count - 1 }, () => connection.channel().catch(() => undefined));
-  const [opened, ...rest] = await Promise.all([first, ...others]);
-  return [opened, ...rest.filter((channel) => channel !== undefined)];
+  await channels.close();
+  run.throwConflicts();
 }
 
 /** The part of a topology that a queue needs: its definition, its bindings and their sources. A queue that it does not name is durable. */
@@ -186,86 +81,261 @@ export function topologyOf(name: string, { exchanges = [], queues = [], bindings
   };
 }
 
-async function declareExchange(channel: Channel, definition: ExchangeDefinition): Promise<void> {
-  const { name, type, alternateExchange, arguments: more, ...flags } = definition;
-  const options: ExchangeDeclareOptions = {
-    ...flags,
-    arguments: { ...(alternateExchange === undefined ? {} : { 'alternate-exchange': alternateExchange }), ...more },
-  };
-  await explained(`exchange ${quoted(name)}`, channel.exchangeDeclare(name, type, options));
-}
-
-async function declareQueue(channel: Channel, definition: QueueDefinition): Promise<void> {
-  const { name, durable, exclusive, autoDelete } = definition;
-  const options: QueueDeclareOptions = { durable, exclusive, autoDelete, arguments: queueArguments(definition) };
-  await explained(`queue ${nameOf(definition)}`, channel.queueDeclare(name, options));
-}
-
-async function bind(channel: Channel, definition: BindingDefinition): Promise<void> {
-  const { source, queue: toQueue, exchange: toExchange, routingKey, arguments: args } = definition;
-  const what = `binding from exchange ${quoted(source)} to ${
-    toQueue === undefined ? `exchange ${quoted(toExchange)}` : `queue ${quoted(toQueue)}`
-  }`;
-  await explained(
-    what,
-    toQueue === undefined
-      ? channel.exchangeBind(toExchange, source, routingKey, args)
-      : channel.queueBind(toQueue, source, routingKey, args),
-  );
-}
-
-function queueArguments(definition: QueueDefinition): FieldTable {
-  let table: FieldTable = {};
-  for (const [field, read] of Object.entries(QUEUE_ARGUMENTS)) {
-    const value: unknown = definition[field as keyof QueueDefinition];
-    if (value === undefined) continue;
-    // The entry under this field reads this field's type.
-    table = {
-      ...table,
-      ...(read as (value: unknown, field: string) => FieldTable)(value, `${field} of queue ${nameOf(definition)}`),
-    };
-  }
-  return { ...table, ...definition.arguments };
-}
-
-/** RabbitMQ's 406: `inequivalent arg 'durable' for queue 'orders' in vhost '/': received 'false' but current is 'true'`. */
-const INEQUIVALENT = /inequivalent arg '(.+?)' for .*?: received (.*?) but current is (.*)$/;
-
-async function explained(what: string, declared: Promise<unknown>): Promise<void> {
-  try {
-    await declared;
-  } catch (error) {
-    // A broker that shuts down meanwhile (320) blames no method, and nothing is wrong with the declaration.
-    if (!(error instanceof AmqpError) || error.closedBy !== 'server' || error.method === undefined) throw error;
-    const facts = { replyCode: error.replyCode, replyText: error.replyText, method: error.method, cause: error };
-    const [, argument, declares, has] = INEQUIVALENT.exec(error.replyText ?? '') ?? [];
-    if (error.replyCode === 406 && argument !== undefined) {
-      throw new AmqpError(
-        'TOPOLOGY_CONFLICT',
-        `The broker has ${what} with ${printable(argument)} ${printable(has ?? '')}; this module declares ${printable(declares ?? '')}. ` +
-          'Change the declaration, or delete it on the broker so that it is made anew.',
-        facts,
+/** The part that the broker refused: what it refused, and what was left out for it. */
+export function refusedPart(
+  { exchanges = [], queues = [], bindings = [] }: Topology,
+  { conflicts }: TopologyError,
+): Topology {
+  const refused = new Set(conflicts.map(({ entity }) => JSON.stringify(entity)));
+  const isRefused = (entity: TopologyEntity): boolean => refused.has(JSON.stringify(entity));
+  return {
+    exchanges: exchanges.filter(({ name }) => isRefused({ kind: 'exchange', name })),
+    queues: queues.filter(({ name = '' }) => isRefused({ kind: 'queue', name })),
+    bindings: bindings.filter((definition) => {
+      const entity = bindingEntity(definition);
+      const { source, destination, destinationKind: kind } = entity;
+      return (
+        isRefused(entity) || isRefused({ kind: 'exchange', name: source }) || isRefused({ kind, name: destination })
       );
+    }),
+  };
+}
+
+/** A queue that exists is used as it is; one that is missing is declared as the topology says, else durable. */
+export async function ensureQueue(
+  connection: Connection,
+  name: string,
+  topology: Topology,
+  options?: ApplyOptions,
+): Promise<void> {
+  if (await isThere(connection, name)) return;
+  // It was deleted since the connection was set up, and its bindings with it; or it was never declared.
+  await applyTopology(connection, topologyOf(name, topology), options);
+}
+
+/** Whether there is a queue of that name. */
+export async function isThere(connection: Connection, queue: string): Promise<boolean> {
+  const channel = await connection.channel();
+  try {
+    await channel.queueDeclare(queue, { passive: true });
+    return true;
+  } catch (error) {
+    if (!(error instanceof AmqpError) || error.replyCode !== 404) throw error;
+    return false;
+  } finally {
+    await channel.close();
+  }
+}
+
+/** The channels of one run: a refusal closes one, and it is opened anew. */
+class Channels {
+  readonly #connection: Connection;
+  readonly #lanes: (Channel | undefined)[];
+
+  constructor(connection: Connection, count: number) {
+    this.#connection = connection;
+    this.#lanes = Array.from({ length: Math.max(count, 1) }, () => undefined);
+  }
+
+  get connection(): Connection {
+    return this.#connection;
+  }
+
+  get count(): number {
+    return this.#lanes.length;
+  }
+
+  /** At least one channel, and as many of the others as the connection has left. */
+  async open(): Promise<void> {
+    const first = this.#connection.channel();
+    const others = Array.from({ length: this.count - 1 }, () => this.#connection.channel().catch(() => undefined));
+    const [opened, ...rest] = await Promise.all([first, ...others]);
+    this.#lanes.splice(0, this.count, opened, ...rest.filter((channel) => channel !== undefined));
+  }
+
+  async of(lane: number): Promise<Channel> {
+    const channel = this.#lanes[lane];
+    if (channel?.isOpen === true) return channel;
+    // Until the broker has heard that it is closed its number is taken.
+    await channel?.close();
+    const opened = await this.#connection.channel();
+    this.#lanes[lane] = opened;
+    return opened;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#lanes.map(async (channel) => channel?.close()));
+  }
+
+  abandon(): void {
+    for (const channel of this.#lanes) void channel?.close();
+  }
+}
+
+/** What the stages of one run have in common: what was refused. */
+class Run {
+  readonly #channels: Channels;
+  readonly #options: ApplyOptions;
+  readonly #conflicts: TopologyConflict[] = [];
+  #cause: AmqpError | undefined;
+
+  constructor(channels: Channels, options: ApplyOptions) {
+    this.#channels = channels;
+    this.#options = options;
+  }
+
+  /** Within a stage all requests are under way at a time; each stage needs the one before it. */
+  async stage(steps: readonly Step[]): Promise<void> {
+    const { count } = this.#channels;
+    const lanes = Array.from({ length: Math.min(count, steps.length) }, (_, lane) =>
+      steps.filter((_step, index) => index % count === lane),
+    );
+    const unanswered: (Step | undefined)[] = [];
+    const ends = await Promise.allSettled(
+      lanes.map(async (lane, index) => {
+        unanswered[index] = await this.#say(lane, index);
+      }),
+    );
+    const culprits = unanswered.filter((step) => step !== undefined);
+    if (culprits.length > 0) throw this.#ended(culprits);
+    const failed = ends.find((end) => end.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+  }
+
+  /** True for a binding of something that was refused. */
+  isHopeless(entity: TopologyEntity): boolean {
+    if (entity.kind !== 'binding') return false;
+    return this.#conflicts.some(
+      ({ entity: refused }) =>
+        refused.kind !== 'binding' &&
+        ((refused.kind === 'exchange' && refused.name === entity.source) ||
+          (refused.kind === entity.destinationKind && refused.name === entity.destination)),
+    );
+  }
+
+  throwConflicts(): void {
+    if (this.#conflicts.length > 0) throw new TopologyError(this.#conflicts, this.#cause);
+  }
+
+  /**
+   * All steps at once: answers come in order, so that the first refusal is that of the first step that was not carried out, and
+   * those behind it are said again over the next channel. Returns the step that may have ended the connection.
+   */
+  async #say(steps: readonly Step[], lane: number): Promise<Step | undefined> {
+    let left = steps;
+    while (left.length > 0) {
+      const channel = await this.#channels.of(lane);
+      const outcomes = await Promise.allSettled(left.map((step) => step.say(channel)));
+      const first = outcomes.findIndex(({ status }) => status === 'rejected');
+      if (first === -1) return undefined;
+      const [step, outcome] = [left[first] as Step, outcomes[first] as PromiseRejectedResult];
+      const error: unknown = outcome.reason;
+      // A broker that shuts down meanwhile (320) blames no method, and nothing is wrong with the declaration.
+      if (!(error instanceof AmqpError) || error.closedBy !== 'server' || error.method === undefined) throw error;
+      this.#cause ??= error;
+      if (!this.#channels.connection.isOpen) return step;
+      const instead = error.replyCode === 404 ? step.whereMissing : undefined;
+      if (instead === undefined) this.#note(conflictOf(step.entity, error, this.#options.placeOf?.(step.entity)));
+      left = [...(instead === undefined ? [] : [instead]), ...left.slice(first + 1)];
     }
-    throw new AmqpError('TOPOLOGY_FAILED', `The ${what} cannot be declared. ${error.message}`, facts);
+    return undefined;
+  }
+
+  #note(conflict: TopologyConflict): void {
+    if (conflict.difference === undefined || this.#options.onConflict !== 'warn') this.#conflicts.push(conflict);
+    else this.#options.differs?.(conflict);
+  }
+
+  /** The broker closed the connection over one of them, and does not say which. */
+  #ended(culprits: readonly Step[]): TopologyError {
+    const cause = this.#cause as AmqpError;
+    const blamed = culprits.filter(({ entity }) => methodOf(entity) === cause.method);
+    const all = blamed.length > 0 ? blamed : culprits;
+    const conflicts = all.map(({ entity }) => conflictOf(entity, cause, this.#options.placeOf?.(entity)));
+    return new TopologyError([...this.#conflicts, ...conflicts], cause);
   }
 }
 
-function checkFields(definition: object, known: readonly string[], what: string): void {
-  const unknown = Object.keys(definition).find((field) => !known.includes(field));
-  if (unknown !== undefined) {
-    throw invalid(`${what} has the unknown field ${quoted(unknown)}. Known are ${known.join(', ')}.`);
+function methodOf(entity: TopologyEntity): string {
+  if (entity.kind !== 'binding') return `${entity.kind}.declare`;
+  return `${entity.destinationKind}.bind`;
+}
+
+/** The names of the queues that the broker named, by their keys and definitions. */
+class Names {
+  readonly #named = new Map<string | QueueDefinition, string>();
+  readonly #options: ApplyOptions;
+
+  constructor(options: ApplyOptions) {
+    this.#options = options;
+  }
+
+  note(definition: QueueDefinition, name: string): void {
+    this.#named.set(definition, name);
+    if (definition.name === undefined) return;
+    this.#named.set(definition.name, name);
+    this.#options.named?.(definition.name, name);
+  }
+
+  of(queue: string | QueueDefinition): string {
+    const key = typeof queue === 'string' ? queue : (queue.name ?? '');
+    return this.#named.get(queue) ?? this.#options.nameOf?.(key) ?? key;
   }
 }
 
-function isName(name: unknown): name is string {
-  return typeof name === 'string' && name !== '';
+function exchangeStep(definition: ExchangeDefinition, { mode }: ApplyOptions): Step {
+  const { name, type, ...options } = exchangeDeclaration(definition);
+  return {
+    entity: { kind: 'exchange', name },
+    say: (channel) => channel.exchangeDeclare(name, type, mode === 'check' ? { passive: true } : options),
+  };
 }
 
-function nameOf({ name }: { readonly name?: string }): string {
-  return name === undefined ? 'without a name' : quoted(name);
+function queueStep(definition: QueueDefinition, names: Names, { mode }: ApplyOptions): Step {
+  const { name, ...options } = declarationOf(definition);
+  const { isAdopted = false }: Partial<PlannedQueue> = definition;
+  const entity = { kind: 'queue', name: definition.name ?? '' } as const;
+  const check: Step = { entity, say: (channel) => channel.queueDeclare(name, { passive: true }) };
+  const declare: Step = {
+    entity,
+    say: async (channel) => {
+      const declared = await channel.queueDeclare(name, options);
+      if (name === undefined) names.note(definition, declared.queue);
+    },
+  };
+  if (mode === 'check' && !options.exclusive) return check;
+  return isAdopted ? { ...check, whereMissing: declare } : declare;
 }
 
-function invalid(message: string): AmqpError {
-  return new AmqpError('INVALID_DEFINITION', message);
+/** A key is no name. */
+function declarationOf(definition: QueueDefinition): QueueDeclaration {
+  const { isServerNamed = false, name, ...rest }: Partial<PlannedQueue> = definition;
+  return queueDeclaration(isServerNamed || name === undefined ? rest : { ...rest, name });
+}
+
+function bindingStep(definition: BindingDefinition, names: Names): Step {
+  const { source, queue, exchange, routingKey, arguments: args } = definition;
+  return {
+    entity: bindingEntity(definition),
+    say: (channel) =>
+      queue === undefined
+        ? channel.exchangeBind(exchange, source, routingKey, args)
+        : channel.queueBind(names.of(queue), source, routingKey, args),
+  };
+}
+
+type BindingEntity = Extract<TopologyEntity, { kind: 'binding' }>;
+
+function bindingEntity({ source, queue, exchange, routingKey = '' }: BindingDefinition): BindingEntity {
+  const destination = exchange ?? (typeof queue === 'string' ? queue : (queue.name ?? ''));
+  const destinationKind = exchange === undefined ? 'queue' : 'exchange';
+  return { kind: 'binding', source, destination, destinationKind, routingKey };
+}
+
+/** Queues of this connection alone are nobody else's to declare or bind. */
+function ofOwnQueues(bindings: readonly BindingDefinition[], queues: readonly QueueDefinition[]): BindingDefinition[] {
+  const own = queues.filter((definition) => declarationOf(definition).exclusive);
+  const known = new Set<unknown>([...own, ...own.map(({ name }) => name)]);
+  known.delete(undefined);
+  return bindings.filter(({ queue }) => known.has(queue));
 }

@@ -2,6 +2,8 @@
 import type { InjectionToken, OptionalFactoryDependency, PipeTransform, Type } from '@nestjs/common';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError } from '../errors.js';
+import { checkTopology } from '../messaging/definition-checks.js';
+import type { QueueDefinition } from '../messaging/definitions.js';
 import type { AckMode } from '../messaging/handled-deliveries.js';
 import type { DeadLetterOption } from '../messaging/failed-deliveries.js';
 import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
@@ -9,6 +11,7 @@ import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { refuseUnknown } from '../client/option-names.js';
+import { type ConsumeBinding, topologyIn } from './consume-topology.js';
 
 /** Defaults that `AmqpModule` gives to every `@Consume`. */
 export interface ConsumerDefaults {
@@ -47,6 +50,8 @@ export interface GlobalEnhancers {
 
 /** Options of one `@Consume`. */
 export interface ConsumeHandlerOptions extends ConsumerDefaults {
+  /** Binds the queue, once or several times, whenever it is declared. Bindings that are no longer named stay. */
+  readonly bind?: ConsumeBinding | readonly ConsumeBinding[];
   /** Name of the connection to consume on. @default 'default' */
   readonly connection?: string;
   /** Nobody else may consume from the queue. @default false */
@@ -68,7 +73,8 @@ export interface ConsumeHandlerOptions extends ConsumerDefaults {
 
 /** Options of `@Consume` in the form of one object. */
 export interface ConsumeOptionsWithQueue extends ConsumeHandlerOptions {
-  readonly queue: string;
+  /** Its name, or its definition: then it is declared as that says. A queue without a name is always given by its definition. */
+  readonly queue: string | QueueDefinition;
 }
 
 const DEFAULTED_OPTIONS = [
@@ -102,6 +108,7 @@ export type ConsumeNote = ConsumeOptionsWithQueue | ConsumeOptionsFactory;
 const CONSUME_OPTIONS = [
   ...DEFAULTED_OPTIONS,
   'queue',
+  'bind',
   'connection',
   'exclusive',
   'priority',
@@ -123,7 +130,8 @@ export const PARAMS_METADATA = '__routeArguments__';
  * then dead-lettered, which is logged as an error. Errors that a retry cannot help dead-letter it at once: a body that cannot be
  * decoded, an `HttpException` of 400 to 499 as pipes and guards throw them (but 408, 425 and 429), and `RejectDelivery`.
  * `RequeueDelivery` and `RetryDelivery` put it back, at once or later. A queue that no topology declares is used as it is when it
- * exists, else declared durable.
+ * exists, else declared durable. `bind` binds it, and a definition in place of its name declares it as that says; both are part
+ * of the connection's topology like what `AmqpModule` is given.
  *
  * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count. The options
  * may come from a factory, which is injected what it asks for when the application starts.
@@ -134,16 +142,22 @@ export const PARAMS_METADATA = '__routeArguments__';
  * @Consume('billing', { prefetch: 20, retry: { attempts: 5, delays: ['1s', '10s', '1m'] } })
  * async charge(@Payload() order: Order) { … }
  *
+ * @Consume('audit', { bind: { exchange: 'orders', routingKey: 'order.*' } })
+ * async note(@Payload() order: Order) { … }
+ *
  * @Consume({ inject: [ConfigService], useFactory: (config) => ({ queue: config.getOrThrow('REFUNDS_QUEUE') }) })
  * async refund(@Payload() order: Order) { … }
  * ```
  */
-export function Consume(queue: string, options?: ConsumeHandlerOptions): MethodDecorator;
+export function Consume(queue: string | QueueDefinition, options?: ConsumeHandlerOptions): MethodDecorator;
 export function Consume(options: ConsumeOptionsWithQueue): MethodDecorator;
 export function Consume<const Tokens extends readonly Injected[]>(
   options: ConsumeOptionsFactory<Tokens>,
 ): MethodDecorator;
-export function Consume(queueOrOptions: string | ConsumeNote, more: ConsumeHandlerOptions = {}): MethodDecorator {
+export function Consume(
+  queueOrOptions: string | QueueDefinition | ConsumeNote,
+  more: ConsumeHandlerOptions = {},
+): MethodDecorator {
   const note = noteOf(queueOrOptions, more);
   if (isFactory(note)) refuseUnknown(note, ['inject', 'useFactory'], '@Consume with useFactory has no option');
   else checkConsumeOptions(note);
@@ -160,9 +174,15 @@ export function isFactory(note: ConsumeNote): note is ConsumeOptionsFactory {
 
 /** A queue's name often comes from the environment, past the compiler: undefined is not to be taken for options. */
 function noteOf(queueOrOptions: unknown, more: ConsumeHandlerOptions): ConsumeNote {
-  return typeof queueOrOptions === 'object' && queueOrOptions !== null
-    ? (queueOrOptions as ConsumeNote)
-    : { ...more, queue: queueOrOptions as string };
+  return isNote(queueOrOptions) ? queueOrOptions : { ...more, queue: queueOrOptions as string | QueueDefinition };
+}
+
+/** Options, as against the definition of a queue, which may have any of the fields that both have. */
+function isNote(value: unknown): value is ConsumeNote {
+  if (typeof value !== 'object' || value === null) return false;
+  const options: readonly string[] = [...CONSUME_OPTIONS, 'useFactory'];
+  const both: readonly string[] = ['exclusive', 'arguments', 'deadLetter'];
+  return Object.keys(value).some((name) => options.includes(name) && !both.includes(name));
 }
 
 /** What the `@Consume` decorators of a method say, in source order. */
@@ -173,17 +193,24 @@ export function consumeMetadata(method: object): readonly ConsumeNote[] {
 /** Checks the options of one `@Consume`. Throws `INVALID_OPTION`. */
 export function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
   refuseUnknown(options, CONSUME_OPTIONS, '@Consume has no option');
-  if (typeof options.queue !== 'string' || options.queue === '') {
-    throw new AmqpError('INVALID_OPTION', "@Consume needs the name of a queue: @Consume('billing').");
+  const { queue }: { queue?: unknown } = options;
+  if (typeof queue !== 'string' ? typeof queue !== 'object' || queue === null : queue === '') {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      "@Consume needs the name of a queue: @Consume('billing'); or a definition, as of one without a name: @Consume(queue()).",
+    );
   }
+  const name = typeof queue === 'string' ? queue : ((queue as QueueDefinition).name ?? 'a queue without a name');
+  const where = `@Consume('${name}')`;
+  checkTopology(topologyIn(options));
   const validate: unknown = options.schema?.['~standard']?.validate;
   if (options.schema !== undefined && typeof validate !== 'function') {
     throw new AmqpError(
       'INVALID_OPTION',
-      `schema of @Consume('${options.queue}') is no Standard Schema: it lacks '~standard'. See https://standardschema.dev.`,
+      `schema of ${where} is no Standard Schema: it lacks '~standard'. See https://standardschema.dev.`,
     );
   }
-  checkDefaults(options, `@Consume('${options.queue}')`);
+  checkDefaults(options, where);
 }
 
 /** Checks what `AmqpModule` gives as defaults. Throws `INVALID_OPTION`. */

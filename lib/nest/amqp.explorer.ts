@@ -12,13 +12,18 @@ import {
   isFactory,
 } from './amqp.decorators.js';
 
-/** One `@Consume` on one method of one provider. */
-export interface DiscoveredHandler {
+/** One `@Consume` on one method of one provider, as it is written. */
+export interface FoundHandler {
   /** Nest's record of the provider or controller. */
   readonly wrapper: Wrapper;
   readonly methodName: string;
   /** `BillingConsumer.charge` */
   readonly name: string;
+  readonly note: ConsumeNote;
+}
+
+/** One `@Consume` on one method of one provider, with its options. */
+export interface DiscoveredHandler extends FoundHandler {
   readonly options: ConsumeOptionsWithQueue;
 }
 
@@ -40,6 +45,13 @@ export class AmqpExplorer {
    * whatever a factory of options threw.
    */
   async explore(): Promise<DiscoveredHandler[]> {
+    return await Promise.all(
+      this.find().map(async (found) => ({ ...found, options: await optionsOf(found.note, found.wrapper, found.name) })),
+    );
+  }
+
+  /** The same before any factory of options is called. Throws `INVALID_DEFINITION`. */
+  find(): FoundHandler[] {
     const wrappers = [...this.#discovery.getProviders(), ...this.#discovery.getControllers()].filter(
       (wrapper) => !wrapper.isAlias,
     );
@@ -48,23 +60,22 @@ export class AmqpExplorer {
     for (const wrapper of wrappers) {
       if (!byInstance.has(wrapper.instance) || !wrapper.isNotMetatype) byInstance.set(wrapper.instance, wrapper);
     }
-    const handlers = wrappers
+    return wrappers
       .filter((wrapper) => !isObject(wrapper.instance) || byInstance.get(wrapper.instance) === wrapper)
       .flatMap((wrapper) => this.#handlersOf(wrapper));
-    return await Promise.all(handlers);
   }
 
-  #handlersOf(wrapper: Wrapper): Promise<DiscoveredHandler>[] {
+  #handlersOf(wrapper: Wrapper): FoundHandler[] {
     const prototype = prototypeOf(wrapper);
     if (prototype === null) return [];
     return this.#scanner.getAllMethodNames(prototype).flatMap((methodName) => {
       const method: unknown = Reflect.get(prototype, methodName);
       if (typeof method !== 'function') return [];
       const name = `${prototype.constructor.name}.${methodName}`;
-      return consumeMetadata(method).map(async (note) => {
+      return consumeMetadata(method).map((note) => {
         if (!isMadeOfItsClass(wrapper) && hasClassEnhancers(prototype.constructor, methodName, method))
           throw unguarded(name);
-        return { wrapper, methodName, name, options: await optionsOf(note, wrapper, name) };
+        return { wrapper, methodName, name, note };
       });
     });
   }

@@ -1,6 +1,7 @@
 /** The Nest module: provides a connection's injectables, opens it when the application starts, closes it when it ends. */
 import {
   ConfigurableModuleBuilder,
+  type DynamicModule,
   Inject,
   Logger,
   Module,
@@ -11,33 +12,50 @@ import {
 import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
 import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import { AmqpChannel } from '../client/amqp-channel.js';
-import { AmqpConnection } from '../client/amqp-connection.js';
-import { isEmbedded } from '../client/embedded.js';
+import { AmqpConnection, type AmqpConnectionOptions } from '../client/amqp-connection.js';
+import { ConnectionTopology } from '../messaging/connection-topology.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
-import { applyTopology } from '../messaging/topology.js';
+import { PublishingConnection } from '../messaging/publishing-connection.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
+import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
 import {
   type AmqpModuleExtras,
   type AmqpModuleOptions,
   type ResolvedModuleOptions,
   resolveModuleOptions,
 } from './amqp.options.js';
-import { DEFAULT_CONNECTION, getChannelToken, getConnectionToken, getPublisherToken } from './amqp.tokens.js';
+import { AmqpRpcClient } from './amqp.rpc-client.js';
+import {
+  DEFAULT_CONNECTION,
+  PUBLISHING_CONNECTION,
+  getChannelToken,
+  getConnectionToken,
+  getPublisherToken,
+  getRpcClientToken,
+} from './amqp.tokens.js';
+import { logConnections } from './connection-log.js';
 import { ConsumerRegistry } from './consumer-registry.js';
+import { TopologyRegistry } from './topology-registry.js';
 
 /** Tokens inside one `AmqpModule`; what is exported has the public ones. */
 const RESOLVED_OPTIONS = Symbol('nest-amqp:options');
 const CONNECTION_NAME = Symbol('nest-amqp:connection name');
 const CONNECTION = Symbol('nest-amqp:connection');
+const TOPOLOGY = Symbol('nest-amqp:topology');
 const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
+const RPC_CLIENT = Symbol('nest-amqp:rpc client');
 
 /**
  * Holds the consumers of all connections of an application. Its place among the modules is what matters: hooks run from the
  * farthest module to the nearest on the way up and back on the way down, so that nearer than the root module means started
  * last and stopped first. The connections are the other way round: farther than all global modules, which may publish too.
  */
-@Module({ imports: [DiscoveryModule], providers: [AmqpExplorer, ConsumerRegistry], exports: [ConsumerRegistry] })
+@Module({
+  imports: [DiscoveryModule],
+  providers: [AmqpExplorer, TopologyRegistry, ConsumerRegistry],
+  exports: [TopologyRegistry, ConsumerRegistry],
+})
 class AmqpConsumersModule {
   constructor(modules: ModulesContainer) {
     for (const module of modules.values()) {
@@ -60,7 +78,13 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
       global: isGlobal,
       imports: [...(definition.imports ?? []), AmqpConsumersModule],
       providers: [...(definition.providers ?? []), ...providersFor(name)],
-      exports: [getConnectionToken(name), getChannelToken(name), getPublisherToken(name), AmqpConsumersModule],
+      exports: [
+        getConnectionToken(name),
+        getChannelToken(name),
+        getPublisherToken(name),
+        getRpcClientToken(name),
+        AmqpConsumersModule,
+      ],
     }),
   )
   .build();
@@ -77,6 +101,15 @@ function overridden(options: ResolvedModuleOptions, { url }: BrokerOverride): Re
     lookup: undefined,
   };
   return { ...options, url, connection };
+}
+
+/** The name that the broker shows of a connection: the application's, else the package's and the module's. */
+function named(options: AmqpConnectionOptions, name: string, what?: 'publishing'): AmqpConnectionOptions {
+  const { connectionName, clientProperties } = options;
+  const given = connectionName ?? clientProperties?.['connection_name'];
+  const own = name === DEFAULT_CONNECTION ? 'nest-amqp' : `nest-amqp ${name}`;
+  const base = typeof given === 'string' ? given : own;
+  return { ...options, connectionName: what === undefined ? base : `${base} (${what})` };
 }
 
 function providersFor(name: string): Provider[] {
@@ -97,13 +130,34 @@ function providersFor(name: string): Provider[] {
     {
       provide: CONNECTION,
       inject: [RESOLVED_OPTIONS],
-      useFactory: ({ url, connection: options, topology }: ResolvedModuleOptions): AmqpConnection => {
-        const connection = new AmqpConnection(url, options);
-        connection.onSetup((opened) => applyTopology(opened, topology));
-        return connection;
+      useFactory: ({ url, connection: options }: ResolvedModuleOptions): AmqpConnection =>
+        new AmqpConnection(url, named(options, name)),
+    },
+    {
+      provide: TOPOLOGY,
+      inject: [CONNECTION, RESOLVED_OPTIONS, TopologyRegistry],
+      useFactory: (
+        connection: AmqpConnection,
+        options: ResolvedModuleOptions,
+        registry: TopologyRegistry,
+      ): ConnectionTopology => {
+        const topology = new ConnectionTopology(connection, {
+          mode: options.topologyMode,
+          onConflict: options.onTopologyConflict,
+          log: new Logger('AmqpModule'),
+        });
+        connection.onSetup((opened) => topology.apply(opened));
+        registry.addConnection(name, { topology, options });
+        return topology;
       },
     },
     { provide: getConnectionToken(name), useExisting: CONNECTION },
+    {
+      provide: PUBLISHING_CONNECTION,
+      inject: [CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (main: AmqpConnection, { url, connection: options }: ResolvedModuleOptions): AmqpConnection =>
+        new PublishingConnection(main, url, named(options, name, 'publishing')),
+    },
     {
       provide: getChannelToken(name),
       inject: [CONNECTION],
@@ -112,7 +166,7 @@ function providersFor(name: string): Provider[] {
     // A channel of its own: what a user's channel suffers does not touch publishes under way.
     {
       provide: PUBLISHER_CHANNEL,
-      inject: [CONNECTION, RESOLVED_OPTIONS],
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
       useFactory: (connection: AmqpConnection, { publisher }: ResolvedModuleOptions): AmqpChannel =>
         new AmqpChannel(connection, publisher),
     },
@@ -122,6 +176,23 @@ function providersFor(name: string): Provider[] {
       useFactory: (channel: AmqpChannel, { publisher, serializers }: ResolvedModuleOptions): AmqpPublisher =>
         new AmqpPublisher(channel, publisher, serializers),
     },
+    {
+      provide: RPC_CLIENT,
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (
+        connection: AmqpConnection,
+        { rpc, publisher: { appId, contentType }, serializers, connection: { maxMessageSize } }: ResolvedModuleOptions,
+      ): AmqpRpcClient =>
+        new AmqpRpcClient(connection, {
+          ...rpc,
+          appId,
+          contentType,
+          serializers,
+          maxSize: maxMessageSize,
+          log: new Logger('AmqpModule'),
+        }),
+    },
+    { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
   ];
 }
 
@@ -129,7 +200,7 @@ function providersFor(name: string): Provider[] {
  * AMQP for a Nest application.
  *
  * `forRoot(options)` and `forRootAsync({ name, imports, inject, useFactory | useClass | useExisting })` make
- * `AmqpConnection`, `AmqpChannel` and `AmqpPublisher` injectable, declare the topology and start every `@Consume`. A second
+ * `AmqpConnection`, `AmqpChannel`, `AmqpPublisher` and `AmqpRpcClient` injectable, declare the topology and start every `@Consume`. A second
  * broker is a second `forRoot({ name: 'audit', … })`.
  *
  * @example
@@ -141,74 +212,66 @@ function providersFor(name: string): Provider[] {
 @Module({})
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #connection: AmqpConnection;
+  readonly #publishing: AmqpConnection;
+  readonly #rpc: AmqpRpcClient;
+  readonly #topologies: TopologyRegistry;
   readonly #options: ResolvedModuleOptions;
   readonly #registry: ConsumerRegistry;
-  readonly #logger = new Logger('AmqpModule');
 
   /** @internal */
   constructor(
     @Inject(CONNECTION_NAME) name: string,
     @Inject(CONNECTION) connection: AmqpConnection,
+    @Inject(PUBLISHING_CONNECTION) publishing: AmqpConnection,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
+    @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
+    @Inject(TOPOLOGY) topology: ConnectionTopology,
+    topologies: TopologyRegistry,
     registry: ConsumerRegistry,
   ) {
     super();
     this.#connection = connection;
+    this.#publishing = publishing;
+    this.#rpc = rpc;
+    this.#topologies = topologies;
     this.#options = options;
     this.#registry = registry;
-    registry.addConnection(name, { connection, options, channel });
-    this.#logEmbedded();
-    this.#logStatus(name);
+    registry.addConnection(name, { connection, publishing, options, channel, topology });
+    logConnections(name, connection, publishing, options);
+  }
+
+  /**
+   * A part of the topology of a connection, to be imported by the module that it belongs to; in any order with `forRoot`. What
+   * several places declare alike counts once; declared in two ways it fails the boot. Throws `INVALID_OPTION`,
+   * `INVALID_DEFINITION`.
+   *
+   * @example
+   * ```ts
+   * @Module({ imports: [AmqpModule.forFeature({ queues: [{ name: 'billing', type: 'quorum' }] })] })
+   * class BillingModule {}
+   * ```
+   */
+  static forFeature(options: AmqpFeatureOptions): DynamicModule {
+    checkFeature(options);
+    return {
+      module: AmqpFeatureModule,
+      imports: [AmqpConsumersModule],
+      providers: [{ provide: FEATURE, useValue: options }],
+    };
   }
 
   /** Before every other module's, so that they find the broker set up. */
   async onModuleInit(): Promise<void> {
+    this.#topologies.gather();
     if (this.#options.startup === 'background') this.#connection.openInBackground();
     else await this.#registry.orCloseAll(() => this.#connection.open({ timeout: this.#options.startupTimeout }));
   }
 
-  /** After every other module's hooks: they may still publish. */
+  /** After every other module's hooks: they may still publish. What is published is confirmed before the rest goes. */
   async onApplicationShutdown(): Promise<void> {
+    await this.#rpc.close();
+    await this.#publishing.close();
     await this.#connection.close();
-  }
-
-  /** Nobody shall take it for RabbitMQ. */
-  #logEmbedded(): void {
-    const { url } = this.#options;
-    const embedded = (typeof url === 'string' ? [url] : Array.isArray(url) ? (url as string[]) : []).find(isEmbedded);
-    if (embedded === undefined) return;
-    const text =
-      `${embedded} is a broker inside this process, for development and tests: its queues and messages end with it. ` +
-      'To use RabbitMQ, name it in the url of the module (often the variable AMQP_URL): amqp://user:password@host';
-    if (process.env['NODE_ENV'] === 'production') this.#logger.warn(text);
-    else this.#logger.log(text);
-  }
-
-  #logStatus(name: string): void {
-    // What ends a required start is thrown from onModuleInit.
-    let isStarted = this.#options.startup === 'background';
-    this.#connection.on('status', (status) => {
-      switch (status.state) {
-        case 'open':
-          isStarted = true;
-          this.#logger.log(`Connection '${name}' is open`);
-          return;
-        case 'connecting':
-          if (status.lastError !== undefined)
-            this.#logger.warn(`Connection '${name}' is down. ${status.lastError.message}`);
-          return;
-        case 'closed':
-          if (isStarted && status.error.closedBy !== 'client')
-            this.#logger.error(
-              `Connection '${name}' is closed for good: restart the application. ${status.error.message}`,
-            );
-          return;
-        case 'idle':
-          return;
-        default:
-          status satisfies never;
-      }
-    });
   }
 }

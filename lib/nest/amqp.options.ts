@@ -3,11 +3,13 @@ import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connecti
 import type { BrokerUrls } from '../client/hosts.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
-import { AmqpError } from '../errors.js';
+import { AmqpError, quoted } from '../errors.js';
 import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
+import type { RpcOptions } from '../messaging/rpc-client.js';
 import { type Serializer, Serializers } from '../messaging/serializer.js';
-import { type Topology, checkTopology } from '../messaging/topology.js';
+import { checkTopology } from '../messaging/definition-checks.js';
+import type { Topology } from '../messaging/definitions.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
 
 /** Options of `AmqpModule.forRoot`. */
@@ -28,10 +30,22 @@ export interface AmqpModuleOptions {
   readonly startupTimeout?: Duration;
   /** Exchanges, queues and bindings to declare, in this order, on every connection. */
   readonly topology?: Topology;
+  /**
+   * `'check'`: nothing is declared that others could use; the boot fails over exchanges and queues that are not there, and bindings
+   * cannot be checked. For applications whose topology somebody else declares. @default 'declare'
+   */
+  readonly topologyMode?: 'declare' | 'check';
+  /**
+   * What becomes of an exchange or queue that the broker has with other properties: `'fail'` fails the boot, `'warn'` logs it and
+   * uses what is there. @default 'fail'
+   */
+  readonly onTopologyConflict?: 'fail' | 'warn';
   /** Defaults for every `@Consume`; `false` starts none, for a process that only publishes. */
   readonly consumers?: ConsumerDefaults | false;
   /** Defaults for every publish, and what may wait while there is no connection. */
   readonly publisher?: PublisherOptions & RepublishOptions;
+  /** Defaults for every request of `AmqpRpcClient`. */
+  readonly rpc?: RpcOptions;
   /** How payloads of content types other than JSON, text and bytes are written and read; or JSON in another way. */
   readonly serializers?: readonly Serializer[];
   /** How long running handlers may take to finish when the application shuts down. @default '10s' */
@@ -58,8 +72,11 @@ export interface ResolvedModuleOptions {
   readonly startup: 'require' | 'background';
   readonly startupTimeout: number;
   readonly topology: Topology;
+  readonly topologyMode: 'declare' | 'check';
+  readonly onTopologyConflict: 'fail' | 'warn';
   readonly consumers: ConsumerDefaults | false;
   readonly publisher: PublisherOptions & RepublishOptions;
+  readonly rpc: RpcOptions;
   readonly serializers: Serializers;
   readonly shutdownTimeout: number;
 }
@@ -70,8 +87,11 @@ const KNOWN = [
   'startup',
   'startupTimeout',
   'topology',
+  'topologyMode',
+  'onTopologyConflict',
   'consumers',
   'publisher',
+  'rpc',
   'serializers',
   'shutdownTimeout',
 ] as const satisfies readonly (keyof AmqpModuleOptions)[];
@@ -98,11 +118,11 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
   }
   refuseUnknown(options, KNOWN, 'AmqpModule has no option');
   refuseUnknown(options.publisher ?? {}, PUBLISHER_OPTIONS, 'The option publisher of AmqpModule has no field');
-  const { startup = 'require', topology = {} } = options;
-  // Options often come from configuration files, past the compiler.
-  if (!['require', 'background'].includes(startup)) {
-    throw new AmqpError('INVALID_OPTION', "startup of AmqpModule has to be 'require' or 'background'.");
-  }
+  refuseUnknown(options.rpc ?? {}, ['timeout', 'maxPending'], 'The option rpc of AmqpModule has no field');
+  const { startup = 'require', topology = {}, topologyMode = 'declare', onTopologyConflict = 'fail' } = options;
+  requireOneOf('startup', startup, ['require', 'background']);
+  requireOneOf('topologyMode', topologyMode, ['declare', 'check']);
+  requireOneOf('onTopologyConflict', onTopologyConflict, ['fail', 'warn']);
   checkTopology(topology);
   return {
     url: options.url ?? DEFAULT_URL,
@@ -110,9 +130,18 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     startup,
     startupTimeout: timerMilliseconds(options.startupTimeout ?? '10s', 'startupTimeout'),
     topology,
+    topologyMode,
+    onTopologyConflict,
     consumers: options.consumers ?? {},
     publisher: options.publisher ?? {},
+    rpc: options.rpc ?? {},
     serializers: new Serializers(options.serializers),
     shutdownTimeout: timerMilliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
   };
+}
+
+/** Options often come from configuration files, past the compiler. */
+function requireOneOf(option: string, value: string, values: readonly string[]): void {
+  if (values.includes(value)) return;
+  throw new AmqpError('INVALID_OPTION', `${option} of AmqpModule has to be ${values.map(quoted).join(' or ')}.`);
 }

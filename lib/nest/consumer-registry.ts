@@ -8,21 +8,28 @@ import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import { AmqpError, quoted } from '../errors.js';
+import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer } from '../messaging/consumer.js';
+import { HandledDeliveries } from '../messaging/handled-deliveries.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { decoderOf } from '../messaging/decoder.js';
+import { isFactory } from './amqp.decorators.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
 import { HandlerFactory } from './amqp.handler.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import { TopologyRegistry } from './topology-registry.js';
 
 const DEFAULT_PREFETCH = 50;
 
 /** A connection that consumers may name. */
 interface RegisteredConnection {
   readonly connection: AmqpConnection;
+  /** What everything is published over; idle until something is. */
+  readonly publishing: AmqpConnection;
   readonly options: ResolvedModuleOptions;
+  readonly topology: ConnectionTopology;
   /** Where consumers publish what is tried again, or dead-lettered. */
   readonly channel: AmqpChannel;
 }
@@ -30,13 +37,20 @@ interface RegisteredConnection {
 @Injectable()
 export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy {
   readonly #explorer: AmqpExplorer;
+  readonly #topologies: TopologyRegistry;
   readonly #handlers: HandlerFactory;
   readonly #connections = new Map<string, RegisteredConnection>();
   readonly #consumers: { readonly consumer: Consumer; readonly shutdownTimeout: number }[] = [];
   readonly #logger = new Logger('AmqpModule');
 
-  constructor(explorer: AmqpExplorer, contexts: ExternalContextCreator, moduleRef: ModuleRef) {
+  constructor(
+    explorer: AmqpExplorer,
+    topologies: TopologyRegistry,
+    contexts: ExternalContextCreator,
+    moduleRef: ModuleRef,
+  ) {
     this.#explorer = explorer;
+    this.#topologies = topologies;
     this.#handlers = new HandlerFactory(contexts, moduleRef);
   }
 
@@ -54,7 +68,10 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
   /** Runs after every other module's `onApplicationBootstrap`. */
   async onApplicationBootstrap(): Promise<void> {
     await this.orCloseAll(async () => {
-      const started = (await this.#explorer.explore()).map((handler) => this.#start(handler));
+      const handlers = await this.#explorer.explore();
+      // All of them before the first starts: a consumer sees what all declare.
+      const queues = handlers.map(({ name, options }) => this.#topologies.addHandler(name, options));
+      const started = handlers.map((handler, index) => this.#start(handler, queues[index] ?? ''));
       // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
       const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
       if (failure !== undefined) throw failure.reason;
@@ -70,7 +87,11 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
       await boot();
     } catch (error) {
       await this.#stopAll();
-      await Promise.allSettled(Array.from(this.#connections.values(), ({ connection }) => connection.close()));
+      const connections = [...this.#connections.values()].flatMap(({ publishing, connection }) => [
+        publishing,
+        connection,
+      ]);
+      await Promise.allSettled(connections.map((connection) => connection.close()));
       throw error;
     }
   }
@@ -84,22 +105,20 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
     await Promise.all(this.#consumers.map(({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout)));
   }
 
-  async #start(handler: DiscoveredHandler): Promise<void> {
-    const { connection, options, channel } = this.#connectionFor(handler);
+  async #start(handler: DiscoveredHandler, queue: string): Promise<void> {
+    const { connection, options, channel, ...registered } = this.#connectionFor(handler);
     if (options.consumers === false) return;
-    const { queue, prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH, priority } = handler.options;
+    const { prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH, priority } = handler.options;
     const { retry = options.consumers.retry, timeout = options.consumers.timeout } = handler.options;
-    const consumer = new Consumer(
+    const { topology } = registered.topology;
+    const deliveries = new HandledDeliveries(
       connection,
       {
         name: handler.name,
         queue,
-        prefetch,
-        exclusive: handler.options.exclusive ?? false,
-        consumerTag: handler.options.consumerTag,
-        arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
-        topology: options.topology,
+        topology,
         channel,
+        concurrency: prefetch,
         ack: handler.options.ack ?? options.consumers.ack,
         retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
         deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
@@ -112,6 +131,21 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         }),
       },
       this.#handlers.create(handler, options.consumers),
+      this.#logger,
+    );
+    const consumer = new Consumer(
+      connection,
+      {
+        name: handler.name,
+        queue,
+        topology,
+        ensureQueue: registered.topology.preparation(queue, { late: isFactory(handler.note) }),
+        prefetch,
+        exclusive: handler.options.exclusive ?? false,
+        consumerTag: handler.options.consumerTag,
+        arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
+      },
+      deliveries,
       this.#logger,
     );
     this.#consumers.push({ consumer, shutdownTimeout: options.shutdownTimeout });

@@ -7,11 +7,11 @@ import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import { AmqpRequester } from '../../lib/client/amqp-requester.js';
 import type { Message } from '../../lib/client/message.js';
-import { Consumer } from '../../lib/messaging/consumer.js';
 import type { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { Peers, QUICK } from '../conformance/bench.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, scriptedChannel } from '../support/client.js';
+import { loneHandler } from '../support/lone-handler.js';
 import { Scratch } from '../support/scratch.js';
 import { Inbox, eventually, within } from '../support/waits.js';
 
@@ -70,7 +70,7 @@ test('a log that throws keeps no consumer from starting again', async () => {
   const fail = (): never => {
     throw new Error('thrown by the log');
   };
-  const consumer = new Consumer(
+  const consumer = loneHandler(
     peers.amqp,
     {
       name: 'BillingConsumer.charge',

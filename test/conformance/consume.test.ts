@@ -7,9 +7,9 @@ import { AmqpRequester } from '../../lib/client/amqp-requester.js';
 import type { Channel } from '../../lib/client/channel.js';
 import { connect } from '../../lib/client/connection.js';
 import type { Message } from '../../lib/client/message.js';
-import { Consumer } from '../../lib/messaging/consumer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, frameOf, scriptedChannel } from '../support/client.js';
+import { loneHandler } from '../support/lone-handler.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, eventually, within } from '../support/waits.js';
 import { Bench, text } from './bench.js';
@@ -310,7 +310,7 @@ test('92. handlers run up to a limit at a time, closing waits for them, and a fa
   await using amqp = new AmqpConnection(brokerUrl);
   await amqp.open();
   const [started, gate, seen] = [new Inbox<string>(), new Gate(), [] as string[]];
-  const consumer = new Consumer(
+  const consumer = loneHandler(
     amqp,
     {
       name: 'c',

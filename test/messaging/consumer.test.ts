@@ -4,18 +4,20 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import type { AmqpError } from '../../lib/errors.js';
-import { Consumer, type ConsumerOptions } from '../../lib/messaging/consumer.js';
+import type { Consumer } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
 import { AmqpPublisher } from '../../lib/messaging/publisher.js';
-import { type Topology, applyTopology } from '../../lib/messaging/topology.js';
+import type { Topology } from '../../lib/messaging/definitions.js';
+import { applyTopology } from '../../lib/messaging/topology.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { CollectedLog } from '../support/collected-log.js';
+import { type LoneHandlerOptions, loneHandler } from '../support/lone-handler.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, within } from '../support/waits.js';
 
-const DEFAULTS: Omit<ConsumerOptions, 'queue' | 'channel'> = {
+const DEFAULTS: Omit<LoneHandlerOptions, 'queue' | 'channel'> = {
   name: 'BillingConsumer.charge',
   prefetch: 50,
   exclusive: false,
@@ -49,8 +51,8 @@ afterEach(async () => {
   await scratch[Symbol.asyncDispose]();
 });
 
-function consumerOf(queue: string, handler: DeliveryHandler, options: Partial<ConsumerOptions> = {}): Consumer {
-  const consumer = new Consumer(connection, { ...DEFAULTS, channel, ...options, queue }, handler, log);
+function consumerOf(queue: string, handler: DeliveryHandler, options: Partial<LoneHandlerOptions> = {}): Consumer {
+  const consumer = loneHandler(connection, { ...DEFAULTS, channel, ...options, queue }, handler, log);
   consumers.push(consumer);
   return consumer;
 }
@@ -64,7 +66,7 @@ function noted(inbox: Inbox<Delivery>): DeliveryHandler {
 }
 
 /** A running consumer that notes what it gets. */
-async function collecting(queue: string, options?: Partial<ConsumerOptions>): Promise<Inbox<Delivery>> {
+async function collecting(queue: string, options?: Partial<LoneHandlerOptions>): Promise<Inbox<Delivery>> {
   const inbox = new Inbox<Delivery>();
   await consumerOf(queue, noted(inbox), options).start();
   return inbox;
@@ -286,7 +288,7 @@ describe('a message that nobody can read', () => {
     await peer.handshake();
     await opened;
     const inbox = new Inbox<Delivery>();
-    const consumer = new Consumer(
+    const consumer = loneHandler(
       scripted,
       { ...DEFAULTS, channel: new AmqpChannel(scripted), queue: 'billing', consumerTag: 't' },
       noted(inbox),
@@ -559,7 +561,7 @@ describe('stop()', () => {
 
   test('ends a consumer that waits for a connection, and start() with it', async () => {
     const idle = new AmqpConnection(brokerUrl);
-    const consumer = new Consumer(idle, { ...DEFAULTS, channel, queue: 'billing' }, () => Promise.resolve(), log);
+    const consumer = loneHandler(idle, { ...DEFAULTS, channel, queue: 'billing' }, () => Promise.resolve(), log);
     const started = expect(consumer.start()).rejects.toMatchObject({ code: 'ABORTED' });
     await within('the stop', consumer.stop(1_000));
     await within('the start', started);

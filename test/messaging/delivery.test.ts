@@ -3,11 +3,12 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
-import { Consumer, type ConsumerOptions } from '../../lib/messaging/consumer.js';
+import type { Consumer } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { CollectedLog } from '../support/collected-log.js';
+import { type LoneHandlerOptions, loneHandler } from '../support/lone-handler.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, eventually, within } from '../support/waits.js';
 
@@ -38,8 +39,8 @@ afterEach(async () => {
 });
 
 /** A consumer that runs, and notes what it gets before the handler does. Dead letters go by way of the broker. */
-async function consume(handler: DeliveryHandler, options: Partial<ConsumerOptions> = {}): Promise<Consumer> {
-  const consumer = new Consumer(
+async function consume(handler: DeliveryHandler, options: Partial<LoneHandlerOptions> = {}): Promise<Consumer> {
+  const consumer = loneHandler(
     connection,
     {
       name: 'BillingConsumer.charge',

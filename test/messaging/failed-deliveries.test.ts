@@ -3,12 +3,13 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
-import { Consumer, type ConsumerOptions } from '../../lib/messaging/consumer.js';
+import type { Consumer } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
 import { RejectDelivery, RequeueDelivery, RetryDelivery, retryPolicy } from '../../lib/messaging/outcome.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { CollectedLog } from '../support/collected-log.js';
+import { type LoneHandlerOptions, loneHandler } from '../support/lone-handler.js';
 import { CuttableLine, Scratch, type StoredMessage } from '../support/scratch.js';
 import { Gate, Inbox, eventually, within } from '../support/waits.js';
 
@@ -44,9 +45,9 @@ afterEach(async () => {
 async function consume(
   queue: string,
   handler: DeliveryHandler,
-  options: Partial<ConsumerOptions> = {},
+  options: Partial<LoneHandlerOptions> = {},
 ): Promise<Consumer> {
-  const consumer = new Consumer(
+  const consumer = loneHandler(
     connection,
     {
       name: 'BillingConsumer.charge',
@@ -73,7 +74,7 @@ async function consume(
 /** A queue, and the names of the queues beside it, which are deleted at the end. */
 async function queueWithSides(
   type: 'classic' | 'quorum' = 'classic',
-): Promise<{ queue: string; dead: string; topology: ConsumerOptions['topology'] }> {
+): Promise<{ queue: string; dead: string; topology: LoneHandlerOptions['topology'] }> {
   const queue = scratch.queueName();
   const dead = scratch.owns(`${queue}.dead`);
   for (const delay of [20, 50, 1_000]) scratch.owns(`${queue}.retry.${delay}${type === 'quorum' ? '.quorum' : ''}`);

@@ -3,16 +3,16 @@ import { describe, expect, test } from '@jest/globals';
 
 import { connect } from '../../lib/client/connection.js';
 import type { AmqpError } from '../../lib/errors.js';
+import { checkTopology } from '../../lib/messaging/definition-checks.js';
 import {
   type BindingDefinition,
   type QueueDefinition,
   type Topology,
-  applyTopology,
   binding,
-  checkTopology,
   exchange,
   queue,
-} from '../../lib/messaging/topology.js';
+} from '../../lib/messaging/definitions.js';
+import { applyTopology } from '../../lib/messaging/topology.js';
 import type { ReceivedCommand, ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, scripted, thrown } from '../support/client.js';
@@ -358,7 +358,7 @@ describe('a definition that cannot work is refused without a broker', () => {
 
   test('a length of time that is none names the field and the queue', () => {
     const error = flawOf({ queues: [{ name: 'billing', messageTtl: 'soon' }] });
-    expect(error.message).toContain("messageTtl of queue 'billing' is soon");
+    expect(error.message).toContain("messageTtl of queue 'billing' is 'soon'");
   });
 
   test('an unknown field lists those that are known', () => {

@@ -55,20 +55,30 @@ export class Scratch implements AsyncDisposable {
     return name;
   }
 
-  async queue(options?: QueueDeclareOptions): Promise<string> {
-    const name = this.queueName();
+  async queue({ name = this.queueName(), ...options }: QueueDeclareOptions & { name?: string } = {}): Promise<string> {
     await this.#with((channel) => channel.queueDeclare(name, options));
     return name;
   }
 
-  async exchange(type: string, options?: ExchangeDeclareOptions): Promise<string> {
-    const name = this.exchangeName();
+  async exchange(
+    type: string,
+    { name = this.exchangeName(), ...options }: ExchangeDeclareOptions & { name?: string } = {},
+  ): Promise<string> {
     await this.#with((channel) => channel.exchangeDeclare(name, type, options));
     return name;
   }
 
   async bind(queue: string, exchange: string, routingKey?: string): Promise<void> {
     await this.#with((channel) => channel.queueBind(queue, exchange, routingKey));
+  }
+
+  async unbind(queue: string, exchange: string, routingKey?: string): Promise<void> {
+    await this.#with((channel) => channel.queueUnbind(queue, exchange, routingKey));
+  }
+
+  /** Declares a queue that is there: the broker compares, and refuses what is not so. */
+  async declared(queue: string, options: QueueDeclareOptions): Promise<void> {
+    await this.#with((channel) => channel.queueDeclare(queue, options));
   }
 
   /** A queue, and the queue that its rejected messages go to. */
@@ -80,8 +90,22 @@ export class Scratch implements AsyncDisposable {
     return { queue, dead };
   }
 
+  async deleteExchange(exchange: string): Promise<void> {
+    await this.#with((channel) => channel.exchangeDelete(exchange));
+  }
+
   async delete(queue: string): Promise<void> {
     await this.#with((channel) => channel.queueDelete(queue));
+  }
+
+  /** Resolves when the broker has it; rejects with `UnroutableError` when no queue does. */
+  async publish(exchange: string, routingKey: string, body: string): Promise<void> {
+    const channel = await this.#connection.channel({ confirm: true });
+    try {
+      await channel.basicPublish(exchange, routingKey, body, { mandatory: true });
+    } finally {
+      await channel.close();
+    }
   }
 
   /** Resolves when the broker has it. */

@@ -1,0 +1,193 @@
+/**
+ * The topology of one `AmqpConnection`: what all places declare, applied to every new connection, and for one queue when a
+ * consumer finds it gone. How it is applied is `topology`'s, what there is to declare `topology-plan`'s.
+ */
+import type { AmqpConnection } from '../client/amqp-connection.js';
+import { Backoff } from '../client/backoff.js';
+import type { Connection } from '../client/connection.js';
+import { ended, pause } from '../client/wait.js';
+import { AmqpError, quoted } from '../errors.js';
+import type { QueueDefinition, Topology } from './definitions.js';
+import type { Log } from './failed-deliveries.js';
+import { type ApplyOptions, applyTopology, isThere, refusedPart, topologyOf } from './topology.js';
+import { type TopologyEntity, TopologyError } from './topology-error.js';
+import { TopologyPlan, type PlannedTopology } from './topology-plan.js';
+
+export interface ConnectionTopologyOptions {
+  readonly mode: 'declare' | 'check';
+  readonly onConflict: 'fail' | 'warn';
+  readonly log: Log;
+}
+
+export class ConnectionTopology {
+  readonly #connection: AmqpConnection;
+  readonly #plan = new TopologyPlan();
+  readonly #options: ConnectionTopologyOptions;
+  #topology: PlannedTopology | undefined;
+  /** It was applied once: what is refused from now on is no reason to do without a connection. */
+  #hasWorked = false;
+  /** What was logged, so that it is logged once. */
+  readonly #told = new Set<string>();
+  /** Queues that are being declared because they were found gone. */
+  readonly #restoring = new Map<string, Promise<void>>();
+
+  constructor(connection: AmqpConnection, options: ConnectionTopologyOptions) {
+    this.#connection = connection;
+    this.#options = options;
+  }
+
+  /** See `TopologyPlan.add`. */
+  add(topology: Topology, place: string): void {
+    this.#plan.add(topology, place);
+    this.#topology = undefined;
+  }
+
+  /** See `TopologyPlan.adopt`. */
+  adopt(queue: string, place: string): void {
+    this.#plan.adopt(queue, place);
+    this.#topology = undefined;
+  }
+
+  /** See `TopologyPlan.keyOf`. */
+  keyOf(queue: string | QueueDefinition): string | undefined {
+    return this.#plan.keyOf(queue);
+  }
+
+  /** Says what is wrong with the whole of it before anything is declared. Throws `INVALID_DEFINITION`. */
+  check(): void {
+    this.#topology = this.#plan.topology;
+  }
+
+  /** Everything that was added. Throws `INVALID_DEFINITION`, see `TopologyPlan`. */
+  get topology(): PlannedTopology {
+    return (this.#topology ??= this.#plan.topology);
+  }
+
+  /**
+   * Applies it to a new connection. Rejects with a `TopologyError` until it has once been applied; after that the error is
+   * logged, once, and what may come by itself, something that is missing or locked, is tried again while the connection lasts.
+   */
+  async apply(opened: Connection): Promise<void> {
+    try {
+      await this.#apply(opened, this.topology);
+      if (this.#options.mode === 'check') this.#tellChecked();
+      this.#hasWorked = true;
+    } catch (error) {
+      if (!this.#hasWorked || !(error instanceof TopologyError) || !opened.isOpen) throw error;
+      this.#tell('error', `${error.message}\nIt was declared before, and the connection is used as it is.`);
+      if (mayComeByItself(error)) void this.#mend(opened, error);
+    }
+  }
+
+  /**
+   * What a consumer of the queue does before every start, see `ensureQueue`. What is `late` was added when the topology had been
+   * applied, and is declared by the first start.
+   */
+  preparation(queue: string, { late }: { readonly late: boolean }): (opened: Connection) => Promise<void> {
+    let isDeclared = !late;
+    return async (opened) => {
+      if (isDeclared) {
+        await this.ensureQueue(opened, queue);
+      } else {
+        await this.#apply(opened, topologyOf(queue, this.topology));
+        isDeclared = true;
+      }
+    };
+  }
+
+  /** Sees to it that a queue is there: it is used as it is, or declared with its bindings. Takes a key or a name. */
+  async ensureQueue(opened: Connection, queue: string): Promise<void> {
+    if (this.#hasName(queue) && (await isThere(opened, this.#connection.topology.current(queue)))) return;
+    if (this.#options.mode === 'check' && !this.#isOwn(queue)) throw missing(queue);
+    // Several consumers may find it gone, and a queue that the broker names would be there several times.
+    const restoring =
+      this.#restoring.get(queue) ??
+      this.#apply(opened, topologyOf(queue, this.topology)).finally(() => this.#restoring.delete(queue));
+    this.#restoring.set(queue, restoring);
+    await restoring;
+  }
+
+  async #apply(opened: Connection, topology: Topology): Promise<void> {
+    const options: ApplyOptions = {
+      mode: this.#options.mode,
+      onConflict: this.#options.onConflict,
+      differs: ({ message }) => {
+        this.#tell('warn', `${message} It is used as it is.`);
+      },
+      named: (key, name) => {
+        this.#connection.topology.knownAs(key, name);
+      },
+      nameOf: (key) => this.#connection.topology.current(key),
+      placeOf: (entity) => this.#placeOf(entity),
+    };
+    await applyTopology(opened, topology, options);
+  }
+
+  /** On the same connection, ever more slowly, until nothing is missing. */
+  async #mend(opened: Connection, refusal: TopologyError): Promise<void> {
+    const life = new AbortController();
+    void ended(opened).then(() => {
+      life.abort();
+    });
+    const backoff = new Backoff();
+    let left = refusedPart(this.topology, refusal);
+    for (;;) {
+      await pause(backoff.next(), life.signal);
+      if (life.signal.aborted || !opened.isOpen) return;
+      try {
+        await this.#apply(opened, left);
+        this.#options.log.log('What was missing for the topology is there, and the rest of it is declared.');
+        return;
+      } catch (error) {
+        if (!(error instanceof TopologyError) || !mayComeByItself(error)) return;
+        left = refusedPart(left, error);
+      }
+    }
+  }
+
+  /** A key is the name of nothing until the broker has given one. */
+  #hasName(queue: string): boolean {
+    const { queues } = this.topology;
+    const isServerNamed = queues.find(({ name }) => name === queue)?.isServerNamed === true;
+    return !isServerNamed || this.#connection.topology.current(queue) !== queue;
+  }
+
+  #isOwn(queue: string): boolean {
+    const definition = this.topology.queues.find(({ name }) => name === queue);
+    return definition?.isServerNamed === true || definition?.exclusive === true;
+  }
+
+  #placeOf(entity: TopologyEntity): string | undefined {
+    if (entity.kind !== 'binding') return this.#plan.placeOf(entity.kind, entity.name);
+    return this.#plan.placeOfBinding(entity);
+  }
+
+  #tellChecked(): void {
+    const { exchanges, queues, bindings } = this.topology;
+    this.#tell(
+      'log',
+      `${exchanges.length} exchanges and ${queues.length} queues are there. Their properties, and ${bindings.length} bindings, ` +
+        'cannot be seen over AMQP, and were not checked.',
+    );
+  }
+
+  #tell(level: 'log' | 'warn' | 'error', message: string): void {
+    if (this.#told.has(message)) return;
+    this.#told.add(message);
+    this.#options.log[level](message);
+  }
+}
+
+/** Somebody else may yet declare what is missing (404), and a lock goes with the connection that holds it (405). */
+function mayComeByItself({ conflicts }: TopologyError): boolean {
+  return conflicts.some(({ replyCode }) => replyCode === 404 || replyCode === 405);
+}
+
+function missing(queue: string): AmqpError {
+  return new AmqpError(
+    'TOPOLOGY_FAILED',
+    `The broker has no queue ${quoted(queue)}, and topologyMode is 'check': it is not declared. ` +
+      'Have it declared, or correct the name.',
+    { replyCode: 404 },
+  );
+}

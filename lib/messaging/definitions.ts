@@ -1,0 +1,86 @@
+/**
+ * Exchanges, queues and bindings as a user writes them. Checking them is `definition-checks`'s, what they are on the wire
+ * `declarations`', and declaring them `topology`'s.
+ */
+import type { FieldTable } from '../protocol/field-table.js';
+import type { Duration } from '../time/duration.js';
+
+/** An exchange to declare (https://www.rabbitmq.com/docs/exchanges). */
+export interface ExchangeDefinition {
+  readonly name: string;
+  /** How it routes; `x-…` for the types of plugins. */
+  readonly type: 'direct' | 'fanout' | 'topic' | 'headers' | `x-${string}`;
+  /** Survives a restart of the broker. @default true */
+  readonly durable?: boolean;
+  /** Deleted when its last binding goes. @default false */
+  readonly autoDelete?: boolean;
+  /** Takes messages from other exchanges only. @default false */
+  readonly internal?: boolean;
+  /** Where messages go that no binding takes. */
+  readonly alternateExchange?: string;
+  /** Anything else, by the broker's own names. */
+  readonly arguments?: FieldTable;
+}
+
+/** A queue to declare (https://www.rabbitmq.com/docs/queues). */
+export interface QueueDefinition {
+  /**
+   * Without a name the queue is exclusive and auto-deleted, and the broker makes up a name, another one on every connection.
+   * Bindings and `@Consume` then refer to it by this very object.
+   */
+  readonly name?: string;
+  /** @default the broker's, usually classic */
+  readonly type?: 'classic' | 'quorum' | 'stream';
+  /** Survives a restart of the broker. @default true, unnamed false */
+  readonly durable?: boolean;
+  /** For this connection alone, and deleted with it. @default false, unnamed true */
+  readonly exclusive?: boolean;
+  /** Deleted when its last consumer goes. @default false, unnamed true */
+  readonly autoDelete?: boolean;
+  /** Deleted after this long without use. */
+  readonly expires?: Duration;
+  /** How long a message may wait in it. */
+  readonly messageTtl?: Duration;
+  /** Most messages that may wait in it. */
+  readonly maxLength?: number;
+  /** Most bytes of bodies that may wait in it. */
+  readonly maxLengthBytes?: number;
+  /** What happens at `maxLength`. @default the broker's, 'drop-head' */
+  readonly overflow?: 'drop-head' | 'reject-publish' | 'reject-publish-dlx';
+  /** Where messages go that are rejected, expire or overflow. */
+  readonly deadLetter?: { readonly exchange: string; readonly routingKey?: string };
+  /** Highest priority of its messages, 1 to 255. */
+  readonly maxPriority?: number;
+  /** How often a quorum queue delivers a message before it is dead-lettered. */
+  readonly deliveryLimit?: number;
+  /** One consumer at a time gets messages. @default false */
+  readonly singleActiveConsumer?: boolean;
+  /** Anything else, by the broker's own names. */
+  readonly arguments?: FieldTable;
+}
+
+/** What `source` routes under the key goes to a queue, or to another exchange. A queue without a name is given as its definition. */
+export type BindingDefinition = {
+  readonly source: string;
+  /** @default '' */
+  readonly routingKey?: string;
+  /** What the exchange compares, for a headers exchange. */
+  readonly arguments?: FieldTable;
+} & (
+  | { readonly queue: string | QueueDefinition; readonly exchange?: never }
+  | { readonly exchange: string; readonly queue?: never }
+);
+
+/** What an application needs on the broker. Declared in the order exchanges, queues, bindings. */
+export interface Topology {
+  readonly exchanges?: readonly ExchangeDefinition[];
+  readonly queues?: readonly QueueDefinition[];
+  readonly bindings?: readonly BindingDefinition[];
+}
+
+/** Gives an exchange definition its type. */
+export const exchange = (definition: ExchangeDefinition): ExchangeDefinition => definition;
+/** Gives a queue definition its type; without a definition it is one of an unnamed queue. */
+export const queue = (definition: QueueDefinition = {}): QueueDefinition => definition;
+/** Gives a binding definition its type. */
+export const binding = (definition: BindingDefinition): BindingDefinition => definition;

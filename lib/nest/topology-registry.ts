@@ -1,0 +1,113 @@
+/**
+ * The topologies of an application: of each connection, what its `forRoot`, the `forFeature`s of any module and the `@Consume`s
+ * of any class declare, gathered before the first connection is opened. Declaring it is `messaging/connection-topology`'s.
+ */
+import { Injectable } from '@nestjs/common';
+import { ModulesContainer } from '@nestjs/core';
+import { AmqpError, quoted } from '../errors.js';
+import type { ConnectionTopology } from '../messaging/connection-topology.js';
+import type { Topology } from '../messaging/definitions.js';
+import { type ConsumeOptionsWithQueue, isFactory } from './amqp.decorators.js';
+import { AmqpExplorer } from './amqp.explorer.js';
+import type { ResolvedModuleOptions } from './amqp.options.js';
+import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import { topologyIn } from './consume-topology.js';
+
+/** The topology of a connection, and what else says whether it is declared. */
+interface RegisteredTopology {
+  readonly topology: ConnectionTopology;
+  readonly options: ResolvedModuleOptions;
+}
+
+/** What an `AmqpModule.forFeature` declares. */
+interface Feature {
+  readonly connection: string;
+  readonly topology: Topology;
+  /** The instance of its module, by which Nest's record of it is found. */
+  readonly module: object;
+}
+
+@Injectable()
+export class TopologyRegistry {
+  readonly #explorer: AmqpExplorer;
+  readonly #modules: ModulesContainer;
+  readonly #connections = new Map<string, RegisteredTopology>();
+  readonly #features: Feature[] = [];
+  #isGathered = false;
+
+  constructor(explorer: AmqpExplorer, modules: ModulesContainer) {
+    this.#explorer = explorer;
+    this.#modules = modules;
+  }
+
+  /** Of every `forRoot`, as it is made. */
+  addConnection(name: string, registered: RegisteredTopology): void {
+    this.#connections.set(name, registered);
+  }
+
+  /** Of every `forFeature`, as it is made. */
+  addFeature(feature: Feature): void {
+    this.#features.push(feature);
+  }
+
+  /** The topology of a connection that a `forRoot` defines. */
+  of(connection: string): ConnectionTopology | undefined {
+    return this.#connections.get(connection)?.topology;
+  }
+
+  /**
+   * Gathers what can be known before anything is declared; options that come from factories are added later, see `addHandler`.
+   * Throws `INVALID_DEFINITION` for what is declared in two ways, and for connections that nobody defines.
+   */
+  gather(): void {
+    if (this.#isGathered) return;
+    for (const [name, { topology, options }] of this.#connections) {
+      topology.add(
+        options.topology,
+        name === DEFAULT_CONNECTION ? 'AmqpModule.forRoot' : `AmqpModule.forRoot (${name})`,
+      );
+    }
+    for (const feature of this.#features) this.#gatherFeature(feature);
+    for (const { name, note } of this.#explorer.find()) if (!isFactory(note)) this.addHandler(name, note);
+    for (const { topology } of this.#connections.values()) topology.check();
+    this.#isGathered = true;
+  }
+
+  /**
+   * Adds what a handler declares; doing so twice changes nothing. Returns the name of its queue, or the key of one without a
+   * name. Throws `INVALID_DEFINITION` for what is declared otherwise elsewhere.
+   */
+  addHandler(name: string, options: ConsumeOptionsWithQueue): string {
+    const { queue, connection = DEFAULT_CONNECTION } = options;
+    const registered = this.#connections.get(connection);
+    // The consumer registry says what is wrong with a connection that nobody defines.
+    if (registered !== undefined && registered.options.consumers !== false) {
+      const place = `@Consume of ${name}`;
+      registered.topology.add(topologyIn(options), place);
+      if (typeof queue === 'string' && options.bind !== undefined) registered.topology.adopt(queue, place);
+    }
+    return registered?.topology.keyOf(queue) ?? '';
+  }
+
+  #gatherFeature({ connection, topology, module }: Feature): void {
+    const place = `AmqpModule.forFeature in ${this.#importersOf(module)}`;
+    const registered = this.#connections.get(connection);
+    if (registered === undefined) {
+      const known = [...this.#connections.keys()].map(quoted).join(', ');
+      throw new AmqpError(
+        'INVALID_DEFINITION',
+        `${place} is for the connection ${quoted(connection)}, which no AmqpModule.forRoot defines. ` +
+          (known === '' ? 'Import AmqpModule.forRoot in the root module.' : `Defined are ${known}.`),
+      );
+    }
+    registered.topology.add(topology, place);
+  }
+
+  /** The names of the modules that import it. */
+  #importersOf(instance: object): string {
+    const all = [...this.#modules.values()];
+    const feature = all.find((module) => module.instance === instance);
+    const importers = all.filter((module) => feature !== undefined && module.imports.has(feature));
+    return importers.map(({ name }) => name).join(' and ');
+  }
+}

@@ -1,0 +1,21 @@
+/** A consumer whose messages all go to one handler. */
+import type { AmqpConnection } from '../../lib/client/amqp-connection.js';
+import { Consumer, type ConsumerOptions } from '../../lib/messaging/consumer.js';
+import type { Log } from '../../lib/messaging/failed-deliveries.js';
+import {
+  type DeliveryHandler,
+  HandledDeliveries,
+  type HandlerOptions,
+} from '../../lib/messaging/handled-deliveries.js';
+
+export type LoneHandlerOptions = ConsumerOptions & Omit<HandlerOptions, 'concurrency'>;
+
+export function loneHandler(
+  connection: AmqpConnection,
+  options: LoneHandlerOptions,
+  handler: DeliveryHandler,
+  log: Log,
+): Consumer {
+  const deliveries = new HandledDeliveries(connection, { ...options, concurrency: options.prefetch }, handler, log);
+  return new Consumer(connection, options, deliveries, log);
+}
