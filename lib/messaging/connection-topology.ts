@@ -92,7 +92,7 @@ export class ConnectionTopology {
         isDeclared = true;
       } catch (error) {
         // The queue may be there now, and look complete.
-        if (error instanceof TopologyError) isDeclared = false;
+        if (error instanceof TopologyError && this.#options.mode === 'declare') isDeclared = false;
         throw error;
       }
     };
