@@ -35,6 +35,7 @@
  * | `REPLY_TIMEOUT` | A request was not replied to in time. |
  * | `REPLY_LOST` | The channel to which the reply to a request would have come has ended. |
  * | `REQUEST_LIMIT` | As many requests await their reply as may. |
+ * | `REMOTE_ERROR` | The server of a request answered it with an error. |
  * | `INVALID_DEFINITION` | An exchange, queue, binding or consumer is declared in a way that cannot work. |
  * | `TOPOLOGY_CONFLICT` | The broker has an exchange or queue of that name with other properties. |
  * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
@@ -73,6 +74,7 @@ export type AmqpErrorCode =
   | 'REPLY_TIMEOUT'
   | 'REPLY_LOST'
   | 'REQUEST_LIMIT'
+  | 'REMOTE_ERROR'
   | 'INVALID_DEFINITION'
   | 'TOPOLOGY_CONFLICT'
   | 'TOPOLOGY_FAILED'
@@ -235,6 +237,43 @@ export class InvalidPayloadError extends AmqpError {
     const more = issues.length > told.length ? ` (and ${issues.length - told.length} more)` : '';
     super('INVALID_PAYLOAD', `The payload is not what the schema says. ${told.join('; ')}${more}`);
     this.issues = issues;
+  }
+}
+
+/** What the reply to a request says of the error that its server had. */
+export interface RemoteFacts {
+  /** The class of the error, for example `'NotFoundException'`. */
+  readonly name: string;
+  /** Its `code`, or the status of an `HttpException`; undefined when it had neither. */
+  readonly code: string | undefined;
+  /** Its message, as the server sent it. */
+  readonly message: string;
+  /** Who answered: application and handler, as far as they are told. */
+  readonly server: string | undefined;
+}
+
+/**
+ * The server of a request answered it with an error, which is told in `remote`. The `code` of this one is `'REMOTE_ERROR'`, so that
+ * an error of the server is never taken for one of the requester with the same code.
+ *
+ * @example
+ * ```ts
+ * catch (error) { if (error instanceof RemoteError && error.remote.code === 'OUT_OF_STOCK') … }
+ * ```
+ */
+export class RemoteError extends AmqpError {
+  override readonly name = 'RemoteError';
+  readonly remote: RemoteFacts;
+
+  constructor(exchange: string, routingKey: string, remote: RemoteFacts) {
+    const { name, code, message, server } = remote;
+    const who = server === undefined ? 'Its server' : printable(server);
+    super(
+      'REMOTE_ERROR',
+      `The request to ${destination(exchange, routingKey)} failed. ${who} answered: ` +
+        `${printable(name)}${code === undefined ? '' : ` (${printable(code)})`}: ${printable(message)}`,
+    );
+    this.remote = remote;
   }
 }
 

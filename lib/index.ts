@@ -27,6 +27,8 @@ export {
   PublisherBufferFullError,
   PublishOutcomeUnknownError,
   PublishRefusedError,
+  RemoteError,
+  type RemoteFacts,
   UnroutableError,
 } from './errors.js';
 export { Delivery } from './messaging/delivery.js';
@@ -34,6 +36,7 @@ export type { DeadLetterOption } from './messaging/failed-deliveries.js';
 export type { AckMode } from './messaging/handled-deliveries.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
 export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
+export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
 export type { Serializer } from './messaging/serializer.js';
 export {
   type BindingDefinition,
@@ -65,13 +68,16 @@ export type { ConsumeBinding } from './nest/consume-topology.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
 export { AmqpModule } from './nest/amqp.module.js';
 export type { AmqpModuleExtras, AmqpModuleOptions, AmqpOptionsFactory } from './nest/amqp.options.js';
+export { AmqpRpcClient } from './nest/amqp.rpc-client.js';
 export {
   InjectChannel,
   InjectConnection,
   InjectPublisher,
+  InjectRpcClient,
   getChannelToken,
   getConnectionToken,
   getPublisherToken,
+  getRpcClientToken,
 } from './nest/amqp.tokens.js';
 export type { BasicProperties } from './protocol/properties.js';
 export { type FieldTable, type FieldValue, field } from './protocol/field-table.js';

@@ -17,6 +17,8 @@ export interface RequesterOptions {
   readonly timeout?: Duration | undefined;
   /** Most requests that may await their reply. @default 10000 */
   readonly maxPending?: number | undefined;
+  /** Called for each reply that nobody awaits, which is then dropped. It must not throw. */
+  readonly onUnexpectedReply?: (() => void) | undefined;
 }
 
 /** Options of `request`: the message's properties, and how long to wait. */
@@ -49,6 +51,7 @@ export class AmqpRequester implements AsyncDisposable {
   readonly #connection: AmqpConnection;
   readonly #timeout: number;
   readonly #maxPending: number;
+  readonly #onUnexpectedReply: (() => void) | undefined;
   readonly #channels = new Map<string, ReplyChannel>();
   readonly #life = new AbortController();
   /** Before the count in every id: random once, so that a request costs no random number of its own. */
@@ -58,13 +61,15 @@ export class AmqpRequester implements AsyncDisposable {
   #unexpectedReplies = 0;
 
   /** Throws `INVALID_OPTION`. */
-  constructor(connection: AmqpConnection, { timeout = '30s', maxPending = 10_000 }: RequesterOptions = {}) {
+  constructor(connection: AmqpConnection, options: RequesterOptions = {}) {
+    const { timeout = '30s', maxPending = 10_000, onUnexpectedReply } = options;
     this.#connection = connection;
     this.#timeout = timerMilliseconds(timeout, 'timeout');
     if (!Number.isInteger(maxPending) || maxPending < 1) {
       throw new AmqpError('INVALID_OPTION', 'maxPending has to be an integer of 1 or more.');
     }
     this.#maxPending = maxPending;
+    this.#onUnexpectedReply = onUnexpectedReply;
   }
 
   /** How many requests await their reply. */
@@ -164,6 +169,7 @@ export class AmqpRequester implements AsyncDisposable {
     if (this.#channels.size >= ENOUGH_CHANNELS) this.#closeIdle();
     const channel = new ReplyChannel(this.#connection, this.#life.signal, () => {
       this.#unexpectedReplies += 1;
+      this.#onUnexpectedReply?.();
     });
     this.#channels.set(exchange, channel);
     return channel;

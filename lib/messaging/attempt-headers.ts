@@ -166,7 +166,11 @@ function originHeaders(message: Message, queue: string): FieldTable {
 }
 
 /** What was thrown, in words that have an end. Users throw anything, getters that throw included. */
-function described(error: unknown): { readonly className: string; readonly text: string; readonly stack: string } {
+export function described(error: unknown): {
+  readonly className: string;
+  readonly text: string;
+  readonly stack: string;
+} {
   try {
     if (!(error instanceof Error || types.isNativeError(error))) {
       return { className: typeof error, text: cut(String(error), LONGEST.message), stack: '' };
@@ -182,7 +186,7 @@ function described(error: unknown): { readonly className: string; readonly text:
 }
 
 /** Of what is text only in the types, nothing. */
-function cut(text: unknown, most: number): string {
+export function cut(text: unknown, most: number): string {
   if (typeof text !== 'string') return '';
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }

@@ -6,6 +6,7 @@ import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
+import type { RpcOptions } from '../messaging/rpc-client.js';
 import { type Serializer, Serializers } from '../messaging/serializer.js';
 import { type CheckLevels, checkLevels } from '../messaging/topology-checks.js';
 import { checkTopology } from '../messaging/definition-checks.js';
@@ -49,6 +50,8 @@ export interface AmqpModuleOptions {
   readonly consumers?: ConsumerDefaults | false;
   /** Defaults for every publish, and what may wait while there is no connection. */
   readonly publisher?: PublisherOptions & RepublishOptions;
+  /** Defaults for every request of `AmqpRpcClient`. */
+  readonly rpc?: RpcOptions;
   /** How payloads of content types other than JSON, text and bytes are written and read; or JSON in another way. */
   readonly serializers?: readonly Serializer[];
   /** How long running handlers may take to finish when the application shuts down. @default '10s' */
@@ -80,6 +83,7 @@ export interface ResolvedModuleOptions {
   readonly topologyChecks: CheckLevels;
   readonly consumers: ConsumerDefaults | false;
   readonly publisher: PublisherOptions & RepublishOptions;
+  readonly rpc: RpcOptions;
   readonly serializers: Serializers;
   readonly shutdownTimeout: number;
 }
@@ -95,6 +99,7 @@ const KNOWN = [
   'topologyChecks',
   'consumers',
   'publisher',
+  'rpc',
   'serializers',
   'shutdownTimeout',
 ] as const satisfies readonly (keyof AmqpModuleOptions)[];
@@ -121,6 +126,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
   }
   refuseUnknown(options, KNOWN, 'AmqpModule has no option');
   refuseUnknown(options.publisher ?? {}, PUBLISHER_OPTIONS, 'The option publisher of AmqpModule has no field');
+  refuseUnknown(options.rpc ?? {}, ['timeout', 'maxPending'], 'The option rpc of AmqpModule has no field');
   const { startup = 'require', topology = {}, topologyMode = 'declare', onTopologyConflict = 'fail' } = options;
   requireOneOf('startup', startup, ['require', 'background']);
   requireOneOf('topologyMode', topologyMode, ['declare', 'check']);
@@ -139,6 +145,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     topologyChecks,
     consumers: options.consumers ?? {},
     publisher: options.publisher ?? {},
+    rpc: options.rpc ?? {},
     serializers: new Serializers(options.serializers),
     shutdownTimeout: timerMilliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
   };

@@ -3,8 +3,12 @@ import { Inject, type InjectionToken } from '@nestjs/common';
 import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
+import { AmqpRpcClient } from './amqp.rpc-client.js';
 
 export const DEFAULT_CONNECTION = 'default';
+
+/** Inside one `AmqpModule`: the connection that everything is published over, see `messaging/publishing-connection`. */
+export const PUBLISHING_CONNECTION = Symbol('nest-amqp:publishing connection');
 
 /** Token of the `AmqpConnection` of that name. */
 export const getConnectionToken = (name?: string): InjectionToken => token(AmqpConnection, name);
@@ -12,6 +16,8 @@ export const getConnectionToken = (name?: string): InjectionToken => token(AmqpC
 export const getChannelToken = (name?: string): InjectionToken => token(AmqpChannel, name);
 /** Token of the `AmqpPublisher` on the connection of that name. */
 export const getPublisherToken = (name?: string): InjectionToken => token(AmqpPublisher, name);
+/** Token of the `AmqpRpcClient` on the connection of that name. */
+export const getRpcClientToken = (name?: string): InjectionToken => token(AmqpRpcClient, name);
 
 /** Injects the `AmqpConnection` of that name. */
 export const InjectConnection = (name?: string): ParameterDecorator & PropertyDecorator =>
@@ -21,8 +27,11 @@ export const InjectChannel = (name?: string): ParameterDecorator & PropertyDecor
 /** Injects the `AmqpPublisher` on the connection of that name. */
 export const InjectPublisher = (name?: string): ParameterDecorator & PropertyDecorator =>
   Inject(getPublisherToken(name));
+/** Injects the `AmqpRpcClient` on the connection of that name. */
+export const InjectRpcClient = (name?: string): ParameterDecorator & PropertyDecorator =>
+  Inject(getRpcClientToken(name));
 
-type Injectable = typeof AmqpConnection | typeof AmqpChannel | typeof AmqpPublisher;
+type Injectable = typeof AmqpConnection | typeof AmqpChannel | typeof AmqpPublisher | typeof AmqpRpcClient;
 
 function token(injectable: Injectable, name = DEFAULT_CONNECTION): InjectionToken {
   return name === DEFAULT_CONNECTION ? injectable : `${injectable.name}:${name}`;

@@ -147,6 +147,19 @@ describe('bind of @Consume', () => {
     expect(await got.next()).toBe(2);
   });
 
+  test('or the lack of it, of options from a factory, uses a queue that is there as it is', async () => {
+    const queue = await scratch.queue({ arguments: { 'x-max-length': 5 } });
+    class Billing {
+      @Consume({ useFactory: () => ({ queue }) })
+      charge(payload: unknown): void {
+        got.push(payload);
+      }
+    }
+    await using _app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    expect(await got.next()).toBe(1);
+  });
+
   test('comes back with a queue that was deleted', async () => {
     const [exchange, queue] = [scratch.exchangeName(), scratch.queueName()];
     await using app = await TestApp.boot({

@@ -1,0 +1,180 @@
+/**
+ * Requests and what their replies come to: payloads out, values or the server's errors back. Channels, correlation and deadlines
+ * are the client's `AmqpRequester`; what the headers of a reply mean is `reply-format`'s.
+ */
+import { types } from 'node:util';
+import type { AmqpConnection } from '../client/amqp-connection.js';
+import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from '../client/amqp-requester.js';
+import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
+import type { Message } from '../client/message.js';
+import { refuseUnknown } from '../client/option-names.js';
+import { RemoteError } from '../errors.js';
+import type { BasicProperties } from '../protocol/properties.js';
+import type { Duration } from '../time/duration.js';
+import { compress, isUncompressed } from './content-encoding.js';
+import { type Decoder, decoderOf } from './decoder.js';
+import { errorIn } from './reply-format.js';
+import { Serializers } from './serializer.js';
+
+/** Defaults of an `RpcClient`. */
+export interface RpcOptions {
+  /** How long a request waits for its reply that does not say. @default '30s' */
+  readonly timeout?: Duration | undefined;
+  /** Most requests that may await their reply. @default 10000 */
+  readonly maxPending?: number | undefined;
+}
+
+/** What an `RpcClient` needs to know beside its defaults. */
+export interface RpcClientOptions extends RpcOptions {
+  /** Set on every request as `appId`. */
+  readonly appId?: string | undefined;
+  /** How payloads are written, unless they are bytes. @default 'application/json' */
+  readonly contentType?: string | undefined;
+  readonly serializers?: Serializers | undefined;
+  /** Largest body, in bytes, that a compressed reply may become. @default that of connections */
+  readonly maxSize?: number | undefined;
+  /** Is told of replies that nobody awaits, at most every ten seconds. */
+  readonly log?: { warn(message: string): void } | undefined;
+}
+
+/** Options of one request: the message's properties, and how long to wait. */
+export interface RpcRequestOptions extends Omit<BasicProperties, 'deliveryMode' | 'expiration' | 'replyTo'> {
+  /** From the call to the reply, the wait for a connection included; the request expires with it. @default that of the client */
+  readonly timeout?: Duration | undefined;
+  /** Ends the wait. A request that was sent may be carried out all the same. */
+  readonly signal?: AbortSignal | undefined;
+  /** Written to disk by the broker; the reply would have nowhere to come after its restart. @default false */
+  readonly persistent?: boolean | undefined;
+}
+
+const REQUEST_OPTIONS = [
+  'timeout',
+  'signal',
+  'persistent',
+  'appId',
+  'contentEncoding',
+  'contentType',
+  'correlationId',
+  'headers',
+  'messageId',
+  'priority',
+  'timestamp',
+  'type',
+  'userId',
+  'clusterId',
+] as const satisfies readonly (keyof RpcRequestOptions)[];
+
+/** Between two lines of the log about replies that nobody awaits, in milliseconds. */
+const TELL_INTERVAL = 10_000;
+
+/**
+ * Sends requests and resolves to the values of their replies. Promises reject with
+ * - `RemoteError`: the server answered with an error,
+ * - `UnroutableError`: no queue took the request; `PublishNackedError`: one refused it, as when it is full,
+ * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
+ * - `REPLY_TIMEOUT`: no reply came in time; `ABORTED`: the signal fired,
+ * - `REPLY_LOST`: connection or channel ended before the reply came; the request may have been carried out, and is not sent again,
+ * - `UNDECODABLE`: the reply cannot be read,
+ * - `REQUEST_LIMIT`: too many requests await their reply; `CHANNEL_CLOSED`: the client was closed,
+ * - `UNSERIALIZABLE`, `INVALID_ARGUMENT`, `INVALID_OPTION`: nothing was sent.
+ */
+export class RpcClient implements AsyncDisposable {
+  readonly #requester: AmqpRequester;
+  readonly #options: RpcClientOptions;
+  readonly #serializers: Serializers;
+  readonly #decode: Decoder;
+  #toldAt = -Infinity;
+  #untold = 0;
+
+  /** Throws `INVALID_OPTION`. */
+  constructor(connection: AmqpConnection, options: RpcClientOptions = {}) {
+    const { timeout, maxPending, serializers = new Serializers(), maxSize = DEFAULT_MAX_MESSAGE_SIZE } = options;
+    this.#options = options;
+    this.#serializers = serializers;
+    this.#decode = decoderOf({ serializers, maxSize });
+    this.#requester = new AmqpRequester(connection, {
+      timeout,
+      maxPending,
+      onUnexpectedReply: () => {
+        this.#tellUnexpected();
+      },
+    } satisfies RequesterOptions);
+  }
+
+  /** How many requests await their reply. */
+  get pendingCount(): number {
+    return this.#requester.pendingCount;
+  }
+
+  /** Sends a request to an exchange, and resolves to what its server returned. `T` is the caller's word for what that is. */
+  async request<T = unknown>(
+    exchange: string,
+    routingKey: string,
+    payload: unknown,
+    options: RpcRequestOptions = {},
+  ): Promise<T> {
+    const { body, message } = await this.#written(payload, options);
+    const reply = await this.#requester.request(exchange, routingKey, body, message);
+    return (await this.#valueOf(reply, exchange, routingKey)) as T;
+  }
+
+  /** Sends a request to a queue by its name, through the default exchange. */
+  async requestToQueue<T = unknown>(queue: string, payload: unknown, options?: RpcRequestOptions): Promise<T> {
+    return await this.request<T>('', queue, payload, options);
+  }
+
+  /** Rejects what is pending with `CHANNEL_CLOSED`, and closes its channels. Closing twice is no error. */
+  async close(): Promise<void> {
+    await this.#requester.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #written(
+    payload: unknown,
+    options: RpcRequestOptions,
+  ): Promise<{ readonly body: string | Uint8Array; readonly message: RequestMessageOptions }> {
+    refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
+    const { persistent = false, ...said } = options;
+    const isBytes = payload instanceof Uint8Array;
+    const serialized = this.#serializers.serialize(
+      payload,
+      said.contentType ?? (isBytes ? undefined : this.#options.contentType),
+    );
+    const { body: written, contentType } = types.isPromise(serialized) ? await serialized : serialized;
+    const encoding = isBytes ? undefined : said.contentEncoding;
+    const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
+    const message: RequestMessageOptions = {
+      ...said,
+      contentType,
+      deliveryMode: persistent ? 2 : 1,
+      timestamp: said.timestamp ?? Math.floor(Date.now() / 1000),
+      appId: said.appId ?? this.#options.appId,
+    };
+    return { body, message };
+  }
+
+  /** Throws, or rejects with, the server's error, and `UNDECODABLE`. */
+  #valueOf(reply: Message, exchange: string, routingKey: string): unknown {
+    const remote = errorIn(reply);
+    if (remote !== undefined) throw new RemoteError(exchange, routingKey, remote);
+    // What a handler that returns nothing is answered with.
+    if (reply.size === 0 && reply.properties.contentType === undefined) return undefined;
+    return this.#decode(reply);
+  }
+
+  /** Requesters that come and go leave many of them: late ones, those of requests that were aborted. */
+  #tellUnexpected(): void {
+    this.#untold += 1;
+    const now = performance.now();
+    if (this.#options.log === undefined || now - this.#toldAt < TELL_INTERVAL) return;
+    const count = this.#untold;
+    this.#toldAt = now;
+    this.#untold = 0;
+    this.#options.log.warn(
+      `${count} ${count === 1 ? 'reply was' : 'replies were'} dropped that nobody awaits: late, or with an unknown correlation id.`,
+    );
+  }
+}
