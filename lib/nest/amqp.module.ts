@@ -16,6 +16,7 @@ import { AmqpConnection } from '../client/amqp-connection.js';
 import { isEmbedded } from '../client/embedded.js';
 import { ConnectionTopology } from '../messaging/connection-topology.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
+import { Replier } from '../messaging/replier.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
@@ -43,6 +44,7 @@ const CONNECTION = Symbol('nest-amqp:connection');
 const TOPOLOGY = Symbol('nest-amqp:topology');
 const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
 const RPC_CLIENT = Symbol('nest-amqp:rpc client');
+const REPLIER = Symbol('nest-amqp:replier');
 
 /**
  * Holds the consumers of all connections of an application. Its place among the modules is what matters: hooks run from the
@@ -176,6 +178,14 @@ function providersFor(name: string): Provider[] {
         }),
     },
     { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
+    {
+      provide: REPLIER,
+      inject: [CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (
+        connection: AmqpConnection,
+        { publisher: { appId, contentType }, serializers }: ResolvedModuleOptions,
+      ): Replier => new Replier(connection, { appId, contentType, serializers }),
+    },
   ];
 }
 
@@ -208,6 +218,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
+    @Inject(REPLIER) replier: Replier,
     @Inject(TOPOLOGY) topology: ConnectionTopology,
     topologies: TopologyRegistry,
     registry: ConsumerRegistry,
@@ -218,7 +229,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#topologies = topologies;
     this.#options = options;
     this.#registry = registry;
-    registry.addConnection(name, { connection, options, channel, topology });
+    registry.addConnection(name, { connection, options, channel, replier, topology });
     this.#logEmbedded();
     this.#logStatus(name);
   }

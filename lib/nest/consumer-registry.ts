@@ -11,6 +11,7 @@ import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer } from '../messaging/consumer.js';
 import { HandledDeliveries } from '../messaging/handled-deliveries.js';
+import type { Replier } from '../messaging/replier.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { decoderOf } from '../messaging/decoder.js';
@@ -30,6 +31,8 @@ interface RegisteredConnection {
   readonly topology: ConnectionTopology;
   /** Where consumers publish what is tried again, or dead-lettered. */
   readonly channel: AmqpChannel;
+  /** Where their replies are published. */
+  readonly replier: Replier;
 }
 
 @Injectable()
@@ -115,6 +118,7 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         concurrency: prefetch,
         ack: handler.options.ack ?? options.consumers.ack,
         retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
+        replier: registered.replier,
         deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
         timeout: timeout === undefined ? undefined : timerMilliseconds(timeout, `timeout of ${handler.name}`),
         decode: decoderOf({
