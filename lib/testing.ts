@@ -1,6 +1,6 @@
 /** The door `nest-amqp/testing`: the embedded broker and helpers for tests. It needs neither Nest nor a RabbitMQ. */
-export { EmbeddedBroker, type SettledOptions } from './broker/embedded-broker.js';
-export type { EmbeddedBrokerListenOptions, EmbeddedBrokerOptions } from './broker/broker-options.js';
+export { EmbeddedBroker } from './broker/embedded-broker.js';
+export type { EmbeddedBrokerListenOptions, EmbeddedBrokerOptions, SettledOptions } from './broker/broker-options.js';
 export type {
   BindingInfo,
   ChannelInfo,

@@ -46,7 +46,6 @@ const MAY_BE_LONGER: Readonly<Record<string, string>> = {
   'broker/virtual-host.ts':
     'everything that can be asked of a virtual host, each in a few lines; what is asked stands alone',
   'protocol/methods.ts': 'a table: every method of the protocol',
-  'broker/embedded-broker.ts': 'one public class, a third of it docstrings; what it holds and shows stands alone',
   'client/channel.ts': 'a table: every method of a channel, with its docstring',
   'client/channel-core.ts': 'one state machine; its deliveries, its pending requests and its confirms stand alone',
   'client/connection.ts': 'one state machine; what could stand alone (handshake, heartbeat, outbox, dial) does',

@@ -18,7 +18,7 @@ import { ChannelPublisher } from './channel-publisher.js';
 import { ChannelTopology } from './channel-topology.js';
 import { checkName, checkNames } from './names.js';
 
-type Handlers = { readonly [N in MethodName]?: (channel: BrokerChannel, args: MethodArgs<N>) => void };
+type Handlers = { readonly [N in MethodName]?: ((channel: BrokerChannel, args: MethodArgs<N>) => void) | undefined };
 
 /** What the connection does after a method. */
 export type ChannelOutcome = 'open' | 'gone';
@@ -69,13 +69,18 @@ export class BrokerChannel implements ChannelLine {
         return;
       }
       checkNames(method.args);
-      const handler = HANDLERS[method.name] as ((channel: this, args: unknown) => void) | undefined;
-      if (handler !== undefined) handler(this, method.args);
-      else if (!this.topology.handle(method.name, method.args)) throw commandInvalid('unimplemented method');
+      if (!this.#carryOut(method) && !this.topology.handle(method)) throw commandInvalid('unimplemented method');
     } catch (error) {
       if (!(error instanceof BrokerError) || error.scope === 'connection') throw error;
       this.#fail(method.name, error);
     }
+  }
+
+  /** Whether the method is one of the channel's own. */
+  #carryOut<N extends MethodName>({ name, args }: Method<N>): boolean {
+    const handler = HANDLERS[name];
+    handler?.(this, args);
+    return handler !== undefined;
   }
 
   #fail(blamed: MethodName, { replyCode, replyText }: BrokerError): void {

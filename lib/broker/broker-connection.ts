@@ -22,6 +22,7 @@ import { BrokerOutbox, type OutboxOwner } from './broker-outbox.js';
 import type { ConfirmingChannel, ConnectionLine } from './channel-line.js';
 import { ChannelTable } from './channel-table.js';
 import { BlamedError, closeFor, shortText } from './closing.js';
+import type { Faults } from './faults.js';
 import type { Transport } from './memory-line.js';
 import { Opening, type Opened, OpeningRefused, hasCapability } from './opening.js';
 import type { Users } from './users.js';
@@ -37,18 +38,13 @@ export interface ConnectionHost {
   readonly users: Users;
   readonly virtualHosts: ReadonlyMap<string, VirtualHost>;
   readonly maxMessageSize: number;
-  /** Why publishers are blocked; undefined while they are not. */
-  readonly blockedFor: string | undefined;
-  readonly isPaused: boolean;
-  /** Milliseconds by which everything leaves late. */
-  readonly latency: number;
-  takesNack(): boolean;
+  readonly faults: Pick<Faults, 'blockedFor' | 'isPaused' | 'latency' | 'takesNack'>;
   /** Something was read, written or done. */
   moved(): void;
   ended(connection: BrokerConnection): void;
 }
 
-/** Why a connection is not read from: a blocked publisher, a client that does not read itself, a test that says so. */
+/** Why it is not read from: a blocked publisher, a client that does not read itself, a test that says so. */
 type Hold = 'blocked' | 'congested' | 'paused';
 
 export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOwner {
@@ -76,7 +72,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     this.#host = host;
     this.#transport = transport;
     this.outbox = new BrokerOutbox(transport, this);
-    this.outbox.latency = () => host.latency;
+    this.outbox.latency = () => host.faults.latency;
     this.#opening = new Opening(this.outbox, host.users, host.virtualHosts);
     this.#decoder = new FrameDecoder((type, channel, buffer, start, end) => {
       this.#frame(type, channel, buffer, start, end);
@@ -91,7 +87,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
       if (this.#state !== 'closing') this.#gone();
     });
     transport.once('close', () => this.#gone());
-    if (host.isPaused) this.#hold('paused');
+    if (host.faults.isPaused) this.#hold('paused');
   }
 
   // What the broker and its inspection ask.
@@ -109,9 +105,9 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     return this.#holds.has('blocked');
   }
 
-  /** Bytes that are to be written, or that the peer has not taken. */
-  get backlog(): number {
-    return this.outbox.backlog + this.#confirming.size;
+  /** How many channels have confirms to say with the next batch. */
+  get confirmingCount(): number {
+    return this.#confirming.size;
   }
 
   /** Ends it as a crash of the broker does. Node never lets go of a socket that is reset while it is saying its end. */
@@ -126,7 +122,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
       this.#transport.destroy();
       return;
     }
-    this.#close({ replyCode, replyText: shortText(replyText), classId: 0, methodId: 0 });
+    this.#sayGoodbye('connection.close', { replyCode, replyText: shortText(replyText), classId: 0, methodId: 0 });
     this.outbox.hurry();
     // Publishes that wait behind it are not carried out any more, and close-ok has to be read.
     this.#release('blocked');
@@ -156,12 +152,17 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
 
   // What the channels ask.
 
+  get #agreed(): Opened {
+    if (this.#opened === undefined) throw new Error('nest-amqp: a channel was opened before its connection');
+    return this.#opened;
+  }
+
   get virtualHost(): VirtualHost {
-    return (this.#opened as Opened).virtualHost;
+    return this.#agreed.virtualHost;
   }
 
   get user(): string {
-    return (this.#opened as Opened).user;
+    return this.#agreed.user;
   }
 
   get owner(): object {
@@ -173,7 +174,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
   }
 
   get notifiesOfCancel(): boolean {
-    return hasCapability((this.#opened as Opened).clientProperties, 'consumer_cancel_notify');
+    return hasCapability(this.#agreed.clientProperties, 'consumer_cancel_notify');
   }
 
   get hasRoom(): boolean {
@@ -191,7 +192,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
   }
 
   takesNack(): boolean {
-    return this.#host.takesNack();
+    return this.#host.faults.takesNack();
   }
 
   // What the outbox says.
@@ -323,24 +324,20 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     clearTimeout(this.#timer);
     this.#opened = opened;
     this.#table = new ChannelTable(this, opened.channelMax, () => {
-      if (this.#host.blockedFor !== undefined) this.#hold('blocked');
+      if (this.#host.faults.blockedFor !== undefined) this.#hold('blocked');
     });
     this.#state = 'running';
     this.outbox.frameMax = opened.frameMax;
     this.#decoder.limit(opened.frameMax, opened.frameMax);
     this.#heartbeat = new Heartbeat(this, opened.heartbeat);
-    if (this.#host.blockedFor !== undefined) this.block(this.#host.blockedFor);
+    if (this.#host.faults.blockedFor !== undefined) this.block(this.#host.faults.blockedFor);
   }
 
   // Ending.
 
   #closedByClient(): void {
-    this.beforeFlush();
-    this.#endChannels();
-    this.#state = 'closing';
-    this.outbox.method(0, 'connection.close-ok', {});
+    this.#sayGoodbye('connection.close-ok', {});
     this.outbox.endAfterwards();
-    this.#endWithin(CLOSING_TIMEOUT);
   }
 
   /** @param id - class and method of the frame in hand, in one number; 0 for none */
@@ -353,7 +350,7 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     }
     const isTold = error instanceof BrokerError || error instanceof BlamedError;
     if (this.#state === 'running' || isTold) {
-      this.#close(closeFor(error, id));
+      this.#sayGoodbye('connection.close', closeFor(error, id));
       return;
     }
     this.#isDeaf = true;
@@ -361,11 +358,11 @@ export class BrokerConnection implements ConnectionLine, HeartbeatLine, OutboxOw
     this.#endWithin(CLOSING_TIMEOUT);
   }
 
-  #close(args: MethodArgs<'connection.close'>): void {
+  #sayGoodbye<N extends 'connection.close' | 'connection.close-ok'>(name: N, args: MethodArgs<N>): void {
     this.beforeFlush();
     this.#endChannels();
     this.#state = 'closing';
-    this.outbox.method(0, 'connection.close', args);
+    this.outbox.method(0, name, args);
     this.#endWithin(CLOSING_TIMEOUT);
   }
 

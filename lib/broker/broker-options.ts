@@ -1,5 +1,6 @@
 /** What an embedded broker can be told, checked and completed. */
-import { AmqpError, printable } from '../errors.js';
+import { AmqpError, printable, quoted } from '../errors.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 
 /** How an embedded broker is set up. */
 export interface EmbeddedBrokerOptions {
@@ -27,6 +28,13 @@ export interface EmbeddedBrokerListenOptions extends EmbeddedBrokerOptions {
   readonly host?: string | undefined;
 }
 
+/** How `settled` waits. */
+export interface SettledOptions {
+  /** @default '5s' */
+  readonly timeout?: Duration | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 export interface ResolvedBrokerOptions {
   readonly name: string;
   readonly users: Readonly<Record<string, string>>;
@@ -37,41 +45,113 @@ export interface ResolvedBrokerOptions {
   readonly host: string;
 }
 
-const KNOWN: readonly string[] = ['name', 'users', 'virtualHosts', 'clock', 'maxMessageSize', 'port', 'host'];
+const KNOWN = [
+  'name',
+  'users',
+  'virtualHosts',
+  'clock',
+  'maxMessageSize',
+  'port',
+  'host',
+] as const satisfies readonly (keyof EmbeddedBrokerListenOptions)[];
 
 /** Throws `INVALID_OPTION`. */
 export function resolveBrokerOptions(options: EmbeddedBrokerListenOptions, freeName: string): ResolvedBrokerOptions {
-  if (!isRecord(options))
-    throw new AmqpError('INVALID_OPTION', 'The options of the embedded broker have to be an object.');
-  const unknown = Object.keys(options).find((option) => !KNOWN.includes(option));
-  if (unknown !== undefined) throw wrong(unknown, `is none of the options (${KNOWN.join(', ')})`);
+  if (!isRecord(options)) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      'The options of the embedded broker have to be an object, as in { port: 5672 }.',
+    );
+  }
+  refuseUnknown(options, KNOWN, (unknown) => wrong(unknown, `is none of the options (${KNOWN.join(', ')})`));
   const { name = freeName, users = { guest: 'guest' }, virtualHosts = ['/'], clock = 'real' } = options;
   const { maxMessageSize = 134_217_728, port = 0, host = '127.0.0.1' } = options;
-  if (typeof name !== 'string' || name === '') throw wrong('name', 'has to be text');
-  const passwords: unknown[] = isRecord(users) ? Object.values(users) : [];
-  if (passwords.length === 0 || !passwords.every((password) => typeof password === 'string')) {
-    throw wrong('users', 'has to name at least one user with a password, as in { guest: "guest" }');
-  }
-  const names: readonly unknown[] = Array.isArray(virtualHosts) ? virtualHosts : [];
-  const [first, ...others] = names.filter((each) => typeof each === 'string');
-  if (first === undefined || others.length + 1 < names.length) {
-    throw wrong('virtualHosts', "has to name at least one virtual host, as in ['/']");
-  }
+  if (!isName(name)) throw wrong('name', 'has to be text');
   if (!['real', 'manual'].includes(clock)) throw wrong('clock', "has to be 'real' or 'manual'");
   if (!isIntegerWithin(maxMessageSize, 0, 536_870_912)) {
     throw wrong('maxMessageSize', 'has to be a number of octets up to 536870912');
   }
   if (!isIntegerWithin(port, 0, 65_535)) throw wrong('port', 'has to be a port number, or 0 for any');
-  if (typeof host !== 'string' || host === '') throw wrong('host', 'has to be an address of this machine');
-  return { name, users, virtualHosts: [first, ...others], clock, maxMessageSize, port, host };
+  if (!isName(host)) throw wrong('host', 'has to be an address of this machine');
+  return {
+    name,
+    users: checkedUsers(users),
+    virtualHosts: checkedVirtualHosts(virtualHosts),
+    clock,
+    maxMessageSize,
+    port,
+    host,
+  };
+}
+
+function checkedUsers(users: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  const entries: [string, unknown][] = isRecord(users) ? Object.entries(users) : [];
+  const areUsers = entries.every(([name, password]) => isName(name) && isText(password));
+  if (entries.length > 0 && areUsers) return users;
+  throw wrong('users', 'has to name at least one user with a password, as in { guest: "guest" }');
+}
+
+function checkedVirtualHosts(virtualHosts: readonly string[]): readonly [string, ...string[]] {
+  const names: readonly unknown[] = Array.isArray(virtualHosts) ? virtualHosts : [];
+  const [first, ...others] = names.filter(isText);
+  if (first === undefined || others.length + 1 < names.length) {
+    throw wrong('virtualHosts', "has to name at least one virtual host, as in ['/']");
+  }
+  const twice = others.find((name, index) => name === first || others.indexOf(name) < index);
+  if (twice !== undefined) throw wrong('virtualHosts', `has ${quoted(twice)} twice`);
+  // Clients name it in a short string (connection.open).
+  const long = [first, ...others].find((name) => Buffer.byteLength(name) > 255);
+  if (long !== undefined) throw wrong('virtualHosts', `has a name of more than 255 octets, ${quoted(long)}`);
+  return [first, ...others];
+}
+
+/** `timeout` in milliseconds. Throws `INVALID_OPTION`. */
+export function resolveSettledOptions(options: SettledOptions): { timeout: number; signal: AbortSignal | undefined } {
+  if (!isRecord(options)) {
+    throw new AmqpError('INVALID_OPTION', "The options of settled have to be an object, as in { timeout: '5s' }.");
+  }
+  refuseUnknown(options, ['timeout', 'signal'], (unknown) => {
+    const text = `settled has no option ${printable(unknown, 40)}. Known are timeout, signal.`;
+    return new AmqpError('INVALID_OPTION', text);
+  });
+  const { timeout = '5s', signal } = options;
+  if (signal !== undefined && !isSignal(signal)) {
+    throw new AmqpError('INVALID_OPTION', 'The option signal of settled has to be an AbortSignal.');
+  }
+  return { timeout: timerMilliseconds(timeout, 'The option timeout of settled'), signal };
+}
+
+/** Throws `INVALID_ARGUMENT` with what is wanted, for anything that is not text. */
+export function checkedText(value: unknown, wanted: string): string {
+  if (typeof value === 'string' && value !== '') return value;
+  throw new AmqpError('INVALID_ARGUMENT', `${wanted}.`);
+}
+
+function refuseUnknown(options: object, known: readonly string[], refusal: (unknown: string) => AmqpError): void {
+  const unknown = Object.keys(options).find((option) => !known.includes(option));
+  if (unknown !== undefined) throw refusal(unknown);
 }
 
 function isRecord(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** Text that UTF-8 can carry: it goes into URLs and short strings. */
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && !/\p{Surrogate}/u.test(value);
+}
+
+function isName(value: unknown): value is string {
+  return isText(value) && value !== '';
+}
+
+/** Jest gives its tests an `AbortSignal` of their own, which is no instance of ours. */
+function isSignal(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'aborted' in value && 'addEventListener' in value;
+}
+
 function isIntegerWithin(value: unknown, low: number, high: number): boolean {
-  return Number.isInteger(value) && (value as number) >= low && (value as number) <= high;
+  return typeof value === 'number' && Number.isInteger(value) && value >= low && value <= high;
 }
 
 function wrong(option: string, what: string): AmqpError {

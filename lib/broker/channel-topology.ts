@@ -1,14 +1,12 @@
 /** The methods of classes exchange and queue: what they ask of the virtual host, and what they answer. */
-import type { MethodArgs, MethodName } from '../protocol/methods.js';
+import type { Method, MethodArgs, MethodName } from '../protocol/methods.js';
 import { notFound } from './broker-error.js';
 import type { ChannelLine } from './channel-line.js';
 import { isReplyTo, replyToIsKnown } from './reply-to.js';
 import type { MessageQueue } from './message-queue.js';
 
-export type TopologyMethod = Extract<MethodName, `exchange.${string}` | `queue.${string}`>;
-
 /** The methods that a client may send, and what they do. */
-type Handlers = { readonly [N in TopologyMethod]?: (topology: ChannelTopology, args: MethodArgs<N>) => void };
+type Handlers = { readonly [N in MethodName]?: ((topology: ChannelTopology, args: MethodArgs<N>) => void) | undefined };
 
 export class ChannelTopology {
   readonly line: ChannelLine;
@@ -20,8 +18,8 @@ export class ChannelTopology {
   }
 
   /** Whether the method is one that a client may send. */
-  handle(name: MethodName, args: unknown): boolean {
-    const handler = HANDLERS[name as TopologyMethod] as ((topology: this, args: unknown) => void) | undefined;
+  handle<N extends MethodName>({ name, args }: Method<N>): boolean {
+    const handler = HANDLERS[name];
     handler?.(this, args);
     return handler !== undefined;
   }

@@ -4,15 +4,19 @@
  */
 import type { Duplex } from 'node:stream';
 import { AmqpError, quoted } from '../errors.js';
-import { type Duration, milliseconds, timerMilliseconds } from '../time/duration.js';
+import { type Duration, milliseconds } from '../time/duration.js';
+import { BrokerNames } from './broker-names.js';
 import { BrokerConnection, type ConnectionHost } from './broker-connection.js';
 import {
   type EmbeddedBrokerListenOptions,
   type EmbeddedBrokerOptions,
+  type SettledOptions,
+  checkedText,
   resolveBrokerOptions,
+  resolveSettledOptions,
 } from './broker-options.js';
-import { type ChannelConsumer } from './channel-consumer.js';
 import { type Clock, ManualClock } from './clock.js';
+import { Faults } from './faults.js';
 import {
   type BindingInfo,
   type ConnectionInfo,
@@ -31,13 +35,6 @@ import { RunningClock } from './running-clock.js';
 import { Users } from './users.js';
 import { VirtualHost } from './virtual-host.js';
 
-/** How `settled` waits. */
-export interface SettledOptions {
-  /** @default '5s' */
-  readonly timeout?: Duration | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
 /** @internal The first user and virtual host of a broker. */
 export interface EmbeddedLogin {
   readonly username: string;
@@ -47,9 +44,6 @@ export interface EmbeddedLogin {
 
 /** How long clients may take to answer the close of a broker that is closed, in milliseconds. */
 const FAREWELL = 500;
-
-/** What RabbitMQ calls its two alarms. */
-const REASONS: Readonly<Record<string, string>> = { memory: 'low on memory', disk: 'low on disk' };
 
 /**
  * A real AMQP 0-9-1 broker in this process, with RabbitMQ's semantics and nothing on disk.
@@ -65,10 +59,7 @@ const REASONS: Readonly<Record<string, string>> = { memory: 'low on memory', dis
  * ```
  */
 export class EmbeddedBroker implements AsyncDisposable {
-  static readonly #named = new Map<string, EmbeddedBroker>();
-  /** Names of brokers that somebody made and closed: a client that still tries to come back must not start another one. */
-  static readonly #closedNames = new Set<string>();
-  static #count = 0;
+  static readonly #names = new BrokerNames<EmbeddedBroker>();
 
   /** The NAME of `embedded:NAME`. */
   readonly name: string;
@@ -77,27 +68,18 @@ export class EmbeddedBroker implements AsyncDisposable {
   readonly #virtualHosts = new Map<string, VirtualHost>();
   readonly #firstVirtualHost: VirtualHost;
   readonly #connections = new Set<BrokerConnection>();
+  readonly #faults = new Faults(this.#connections);
   readonly #host: ConnectionHost;
   readonly #quiet: Quiet;
   #listener: Listener | undefined;
   #onEmpty = (): void => undefined;
-  #isRefusing = false;
   #closing: Promise<void> | undefined;
   #isStartedByName = false;
-  #isPaused = false;
-  #blockedFor: string | undefined;
-  #nacks = 0;
-  #latency = 0;
 
   private constructor(options: EmbeddedBrokerOptions) {
-    const resolved = resolveBrokerOptions(options, EmbeddedBroker.#freeName());
+    const resolved = resolveBrokerOptions(options, EmbeddedBroker.#names.free());
     const { name, users, virtualHosts, clock, maxMessageSize } = resolved;
-    if (EmbeddedBroker.#named.has(name)) {
-      throw new AmqpError(
-        'INVALID_OPTION',
-        `There is an embedded broker ${quoted(name)} in this process already. Close it, or choose another name.`,
-      );
-    }
+    EmbeddedBroker.#names.refuseTaken(name);
     this.name = name;
     this.#clock = clock === 'manual' ? new ManualClock() : new RunningClock();
     this.#users = new Users(users);
@@ -108,9 +90,8 @@ export class EmbeddedBroker implements AsyncDisposable {
       this.#virtualHosts.set(each, virtualHost);
     }
     this.#firstVirtualHost = this.#virtualHost(virtualHosts[0]);
-    this.#host = this.#newHost(maxMessageSize);
-    EmbeddedBroker.#named.set(name, this);
-    EmbeddedBroker.#closedNames.delete(name);
+    this.#host = this.#hostWith(maxMessageSize);
+    EmbeddedBroker.#names.add(name, this);
   }
 
   /** A broker with a port. Rejects with `INVALID_OPTION`, or `CONNECT_FAILED` when the port is taken. */
@@ -139,9 +120,9 @@ export class EmbeddedBroker implements AsyncDisposable {
    * throws an error with the code `ECONNREFUSED`.
    */
   static named(name: string): EmbeddedBroker {
-    const known = EmbeddedBroker.#named.get(name);
+    const known = EmbeddedBroker.#names.get(name);
     if (known !== undefined) return known;
-    if (EmbeddedBroker.#closedNames.has(name)) throw refusal(name, 'is closed');
+    if (EmbeddedBroker.#names.isClosed(name)) throw refusal(name, 'is closed');
     const broker = new EmbeddedBroker({ name });
     broker.#isStartedByName = true;
     return broker;
@@ -149,24 +130,23 @@ export class EmbeddedBroker implements AsyncDisposable {
 
   /** @internal Whom `embedded:NAME` logs in, where the client names nobody; undefined while there is no such broker. */
   static firstLogin(name: string): EmbeddedLogin | undefined {
-    const broker = EmbeddedBroker.#named.get(name);
+    const broker = EmbeddedBroker.#names.get(name);
     return broker && { ...broker.#users.first, virtualHost: broker.#firstVirtualHost.name };
-  }
-
-  static #freeName(): string {
-    for (;;) {
-      EmbeddedBroker.#count += 1;
-      const name = `broker-${EmbeddedBroker.#count}`;
-      if (!EmbeddedBroker.#named.has(name)) return name;
-    }
   }
 
   /**
    * Where it is reached: `amqp://…` when it listens, else `embedded:NAME`. Either leads the first user into the first virtual
-   * host, unless the options of the client say otherwise.
+   * host, unless the options of the client say otherwise. Throws `CONNECTION_CLOSED` when it listened and is closed.
    */
   get url(): string {
     if (this.#listener === undefined) return `embedded:${encodeURIComponent(this.name)}`;
+    if (this.#closing !== undefined) {
+      throw new AmqpError(
+        'CONNECTION_CLOSED',
+        `The embedded broker ${quoted(this.name)} is closed and listens no more. Read its url before close(), or start another one.`,
+        { closedBy: 'server' },
+      );
+    }
     const virtualHost = encodeURIComponent(this.#firstVirtualHost.name);
     return `amqp://${this.#users.urlCredentials}@${this.#listener.authority}/${virtualHost}`;
   }
@@ -177,14 +157,14 @@ export class EmbeddedBroker implements AsyncDisposable {
    */
   connect(): Duplex {
     if (this.#closing !== undefined) throw refusal(this.name, 'is closed');
-    if (this.#isRefusing) throw refusal(this.name, 'refuses connections');
+    if (this.#faults.isRefusing) throw refusal(this.name, 'refuses connections');
     const [near, far] = memoryLine();
     this.#accept(near);
     return far;
   }
 
   #accept(transport: Transport): void {
-    if (this.#isRefusing || this.#closing !== undefined) {
+    if (this.#faults.isRefusing || this.#closing !== undefined) {
       transport.on('error', () => undefined);
       transport.resetAndDestroy();
       return;
@@ -192,27 +172,12 @@ export class EmbeddedBroker implements AsyncDisposable {
     this.#connections.add(new BrokerConnection(transport, this.#host));
   }
 
-  #newHost(maxMessageSize: number): ConnectionHost {
-    // eslint-disable-next-line @typescript-eslint/no-this-alias -- the getters below have a `this` of their own
-    const broker = this;
+  #hostWith(maxMessageSize: number): ConnectionHost {
     return {
       users: this.#users,
       virtualHosts: this.#virtualHosts,
       maxMessageSize,
-      get blockedFor() {
-        return broker.#blockedFor;
-      },
-      get isPaused() {
-        return broker.#isPaused;
-      },
-      get latency() {
-        return broker.#latency;
-      },
-      takesNack: () => {
-        if (this.#nacks === 0) return false;
-        this.#nacks -= 1;
-        return true;
-      },
+      faults: this.#faults,
       moved: () => this.#quiet.moved(),
       ended: (connection) => {
         this.#connections.delete(connection);
@@ -240,10 +205,11 @@ export class EmbeddedBroker implements AsyncDisposable {
   /**
    * Resolves when nothing moves any more: no delivery is unsettled, nothing is left to be written, and for some turns of the
    * event loop nobody has said anything. Messages that wait for a consumer or for the clock are at rest. Rejects with `ABORTED`,
-   * saying what is not, when the time is over or `signal` fires.
+   * saying what is not, when the time is over or `signal` fires, and with `INVALID_OPTION`.
    */
-  async settled({ timeout = '5s', signal }: SettledOptions = {}): Promise<void> {
-    await this.#quiet.settled(timerMilliseconds(timeout, 'timeout'), signal);
+  async settled(options: SettledOptions = {}): Promise<void> {
+    const { timeout, signal } = resolveSettledOptions(options);
+    await this.#quiet.settled(timeout, signal);
   }
 
   #unsettled(): string | undefined {
@@ -253,9 +219,13 @@ export class EmbeddedBroker implements AsyncDisposable {
         if (unackedCount > 0) restless.push(`queue ${quoted(name)} has ${unackedCount} unsettled`);
       }
     }
-    let backlog = 0;
-    for (const connection of this.#connections) backlog += connection.backlog;
-    if (backlog > 0) restless.push(`${backlog} bytes are not written`);
+    let [bytes, confirming] = [0, 0];
+    for (const { outbox, confirmingCount } of this.#connections) {
+      bytes += outbox.backlog;
+      confirming += confirmingCount;
+    }
+    if (bytes > 0) restless.push(`${bytes} bytes are not written`);
+    if (confirming > 0) restless.push(`the confirms of ${confirming} channels are not written`);
     return restless.length === 0 ? undefined : restless.slice(0, 10).join('; ');
   }
 
@@ -263,7 +233,7 @@ export class EmbeddedBroker implements AsyncDisposable {
 
   /** A queue as it is now. Throws `INVALID_ARGUMENT` when there is none of that name. */
   queue(name: string, virtualHost?: string): QueueInfo {
-    return queueInfo(this.#virtualHost(virtualHost), name);
+    return queueInfo(this.#virtualHost(virtualHost), checkedText(name, 'queue takes the name of a queue'));
   }
 
   /** The queues of all virtual hosts. */
@@ -292,7 +262,8 @@ export class EmbeddedBroker implements AsyncDisposable {
 
   #virtualHost(name?: string): VirtualHost {
     if (name === undefined) return this.#firstVirtualHost;
-    const virtualHost = this.#virtualHosts.get(name);
+    const known = checkedText(name, 'The second argument of queue has to be the name of a virtual host');
+    const virtualHost = this.#virtualHosts.get(known);
     if (virtualHost !== undefined) return virtualHost;
     throw new AmqpError('INVALID_ARGUMENT', `The embedded broker has no virtual host ${quoted(name)}.`);
   }
@@ -301,86 +272,65 @@ export class EmbeddedBroker implements AsyncDisposable {
 
   /** Ends every connection as a crash does, without a word. Returns how many there were. */
   dropConnections(): number {
-    const connections = [...this.#connections];
-    for (const connection of connections) connection.drop();
-    return connections.length;
+    return this.#faults.drop();
   }
 
   /** From now on new connections are refused: `connect()` throws, and on the port they are reset at once. */
   refuseConnections(): void {
-    this.#isRefusing = true;
+    this.#faults.isRefusing = true;
   }
 
   /** Ends `refuseConnections()`. */
   acceptConnections(): void {
-    this.#isRefusing = false;
+    this.#faults.isRefusing = false;
   }
 
   /**
    * A resource alarm: clients are told with connection.blocked, and who publishes all the same is not read from until
-   * `unblock()`.
+   * `unblock()`. Throws `INVALID_ARGUMENT`.
    *
    * @param reason - `'memory'` and `'disk'` become RabbitMQ's texts, others are sent as they are @default 'memory'
    */
   block(reason = 'memory'): void {
-    const text = Object.hasOwn(REASONS, reason) ? (REASONS[reason] as string) : reason;
-    this.#blockedFor = text;
-    for (const connection of this.#connections) connection.block(text);
+    this.#faults.block(reason);
   }
 
   /** Ends the alarm of `block()`: clients are told with connection.unblocked, and all are read from again. */
   unblock(): void {
-    if (this.#blockedFor === undefined) return;
-    this.#blockedFor = undefined;
-    for (const connection of this.#connections) connection.unblock();
+    this.#faults.unblock();
   }
 
   /** Reads nothing from any connection, new ones included: what clients send waits on its way. */
   pauseReading(): void {
-    this.#isPaused = true;
-    for (const connection of this.#connections) connection.pauseReading();
+    this.#faults.pauseReading();
   }
 
   /** Ends `pauseReading()`: what waited on its way is read now. */
   resumeReading(): void {
-    this.#isPaused = false;
-    for (const connection of this.#connections) connection.resumeReading();
+    this.#faults.resumeReading();
   }
 
   /**
    * Answers the next `count` publishes on confirm channels with basic.nack, and drops them. A second call replaces what is left
    * of the first. Throws `INVALID_ARGUMENT`.
+   *
+   * @param count - @default 1
    */
   nackNext(count = 1): void {
-    if (!Number.isInteger(count) || count < 0) {
-      throw new AmqpError('INVALID_ARGUMENT', 'nackNext takes a number of publishes.');
-    }
-    this.#nacks = count;
+    this.#faults.nackNext(count);
   }
 
   /**
    * Cancels consumers as RabbitMQ does when their queue moves: those with this consumer tag, or all of the queue of this name.
-   * Clients that announce `consumer_cancel_notify` are told. Returns how many there were.
+   * Clients that announce `consumer_cancel_notify` are told. Returns how many there were. Throws `INVALID_ARGUMENT`.
    */
   cancelConsumer(tagOrQueue: string): number {
-    const cancelled: ChannelConsumer[] = [];
-    for (const { channels } of this.#connections) {
-      for (const { deliveries } of channels) {
-        for (const consumer of deliveries.consumers) {
-          if (consumer.tag === tagOrQueue || consumer.queue.name === tagOrQueue) cancelled.push(consumer);
-        }
-      }
-    }
-    for (const consumer of cancelled) {
-      consumer.cancelled();
-      consumer.queue.unsubscribe(consumer);
-    }
-    return cancelled.length;
+    return this.#faults.cancelConsumer(tagOrQueue);
   }
 
   /** From now on everything that the broker says leaves this much later; a number is milliseconds, 0 ends it. Throws `INVALID_OPTION`. */
   latency(duration: Duration): void {
-    this.#latency = timerMilliseconds(duration, 'The argument of latency');
+    this.#faults.delay(duration);
   }
 
   // The end.
@@ -396,17 +346,16 @@ export class EmbeddedBroker implements AsyncDisposable {
 
   async #close(): Promise<void> {
     const listener = this.#listener?.close();
-    this.resumeReading();
-    this.#latency = 0;
+    this.#faults.resumeReading();
+    this.#faults.delay(0);
     for (const connection of [...this.#connections]) {
       connection.close(320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'");
     }
     await this.#emptied(FAREWELL);
-    this.dropConnections();
+    this.#faults.drop();
     await listener;
     for (const virtualHost of this.#virtualHosts.values()) virtualHost.close();
-    EmbeddedBroker.#named.delete(this.name);
-    if (!this.#isStartedByName) EmbeddedBroker.#closedNames.add(this.name);
+    EmbeddedBroker.#names.delete(this.name, !this.#isStartedByName);
   }
 
   /** Resolves when there is no connection left, or the time is over. */

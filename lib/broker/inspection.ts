@@ -35,7 +35,7 @@ export interface QueueInfo {
   /** How many are delivered and not settled. */
   readonly unacked: number;
   readonly consumers: number;
-  /** The messages that wait, from the head of the queue, at most `limit`. @param limit - @default 100 */
+  /** The messages that wait, from the head of the queue, at most `limit`. Throws `INVALID_ARGUMENT`. @param limit - @default 100 */
   peek(limit?: number): readonly QueuedMessage[];
 }
 
@@ -108,8 +108,16 @@ export function infoOf(virtualHost: VirtualHost, queue: MessageQueue): QueueInfo
     ready,
     unacked,
     consumers: queue.consumerCount,
-    peek: (limit = 100) => queue.peek(limit).map(queued),
+    peek: (limit = 100) => queue.peek(checkedLimit(limit)).map(queued),
   };
+}
+
+function checkedLimit(limit: number): number {
+  if ((Number.isInteger(limit) && limit >= 0) || limit === Infinity) return limit;
+  throw new AmqpError(
+    'INVALID_ARGUMENT',
+    'peek takes a number of messages: a whole number of 0 or more, or Infinity for all.',
+  );
 }
 
 function queued(message: BrokerMessage): QueuedMessage {

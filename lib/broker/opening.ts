@@ -48,6 +48,15 @@ export interface Opened {
   readonly heartbeat: number;
 }
 
+/** Who has logged in. */
+type LoggedIn = Pick<Opened, 'user' | 'clientProperties'>;
+
+/** How far it came, with what is known by then. */
+type Step =
+  | { readonly awaits: 'connection.start-ok' }
+  | { readonly awaits: 'connection.tune-ok'; readonly login: LoggedIn }
+  | { readonly awaits: 'connection.open'; readonly login: LoggedIn; readonly tuning: MethodArgs<'connection.tune-ok'> };
+
 /** What the handshake needs of a connection. */
 export interface OpeningLine {
   method<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
@@ -62,10 +71,7 @@ export class Opening {
   readonly #line: OpeningLine;
   readonly #users: Users;
   readonly #virtualHosts: ReadonlyMap<string, VirtualHost>;
-  #awaiting: 'connection.start-ok' | 'connection.tune-ok' | 'connection.open' = 'connection.start-ok';
-  #user = '';
-  #clientProperties: FieldTable = {};
-  #tuning: MethodArgs<'connection.tune-ok'> | undefined;
+  #step: Step = { awaits: 'connection.start-ok' };
 
   constructor(line: OpeningLine, users: Users, virtualHosts: ReadonlyMap<string, VirtualHost>) {
     this.#line = line;
@@ -86,27 +92,27 @@ export class Opening {
 
   /** The next method; returns what was agreed on when it was the last one. Throws `BrokerError`, `BlamedError` or `OpeningRefused`. */
   receive(method: Method): Opened | undefined {
-    if (method.name !== this.#awaiting) throw new OpeningRefused();
-    switch (method.name) {
-      case 'connection.start-ok':
-        this.#login(method.args);
-        return undefined;
-      case 'connection.tune-ok':
-        this.#tune(method.args);
-        return undefined;
-      case 'connection.open':
-        return this.#open(method.args.virtualHost);
+    const step = this.#step;
+    if (method.name === 'connection.start-ok' && step.awaits === method.name) {
+      this.#step = { awaits: 'connection.tune-ok', login: this.#login(method.args) };
+    } else if (method.name === 'connection.tune-ok' && step.awaits === method.name) {
+      checkTuning(method.args);
+      this.#step = { awaits: 'connection.open', login: step.login, tuning: method.args };
+    } else if (method.name === 'connection.open' && step.awaits === method.name) {
+      const virtualHost = this.#enter(method.args.virtualHost);
+      const { channelMax, frameMax, heartbeat } = step.tuning;
+      return { ...step.login, virtualHost, channelMax, frameMax, heartbeat };
+    } else {
+      throw new OpeningRefused();
     }
+    return undefined;
   }
 
-  #login({ mechanism, response, clientProperties }: MethodArgs<'connection.start-ok'>): void {
-    this.#clientProperties = clientProperties;
+  #login({ mechanism, response, clientProperties }: MethodArgs<'connection.start-ok'>): LoggedIn {
     const outcome = this.#users.login(mechanism, Buffer.from(response));
     if ('user' in outcome) {
-      this.#user = outcome.user;
       this.#line.method(0, 'connection.tune', { channelMax: CHANNEL_MAX, frameMax: FRAME_MAX, heartbeat: HEARTBEAT });
-      this.#awaiting = 'connection.tune-ok';
-      return;
+      return { user: outcome.user, clientProperties };
     }
     if ('nonsense' in outcome || !hasCapability(clientProperties, 'authentication_failure_close')) {
       throw new OpeningRefused();
@@ -115,25 +121,20 @@ export class Opening {
     throw new BlamedError(undefined, new BrokerError('connection', 403, `ACCESS_REFUSED - ${text}`));
   }
 
-  /** The client may ask for less than was proposed, and not for "no limit". */
-  #tune(tuning: MethodArgs<'connection.tune-ok'>): void {
-    const { channelMax, frameMax } = tuning;
-    if (channelMax === 0 || channelMax > CHANNEL_MAX) throw new OpeningRefused();
-    if (frameMax < FRAME_MIN_SIZE || frameMax > FRAME_MAX) throw new OpeningRefused();
-    this.#tuning = tuning;
-    this.#awaiting = 'connection.open';
-  }
-
-  #open(name: string): Opened {
+  #enter(name: string): VirtualHost {
     const virtualHost = this.#virtualHosts.get(name);
     if (virtualHost === undefined) {
       throw new BrokerError('connection', 530, `NOT_ALLOWED - vhost ${name} not found`);
     }
-    const { channelMax, frameMax, heartbeat } = this.#tuning as MethodArgs<'connection.tune-ok'>;
-    const clientProperties = this.#clientProperties;
     this.#line.method(0, 'connection.open-ok', {});
-    return { user: this.#user, virtualHost, clientProperties, channelMax, frameMax, heartbeat };
+    return virtualHost;
   }
+}
+
+/** The client may ask for less than was proposed, and not for "no limit". */
+function checkTuning({ channelMax, frameMax }: MethodArgs<'connection.tune-ok'>): void {
+  if (channelMax === 0 || channelMax > CHANNEL_MAX) throw new OpeningRefused();
+  if (frameMax < FRAME_MIN_SIZE || frameMax > FRAME_MAX) throw new OpeningRefused();
 }
 
 /** Whether a client announced that it understands something. */

@@ -58,6 +58,11 @@ export class AmqpChannel implements AsyncDisposable {
     this.#consumers = new HandleConsumers(connection, this.#life.signal);
   }
 
+  /** The connection that it is on. */
+  get connection(): AmqpConnection {
+    return this.#connection;
+  }
+
   /** The present channel, opened when there is none. It lives once: ask again after a loss. Rejects with the signal's reason. */
   async opened(signal?: AbortSignal): Promise<ConfirmChannel> {
     for (;;) {
@@ -314,7 +319,7 @@ export class AmqpChannel implements AsyncDisposable {
   }
 
   #named(queue: string): string {
-    return this.#connection.topology.current(queue);
+    return this.#connection.queueNamed(queue);
   }
 
   /** A channel on the present connection, or on the next: a connection that is lost meanwhile is no reason to give up. */

@@ -25,7 +25,7 @@ import { ended, orAborted, pause, within } from './wait.js';
 
 /** `ConnectionOptions`, and how to come back. */
 export interface AmqpConnectionOptions extends ConnectionOptions {
-  /** Waits between attempts to connect. */
+  /** Waits between attempts to connect, and to start a consumer again. */
   readonly recovery?: BackoffOptions | undefined;
   /**
    * Whether what is declared through `AmqpChannel` is declared again on every new connection, or a function that says so of
@@ -102,6 +102,8 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   readonly #metrics = new Metrics();
   /** @internal Those whose publishes await their confirms. */
   readonly busy = new Set<{ settled(): Promise<void> }>();
+  /** @internal Waits between attempts, also of consumers. */
+  readonly recovery: BackoffOptions | undefined;
   /** @internal What the handles have declared. */
   readonly topology: TopologyRecord;
   readonly #life = new AbortController();
@@ -122,6 +124,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     this.topology = this.#recordFor(recordTopology);
     this.#hosts = new Hosts(urls, connectionOptions, shuffleHosts);
     this.#newCredentials = typeof options.credentials === 'function';
+    this.recovery = recovery;
     this.#backoff = new Backoff(recovery);
   }
 
@@ -211,6 +214,11 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     this.#giveUp(new AmqpError('CONNECTION_CLOSED', 'The connection was closed with close().', { closedBy: 'client' }));
     await connection?.close();
     await this.#loop;
+  }
+
+  /** @internal The present name of a queue, which may be one that the broker named. */
+  queueNamed(queue: string): string {
+    return this.topology.current(queue);
   }
 
   /** @internal The broker refuses, on a new connection or channel, what it once took. */

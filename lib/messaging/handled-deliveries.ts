@@ -105,9 +105,14 @@ export class HandledDeliveries implements MessageReceiver {
     for (const delivery of this.#unanswered) this.#answeredLate(delivery);
   }
 
+  /** What has not begun goes back to the queue. */
+  giveBack(): void {
+    for (const message of this.#waiting.splice(0)) message.nack();
+  }
+
   /** Begins nothing any more: what has not begun goes back to the queue. */
   stop(): void {
-    for (const message of this.#waiting.splice(0)) message.nack();
+    this.giveBack();
     this.#failures.stop();
   }
 
@@ -120,14 +125,14 @@ export class HandledDeliveries implements MessageReceiver {
   }
 
   /** Nothing is waited for any more, and nothing can be answered. */
-  abandon(timeout: number): void {
+  abandon(until: string): void {
     this.#failures.abandon();
-    const why = new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${timeout} ms.`);
+    const why = new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`);
     this.#scope.end(why);
     this.#ours?.end(why);
     if (this.#running === 0) return;
     this.#log.warn(
-      `${this.#running} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
+      `${this.#running} handlers of ${this.#label} still ran after ${until}; ` +
         (this.#options.ack === 'none'
           ? 'their messages are not delivered again.'
           : 'the broker delivers their messages again.'),

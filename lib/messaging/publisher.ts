@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { types } from 'node:util';
 import type { AmqpChannel } from '../client/amqp-channel.js';
+import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { PublishOptions } from '../client/channel-options.js';
 import { AmqpError } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
@@ -62,6 +63,11 @@ export class AmqpPublisher {
     this.#defaults = defaults;
     this.#serializers = serializers;
     this.#timeout = timerMilliseconds(defaults.timeout ?? '30s', 'publisher.timeout');
+  }
+
+  /** The connection that it publishes over: its `status`, its `metrics`. */
+  get connection(): AmqpConnection {
+    return this.#channel.connection;
   }
 
   /** Publishes to an exchange. */

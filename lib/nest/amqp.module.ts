@@ -12,10 +12,10 @@ import {
 import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
 import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import { AmqpChannel } from '../client/amqp-channel.js';
-import { AmqpConnection } from '../client/amqp-connection.js';
-import { isEmbedded } from '../client/embedded.js';
+import { AmqpConnection, type AmqpConnectionOptions } from '../client/amqp-connection.js';
 import { ConnectionTopology } from '../messaging/connection-topology.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
+import { PublishingConnection } from '../messaging/publishing-connection.js';
 import { Replier } from '../messaging/replier.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
@@ -29,11 +29,13 @@ import {
 import { AmqpRpcClient } from './amqp.rpc-client.js';
 import {
   DEFAULT_CONNECTION,
+  PUBLISHING_CONNECTION,
   getChannelToken,
   getConnectionToken,
   getPublisherToken,
   getRpcClientToken,
 } from './amqp.tokens.js';
+import { logConnections } from './connection-log.js';
 import { ConsumerRegistry } from './consumer-registry.js';
 import { TopologyRegistry } from './topology-registry.js';
 
@@ -103,6 +105,15 @@ function overridden(options: ResolvedModuleOptions, { url }: BrokerOverride): Re
   return { ...options, url, connection };
 }
 
+/** The name that the broker shows of a connection: the application's, else the package's and the module's. */
+function named(options: AmqpConnectionOptions, name: string, what?: 'publishing'): AmqpConnectionOptions {
+  const { connectionName, clientProperties } = options;
+  const given = connectionName ?? clientProperties?.['connection_name'];
+  const own = name === DEFAULT_CONNECTION ? 'nest-amqp' : `nest-amqp ${name}`;
+  const base = typeof given === 'string' ? given : own;
+  return { ...options, connectionName: what === undefined ? base : `${base} (${what})` };
+}
+
 function providersFor(name: string): Provider[] {
   return [
     { provide: CONNECTION_NAME, useValue: name },
@@ -122,7 +133,7 @@ function providersFor(name: string): Provider[] {
       provide: CONNECTION,
       inject: [RESOLVED_OPTIONS],
       useFactory: ({ url, connection: options }: ResolvedModuleOptions): AmqpConnection =>
-        new AmqpConnection(url, options),
+        new AmqpConnection(url, named(options, name)),
     },
     {
       provide: TOPOLOGY,
@@ -144,6 +155,12 @@ function providersFor(name: string): Provider[] {
     },
     { provide: getConnectionToken(name), useExisting: CONNECTION },
     {
+      provide: PUBLISHING_CONNECTION,
+      inject: [CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (main: AmqpConnection, { url, connection: options }: ResolvedModuleOptions): AmqpConnection =>
+        new PublishingConnection(main, url, named(options, name, 'publishing')),
+    },
+    {
       provide: getChannelToken(name),
       inject: [CONNECTION],
       useFactory: (connection: AmqpConnection): AmqpChannel => new AmqpChannel(connection),
@@ -151,7 +168,7 @@ function providersFor(name: string): Provider[] {
     // A channel of its own: what a user's channel suffers does not touch publishes under way.
     {
       provide: PUBLISHER_CHANNEL,
-      inject: [CONNECTION, RESOLVED_OPTIONS],
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
       useFactory: (connection: AmqpConnection, { publisher }: ResolvedModuleOptions): AmqpChannel =>
         new AmqpChannel(connection, publisher),
     },
@@ -163,7 +180,7 @@ function providersFor(name: string): Provider[] {
     },
     {
       provide: RPC_CLIENT,
-      inject: [CONNECTION, RESOLVED_OPTIONS],
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
       useFactory: (
         connection: AmqpConnection,
         { rpc, publisher: { appId, contentType }, serializers, connection: { maxMessageSize } }: ResolvedModuleOptions,
@@ -180,7 +197,7 @@ function providersFor(name: string): Provider[] {
     { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
     {
       provide: REPLIER,
-      inject: [CONNECTION, RESOLVED_OPTIONS],
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
       useFactory: (
         connection: AmqpConnection,
         { publisher: { appId, contentType }, serializers }: ResolvedModuleOptions,
@@ -205,16 +222,17 @@ function providersFor(name: string): Provider[] {
 @Module({})
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #connection: AmqpConnection;
+  readonly #publishing: AmqpConnection;
   readonly #rpc: AmqpRpcClient;
   readonly #topologies: TopologyRegistry;
   readonly #options: ResolvedModuleOptions;
   readonly #registry: ConsumerRegistry;
-  readonly #logger = new Logger('AmqpModule');
 
   /** @internal */
   constructor(
     @Inject(CONNECTION_NAME) name: string,
     @Inject(CONNECTION) connection: AmqpConnection,
+    @Inject(PUBLISHING_CONNECTION) publishing: AmqpConnection,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
@@ -225,13 +243,13 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   ) {
     super();
     this.#connection = connection;
+    this.#publishing = publishing;
     this.#rpc = rpc;
     this.#topologies = topologies;
     this.#options = options;
     this.#registry = registry;
-    registry.addConnection(name, { connection, options, channel, replier, topology });
-    this.#logEmbedded();
-    this.#logStatus(name);
+    registry.addConnection(name, { connection, publishing, options, channel, replier, topology });
+    logConnections(name, connection, publishing, options);
   }
 
   /**
@@ -261,48 +279,10 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     else await this.#registry.orCloseAll(() => this.#connection.open({ timeout: this.#options.startupTimeout }));
   }
 
-  /** After every other module's hooks: they may still publish. */
+  /** After every other module's hooks: they may still publish. What is published is confirmed before the rest goes. */
   async onApplicationShutdown(): Promise<void> {
     await this.#rpc.close();
+    await this.#publishing.close();
     await this.#connection.close();
-  }
-
-  /** Nobody shall take it for RabbitMQ. */
-  #logEmbedded(): void {
-    const { url } = this.#options;
-    const embedded = (typeof url === 'string' ? [url] : Array.isArray(url) ? (url as string[]) : []).find(isEmbedded);
-    if (embedded === undefined) return;
-    const text =
-      `${embedded} is a broker inside this process, for development and tests: its queues and messages end with it. ` +
-      'To use RabbitMQ, name it in the url of the module (often the variable AMQP_URL): amqp://user:password@host';
-    if (process.env['NODE_ENV'] === 'production') this.#logger.warn(text);
-    else this.#logger.log(text);
-  }
-
-  #logStatus(name: string): void {
-    // What ends a required start is thrown from onModuleInit.
-    let isStarted = this.#options.startup === 'background';
-    this.#connection.on('status', (status) => {
-      switch (status.state) {
-        case 'open':
-          isStarted = true;
-          this.#logger.log(`Connection '${name}' is open`);
-          return;
-        case 'connecting':
-          if (status.lastError !== undefined)
-            this.#logger.warn(`Connection '${name}' is down. ${status.lastError.message}`);
-          return;
-        case 'closed':
-          if (isStarted && status.error.closedBy !== 'client')
-            this.#logger.error(
-              `Connection '${name}' is closed for good: restart the application. ${status.error.message}`,
-            );
-          return;
-        case 'idle':
-          return;
-        default:
-          status satisfies never;
-      }
-    });
   }
 }

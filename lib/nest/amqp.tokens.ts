@@ -7,6 +7,9 @@ import { AmqpRpcClient } from './amqp.rpc-client.js';
 
 export const DEFAULT_CONNECTION = 'default';
 
+/** Inside one `AmqpModule`: the connection that everything is published over, see `messaging/publishing-connection`. */
+export const PUBLISHING_CONNECTION = Symbol('nest-amqp:publishing connection');
+
 /** Token of the `AmqpConnection` of that name. */
 export const getConnectionToken = (name?: string): InjectionToken => token(AmqpConnection, name);
 /** Token of the `AmqpChannel` on the connection of that name. */

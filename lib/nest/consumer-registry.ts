@@ -27,6 +27,8 @@ const DEFAULT_PREFETCH = 50;
 /** A connection that consumers may name. */
 interface RegisteredConnection {
   readonly connection: AmqpConnection;
+  /** What everything is published over; idle until something is. */
+  readonly publishing: AmqpConnection;
   readonly options: ResolvedModuleOptions;
   readonly topology: ConnectionTopology;
   /** Where consumers publish what is tried again, or dead-lettered. */
@@ -88,7 +90,11 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
       await boot();
     } catch (error) {
       await this.#stopAll();
-      await Promise.allSettled(Array.from(this.#connections.values(), ({ connection }) => connection.close()));
+      const connections = [...this.#connections.values()].flatMap(({ publishing, connection }) => [
+        publishing,
+        connection,
+      ]);
+      await Promise.allSettled(connections.map((connection) => connection.close()));
       throw error;
     }
   }

@@ -58,8 +58,9 @@ export async function bootOnBroker<M extends TestingApp, A extends TestingApp = 
   builder: TestingBuilder<M>,
   options: BootOptions<M, A> = {},
 ): Promise<Booted<A>> {
-  const { connections, createApp = (module: M) => module as TestingApp as A } = options;
+  checkBuilder(builder);
   checkOptions(options);
+  const { connections, createApp = (module: M) => module as TestingApp as A } = options;
   const broker = options.broker ?? EmbeddedBroker.create();
   const opened: TestingApp[] = [];
   const close = async (): Promise<void> => {
@@ -87,14 +88,35 @@ export async function bootOnBroker<M extends TestingApp, A extends TestingApp = 
 
 const OPTIONS = ['broker', 'connections', 'createApp'] as const satisfies readonly (keyof BootOptions<never, never>)[];
 
-function checkOptions(options: object): void {
+function checkBuilder(builder: unknown): void {
+  if (typeof builder === 'object' && builder !== null && 'overrideProvider' in builder && 'compile' in builder) return;
+  throw wrong(
+    'the first argument has to be a builder, Test.createTestingModule({ imports: […] }) of @nestjs/testing, not yet compiled',
+  );
+}
+
+function checkOptions(options: unknown): void {
+  if (typeof options !== 'object' || options === null) throw wrong('the options have to be an object');
   const unknown = Object.keys(options).find((name) => !(OPTIONS as readonly string[]).includes(name));
-  if (unknown !== undefined) {
-    throw new AmqpError(
-      'INVALID_OPTION',
-      `bootOnBroker has no option ${quoted(unknown)}. Known are ${OPTIONS.join(', ')}.`,
-    );
+  if (unknown !== undefined) throw wrong(`there is no option ${quoted(unknown)}. Known are ${OPTIONS.join(', ')}`);
+  const { broker, connections, createApp } = options as Readonly<Record<(typeof OPTIONS)[number], unknown>>;
+  if (broker !== undefined && !(broker instanceof EmbeddedBroker)) {
+    throw wrong('the option broker has to be an EmbeddedBroker, as EmbeddedBroker.create() makes it');
   }
+  if (connections !== undefined && !isListOfNames(connections)) {
+    throw wrong("the option connections has to be a list of names, as in ['default', 'audit']");
+  }
+  if (createApp !== undefined && typeof createApp !== 'function') {
+    throw wrong('the option createApp has to be a function that makes an application of the compiled module');
+  }
+}
+
+function isListOfNames(value: unknown): boolean {
+  return Array.isArray(value) && value.every((name) => typeof name === 'string');
+}
+
+function wrong(what: string): AmqpError {
+  return new AmqpError('INVALID_OPTION', `bootOnBroker: ${what}.`);
 }
 
 /** A connection that is misspelt would keep its own broker, which may be the one of production. */

@@ -1,0 +1,111 @@
+/** What the log is told of a module's two connections: that they open, what ends them, and when the broker blocks publishing. */
+import { Logger } from '@nestjs/common';
+import type { AmqpConnection } from '../client/amqp-connection.js';
+import type { Connection } from '../client/connection.js';
+import { isEmbedded } from '../client/embedded.js';
+import type { AmqpError } from '../errors.js';
+import { printable } from '../errors.js';
+import type { ResolvedModuleOptions } from './amqp.options.js';
+
+/** Says in the log what becomes of the connections of the module of that name. */
+export function logConnections(
+  name: string,
+  main: AmqpConnection,
+  publishing: AmqpConnection,
+  options: ResolvedModuleOptions,
+): void {
+  const logger = new Logger('AmqpModule');
+  logEmbedded(options, logger);
+  logMain(name, main, options, logger);
+  logPublishing(name, publishing, main, logger);
+}
+
+/** Nobody shall take it for RabbitMQ. */
+function logEmbedded({ url }: ResolvedModuleOptions, logger: Logger): void {
+  const embedded = (typeof url === 'string' ? [url] : Array.isArray(url) ? (url as string[]) : []).find(isEmbedded);
+  if (embedded === undefined) return;
+  const text =
+    `${embedded} is a broker inside this process, for development and tests: its queues and messages end with it. ` +
+    'To use RabbitMQ, name it in the url of the module (often the variable AMQP_URL): amqp://user:password@host';
+  if (process.env['NODE_ENV'] === 'production') logger.warn(text);
+  else logger.log(text);
+}
+
+function logMain(name: string, connection: AmqpConnection, { startup }: ResolvedModuleOptions, logger: Logger): void {
+  // What ends a required start is thrown from onModuleInit.
+  let isStarted = startup === 'background';
+  connection.on('status', (status) => {
+    switch (status.state) {
+      case 'open':
+        isStarted = true;
+        logger.log(`Connection '${name}' is open`);
+        return;
+      case 'connecting':
+        if (status.lastError !== undefined) logger.warn(`Connection '${name}' is down. ${status.lastError.message}`);
+        return;
+      case 'closed':
+        if (isStarted && status.error.closedBy !== 'client')
+          logger.error(`Connection '${name}' is closed for good: restart the application. ${status.error.message}`);
+        return;
+      case 'idle':
+        return;
+      default:
+        status satisfies never;
+    }
+  });
+}
+
+/**
+ * Mostly both are lost and come back together, which the main one's lines say. Which of them hears of it first is chance, so that
+ * the loss of this one alone is told when it is over, or when it could not be mended at once.
+ */
+function logPublishing(name: string, publishing: AmqpConnection, main: AmqpConnection, logger: Logger): void {
+  let mainOpened: Connection | undefined;
+  let lost: { readonly error: AmqpError; readonly besides: Connection | undefined } | undefined;
+  main.on('status', (status) => {
+    if (status.state === 'open') mainOpened = status.connection;
+  });
+  /** The main connection is the one that there was when this one was lost. */
+  const isAlone = (): boolean => main.status.state === 'open' && mainOpened === lost?.besides;
+  publishing.on('status', (status) => {
+    switch (status.state) {
+      case 'open':
+        if (lost !== undefined && isAlone()) {
+          logger.warn(`The publishing connection of '${name}' was lost, and is open again. ${lost.error.message}`);
+        }
+        lost = undefined;
+        logBlocked(name, status.connection, logger);
+        return;
+      case 'connecting':
+        if (status.lastError === undefined) return;
+        lost ??= { error: status.lastError, besides: mainOpened };
+        if (status.attempt > 1 && isAlone()) {
+          logger.warn(`The publishing connection of '${name}' is down. ${status.lastError.message}`);
+        }
+        return;
+      case 'closed':
+        if (status.error.closedBy !== 'client' && main.status.state === 'open') {
+          logger.error(
+            `The publishing connection of '${name}' is closed for good: restart the application. ${status.error.message}`,
+          );
+        }
+        return;
+      case 'idle':
+        return;
+      default:
+        status satisfies never;
+    }
+  });
+}
+
+function logBlocked(name: string, connection: Connection, logger: Logger): void {
+  const blocked = (reason: string): void => {
+    logger.warn(`The broker takes no publishes over connection '${name}' for now, and they wait: ${printable(reason)}`);
+  };
+  connection.on('blocked', blocked);
+  connection.on('unblocked', () => {
+    logger.log(`The broker takes publishes over connection '${name}' again`);
+  });
+  // It may have been told with the opening.
+  if (connection.blockedReason !== undefined) blocked(connection.blockedReason);
+}
