@@ -25,7 +25,7 @@ import { ended, orAborted, pause, within } from './wait.js';
 
 /** `ConnectionOptions`, and how to come back. */
 export interface AmqpConnectionOptions extends ConnectionOptions {
-  /** Waits between attempts to connect. */
+  /** Waits between attempts to connect, and to start a consumer again. */
   readonly recovery?: BackoffOptions | undefined;
   /**
    * Whether what is declared through `AmqpChannel` is declared again on every new connection, or a function that says so of
@@ -102,6 +102,8 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   readonly #metrics = new Metrics();
   /** @internal Those whose publishes await their confirms. */
   readonly busy = new Set<{ settled(): Promise<void> }>();
+  /** @internal Waits between attempts, also of consumers. */
+  readonly recovery: BackoffOptions | undefined;
   /** @internal What the handles have declared. */
   readonly topology: TopologyRecord;
   readonly #life = new AbortController();
@@ -122,6 +124,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     this.topology = this.#recordFor(recordTopology);
     this.#hosts = new Hosts(urls, connectionOptions, shuffleHosts);
     this.#newCredentials = typeof options.credentials === 'function';
+    this.recovery = recovery;
     this.#backoff = new Backoff(recovery);
   }
 

@@ -1,22 +1,17 @@
 /**
  * A consumer that survives its channel: on a channel of its own it prepares, consumes, and when channel, connection or
- * consumer end, starts over. What is done with the messages is its owner's.
- *
- * ```
- *   idle ──start()──► starting ──consume-ok──► running ──stop()──► stopping ──settled, closed──► stopped
- *                        ▲                        │
- *                        └──── recovering ◄───────┘  channel or connection lost, cancelled by the broker
- * ```
+ * consumer end, starts over; `consumer-status` draws its states. What is done with the messages is its owner's.
  */
-import { AmqpError, quoted } from '../errors.js';
+import { AmqpError, printable, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import { Backoff } from './backoff.js';
 import type { Channel } from './channel.js';
 import type { ConsumeOptions } from './channel-options.js';
 import type { Connection } from './connection.js';
+import { type ConsumerState, type ConsumerStatus, type Setback, isHopeless, isLoss } from './consumer-status.js';
 import { quietly } from './listeners.js';
 import type { Message } from './message.js';
-import { ended, orAborted, pause, within } from './wait.js';
+import { aborted, ended, orAborted, pause, within } from './wait.js';
 
 export interface AmqpConsumerOptions {
   readonly queue: string;
@@ -29,18 +24,18 @@ export interface AmqpConsumerOptions {
 export interface AmqpConsumerOwner {
   /** Runs before every attempt; what it throws is a failed attempt. */
   prepare?(connection: Connection): Promise<void>;
+  /** There is a new channel; what comes next comes over it. */
+  opened?(): void;
   receive(message: Message): unknown;
-  /** It runs. */
-  running?(): void;
-  /** It ran, and stopped; it starts over. */
+  /** The channel has ended: what came over it can be answered no more. */
   lost?(why: string): void;
-  /** An attempt after the first success failed. True to try again. */
-  failed?(error: unknown): boolean;
+  /** Every change of the status. */
+  changed?(status: ConsumerStatus): void;
+  /** An attempt that is not the last one failed. False to give up. */
+  failed?(error: AmqpError): boolean;
   /** It ran, and does not start over: `failed` said so, or the connection was closed for good. Not told after `stop` or `cancel`. */
-  ended?(error: unknown): void;
+  ended?(error: AmqpError): void;
 }
-
-export type ConsumerState = 'idle' | 'starting' | 'running' | 'recovering' | 'stopping' | 'stopped';
 
 /** Who waits for the first attempt. */
 interface FirstAttempt {
@@ -48,23 +43,43 @@ interface FirstAttempt {
   readonly refused: (error: unknown) => void;
 }
 
+/** How its consuming ended. */
+type End =
+  | { readonly how: 'paused' }
+  /** With the error of the channel, when there is one. */
+  | { readonly how: 'lost'; readonly why: string; readonly error: AmqpError | undefined };
+
+const NOTHING = (): void => undefined;
+
 export class AmqpConsumer {
   readonly #connection: AmqpConnection;
   readonly #options: AmqpConsumerOptions;
   readonly #owner: AmqpConsumerOwner;
   /** Aborted by `stop()`: no new attempt after that. */
   readonly #life = new AbortController();
-  readonly #backoff = new Backoff();
-  #state: ConsumerState = 'idle';
+  readonly #backoff: Backoff;
+  #status: ConsumerStatus = { state: 'idle', since: new Date() };
+  /** False while what arrives is for somebody else: paused, or stopped. */
+  #takesMessages = false;
+  #isPaused = false;
+  /** Ends the consuming, and the rest, that the loop waits in. */
+  #onPause = NOTHING;
+  #onResume = NOTHING;
   #active: { readonly channel: Channel; readonly consumerTag: string } | undefined;
-  #loop: Promise<void> = Promise.resolve();
-  /** The one `basic.cancel` of its last channel. */
+  /** Resolves with the answer to the last `basic.consume`. */
+  #consuming: Promise<void> | undefined;
+  /** The one `basic.cancel` for it. */
   #cancelled: Promise<void> | undefined;
+  #loop: Promise<void> = Promise.resolve();
+  #first: FirstAttempt | undefined;
+  /** Attempts that failed since it last ran. */
+  #attempts = 0;
 
   constructor(connection: AmqpConnection, options: AmqpConsumerOptions, owner: AmqpConsumerOwner) {
     this.#connection = connection;
     this.#options = options;
     this.#owner = owner;
+    this.#backoff = new Backoff(connection.recovery);
   }
 
   /** The queue, by the name that it was given by. */
@@ -77,8 +92,8 @@ export class AmqpConsumer {
     return this.#loop;
   }
 
-  get state(): ConsumerState {
-    return this.#state;
+  get status(): ConsumerStatus {
+    return this.#status;
   }
 
   /**
@@ -86,43 +101,94 @@ export class AmqpConsumer {
    * is stopped before. After that it recovers by itself.
    */
   async start(): Promise<void> {
-    this.#state = 'starting';
     const first = new Promise<void>((running, refused) => {
-      this.#loop = this.#run({ running, refused });
+      this.#first = { running, refused };
     });
+    this.startInBackground();
     // The attempt that is under way may still wait for a broker that is slow, or blocks.
     await orAborted(first, this.#life.signal);
   }
 
   /** Starts it and returns at once; a refusal is not the end. */
   startInBackground(): void {
-    this.#state = 'starting';
-    this.#loop = this.#run(undefined);
+    this.#takesMessages = true;
+    this.#become({ state: 'starting', since: new Date() });
+    this.#loop = this.#run();
   }
 
   /**
-   * Stops it: cancels, waits for `settled`, closes the channel. After `timeout` ms it resolves whatever the broker does; what
-   * is unanswered then goes back to the queue.
+   * Has the broker deliver nothing more, until `resume()` and also across reconnects, and resolves when it has said so. The
+   * channel stays, for what came over it to be answered. Does nothing before the start and after the end.
    */
-  async stop(timeout: number, settled: () => Promise<unknown> = () => Promise.resolve()): Promise<void> {
-    if (this.#state === 'stopped') return;
-    this.#state = this.#state === 'idle' ? 'stopped' : 'stopping';
-    this.#life.abort(
-      new AmqpError('ABORTED', `The consumer of queue ${quoted(this.#options.queue)} was stopped before it ran.`),
-    );
-    await within(timeout, this.#windDown(settled));
+  async pause(): Promise<void> {
+    const { state } = this.#status;
+    if (state === 'idle' || state === 'stopping' || state === 'stopped') return;
+    this.#takesMessages = false;
+    this.#become({ state: 'paused', since: new Date() });
+    this.#isPaused = true;
+    this.#onPause();
+    await this.#consuming;
+    await this.#cancelOnce();
+  }
+
+  /**
+   * Consumes again after `pause()`, and starts what was not started. What is recovering, or has failed, is tried at once. Throws
+   * `ABORTED` when it was stopped.
+   */
+  resume(): void {
+    const { state } = this.#status;
+    if (state === 'stopping' || state === 'stopped') {
+      throw new AmqpError('ABORTED', `The consumer of queue ${quoted(this.queue)} was stopped: it cannot be resumed.`);
+    }
+    if (state === 'idle') {
+      this.startInBackground();
+      return;
+    }
+    if (this.#isPaused) {
+      this.#isPaused = false;
+      this.#takesMessages = true;
+      this.#become({ state: 'starting', since: new Date() });
+    }
+    this.#onResume();
+  }
+
+  /**
+   * Stops it: cancels, waits for `settled`, closes the channel. After `timeout` ms, or when `hurry` fires, it resolves whatever
+   * the broker does; what is unanswered then goes back to the queue.
+   */
+  async stop(
+    timeout: number,
+    settled: () => Promise<unknown> = () => Promise.resolve(),
+    hurry?: AbortSignal,
+  ): Promise<void> {
+    if (this.#status.state === 'stopped') return;
+    if (this.#status.state === 'idle') {
+      this.#life.abort();
+      this.#become({ state: 'stopped', since: new Date(), error: undefined });
+      return;
+    }
+    this.#end(`The consumer of queue ${quoted(this.queue)} was stopped before it ran.`);
+    const ending = this.#windDown(settled);
+    await within(timeout, hurry === undefined ? ending : Promise.race([ending, aborted(hurry)]));
     // Out of time: what is unanswered goes back to the queue.
     void this.#active?.channel.close();
-    this.#state = 'stopped';
+    this.#become({ state: 'stopped', since: new Date(), error: undefined });
   }
 
   /** Ends the consumer and keeps its channel until what it delivered is answered, or `stop()` is called. */
   async cancel(): Promise<void> {
     const active = this.#active;
-    this.#life.abort(new AmqpError('ABORTED', 'The consumer was cancelled.'));
-    this.#state = 'stopping';
+    this.#end('The consumer was cancelled.');
     await this.#cancelOnce();
     void active?.channel.allSettled().then(() => active.channel.close());
+  }
+
+  /** No new attempt, and no new message. */
+  #end(why: string): void {
+    this.#become({ state: 'stopping', since: new Date() });
+    this.#takesMessages = false;
+    this.#life.abort(new AmqpError('ABORTED', why));
+    this.#onResume();
   }
 
   async #windDown(settled: () => Promise<unknown>): Promise<void> {
@@ -142,42 +208,40 @@ export class AmqpConsumer {
     }
   }
 
-  /** The loop: connect, consume, wait for the end, again. With `first`, a refused first attempt is the last one. */
-  async #run(first: FirstAttempt | undefined): Promise<void> {
+  /** The loop: connect, consume, wait for the end, again. Of a start that is waited for, a refused first attempt is the last one. */
+  async #run(): Promise<void> {
     const { signal } = this.#life;
-    let waiting = first;
-    while (!this.#isStopped()) {
+    for (;;) {
+      if (this.#isPaused) await this.#resumed();
       let connection: Connection | undefined;
+      let wait: number | undefined;
       try {
         connection = await this.#connection.opened(signal);
-        const why = await this.#consume(connection, () => {
-          waiting?.running();
-          waiting = undefined;
-        });
-        if (!this.#isStopped()) quietly(() => this.#owner.lost?.(why));
-      } catch (error) {
-        if (!this.#isStopped() && !this.#goesOn(error, waiting !== undefined)) {
-          this.#state = 'stopped';
-          if (waiting === undefined) quietly(() => this.#owner.ended?.(error));
-          else waiting.refused(error);
+        const { why, error } = await this.#consume(connection);
+        if (this.#isStopped()) break;
+        wait = this.#lost(connection, why, error);
+      } catch (thrown) {
+        if (this.#isStopped()) break;
+        const error = asAmqpError(thrown);
+        if (!this.#goesOn(error)) {
+          this.#giveUp(error);
           return;
         }
+        wait = this.#refused(connection, error);
       }
-      if (this.#isStopped()) break;
-      this.#state = 'recovering';
-      // A connection that is lost has waits of its own; on one that stays, what failed may fail again.
-      if (connection?.isOpen === true) await pause(this.#backoff.next(), signal);
+      if (wait !== undefined && !this.#isPaused) await this.#resumedOrAfter(wait);
     }
-    waiting?.refused(signal.reason);
+    this.#first?.refused(signal.reason);
+    this.#become({ state: 'stopped', since: new Date(), error: undefined });
   }
 
   #isStopped(): boolean {
     return this.#life.signal.aborted;
   }
 
-  #goesOn(error: unknown, isFirst: boolean): boolean {
+  #goesOn(error: AmqpError): boolean {
     if (this.#connection.status.state === 'closed') return false;
-    if (isFirst) return isLoss(error);
+    if (this.#first !== undefined) return isLoss(error);
     let goesOn = true;
     quietly(() => {
       goesOn = this.#owner.failed?.(error) !== false;
@@ -185,67 +249,150 @@ export class AmqpConsumer {
     return goesOn;
   }
 
-  /** Consumes on a new channel until that ends; says why it ended. */
-  async #consume(connection: Connection, running: () => void): Promise<string> {
+  /** Consumes on a new channel, also again and again after pauses, until the channel has to end; says why. */
+  async #consume(connection: Connection): Promise<Extract<End, { how: 'lost' }>> {
     await this.#owner.prepare?.(connection);
     const channel = await connection.channel({ signal: this.#life.signal });
-    const { prefetch, consume } = this.#options;
-    const queue = this.#connection.topology.current(this.queue);
+    this.#owner.opened?.();
+    const closed = ended(channel).then((error) => lost(error?.message ?? 'its channel was closed.', error));
+    let why = 'its channel was closed.';
     try {
-      if (prefetch !== undefined) await channel.basicQos(prefetch);
-      let cancel: () => void = () => undefined;
-      const cancelled = new Promise<string>((resolve) => {
-        cancel = () => {
-          resolve('the broker cancelled it, as it does when the queue is deleted.');
-        };
-      });
-      const consumerTag = await channel.basicConsume(
-        queue,
-        {
-          onMessage: (message) => {
-            // What crosses the cancel, somebody else shall have.
-            return this.#isStopped() ? message.nack() : this.#owner.receive(message);
-          },
-          onCancel: () => {
-            cancel();
-          },
-        },
-        consume,
-      );
-      if (this.#isStopped()) {
-        // What came with the answer is handled to its end; `stop` has the deadline.
-        await channel.basicCancel(consumerTag);
-        await channel.allSettled();
-        return 'it was stopped while it started.';
+      if (this.#options.prefetch !== undefined) await channel.basicQos(this.#options.prefetch);
+      for (;;) {
+        let end = await this.#consumeOn(channel, closed);
+        if (end.how === 'paused') {
+          await this.#cancelOnce();
+          end = await Promise.race([closed, this.#resumed()]);
+        }
+        if (end.how === 'lost') {
+          ({ why } = end);
+          return end;
+        }
+        // Without a consumer on it, nobody is told when a queue goes.
+        await this.#owner.prepare?.(connection);
       }
-      this.#active = { channel, consumerTag };
-      this.#state = 'running';
-      this.#backoff.succeeded();
-      quietly(() => this.#owner.running?.());
-      running();
-      const closed = ended(channel).then((error) => error?.message ?? 'its channel was closed.');
-      return await Promise.race([closed, cancelled]);
     } finally {
       this.#active = undefined;
       await channel.close();
+      quietly(() => this.#owner.lost?.(why));
     }
+  }
+
+  async #consumeOn(channel: Channel, closed: Promise<End>): Promise<End> {
+    let cancel: () => void = NOTHING;
+    const cancelled = new Promise<End>((resolve) => {
+      cancel = () => {
+        resolve(lost('the broker cancelled it, as it does when the queue is deleted.', undefined));
+      };
+    });
+    const paused = new Promise<End>((resolve) => {
+      this.#onPause = () => {
+        resolve({ how: 'paused' });
+      };
+    });
+    this.#cancelled = undefined;
+    const consuming = channel.basicConsume(
+      this.#connection.topology.current(this.queue),
+      {
+        // What crosses the cancel, somebody else shall have.
+        onMessage: (message) => (this.#takesMessages ? this.#owner.receive(message) : message.nack()),
+        onCancel: () => {
+          cancel();
+        },
+      },
+      this.#options.consume,
+    );
+    this.#consuming = consuming.then((consumerTag) => {
+      this.#active = { channel, consumerTag };
+    }, NOTHING);
+    await consuming;
+    if (this.#isStopped()) {
+      // What came with the answer is handled to its end; `stop` has the deadline.
+      await this.#cancelOnce();
+      await channel.allSettled();
+      return lost('it was stopped while it started.', undefined);
+    }
+    if (this.#isPaused) return { how: 'paused' };
+    this.#backoff.succeeded();
+    this.#attempts = 0;
+    this.#become({ state: 'running', since: new Date() });
+    this.#hasRun();
+    return await Promise.race([closed, cancelled, paused]);
+  }
+
+  /** Resolves when it is wanted again, or stopped. */
+  async #resumed(): Promise<End> {
+    // Whoever waits for the start has paused it: there is nothing more to wait for.
+    this.#hasRun();
+    await new Promise<void>((resolve) => {
+      this.#onResume = resolve;
+      if (!this.#isPaused || this.#isStopped()) resolve();
+    });
+    return { how: 'paused' };
+  }
+
+  async #resumedOrAfter(ms: number): Promise<void> {
+    const resumed = new AbortController();
+    this.#onResume = () => {
+      resumed.abort();
+    };
+    await pause(ms, AbortSignal.any([resumed.signal, this.#life.signal]));
+  }
+
+  #hasRun(): void {
+    this.#first?.running();
+    this.#first = undefined;
+  }
+
+  /** What ran has ended. Returns how long to wait, in milliseconds; a connection that is lost has waits of its own. */
+  #lost(connection: Connection, why: string, error: AmqpError | undefined): number | undefined {
+    const wait = connection.isOpen ? this.#backoff.next() : undefined;
+    this.#become({ state: 'recovering', error, ...this.#setback('recovering', why, wait) });
+    return wait;
+  }
+
+  /** An attempt has failed. Returns how long to wait; what failed on a connection that stays may fail again. */
+  #refused(connection: Connection | undefined, error: AmqpError): number | undefined {
+    this.#attempts += 1;
+    const state = isHopeless(error) ? 'failed' : 'recovering';
+    const wait = connection?.isOpen === true ? this.#backoff.next({ slowly: state === 'failed' }) : undefined;
+    this.#become({ state, error, ...this.#setback(state, error.message, wait) });
+    return wait;
+  }
+
+  #setback(state: ConsumerState, why: string, wait: number | undefined): Setback {
+    return {
+      since: this.#status.state === state ? this.#status.since : new Date(),
+      why,
+      attempts: this.#attempts,
+      nextAttempt: wait === undefined ? undefined : new Date(Date.now() + wait),
+    };
+  }
+
+  #giveUp(error: AmqpError): void {
+    this.#takesMessages = false;
+    this.#become({ state: 'stopped', since: new Date(), error });
+    if (this.#first === undefined) quietly(() => this.#owner.ended?.(error));
+    else this.#first.refused(error);
+  }
+
+  #become(status: ConsumerStatus): void {
+    const before = this.#status.state;
+    if (status.state !== 'stopped') {
+      // What goes on beneath a pause is nobody's concern.
+      if (before === 'stopping' || before === 'stopped' || (this.#isPaused && status.state !== 'stopping')) return;
+    } else if (before === 'stopped') return;
+    this.#status = status;
+    quietly(() => this.#owner.changed?.(status));
   }
 }
 
-/** True for the end of a connection, as against an answer that the next attempt would get again. */
-export function isLoss(error: unknown): boolean {
-  return (
-    error instanceof AmqpError &&
-    (error.code === 'CONNECTION_LOST' || (error.code === 'CONNECTION_CLOSED' && error.method === undefined))
-  );
+function lost(why: string, error: AmqpError | undefined): Extract<End, { how: 'lost' }> {
+  return { how: 'lost', why, error };
 }
 
-/** True when the broker has no such queue (404). */
-export function isQueueMissing(error: unknown): boolean {
-  return error instanceof AmqpError && error.replyCode === 404;
-}
-
-/** The error of a start that the caller's signal ended. */
-export function consumeAborted(queue: string, cause: unknown): AmqpError {
-  return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
+function asAmqpError(thrown: unknown): AmqpError {
+  if (thrown instanceof AmqpError) return thrown;
+  const said = thrown instanceof Error ? printable(thrown.message) : '';
+  return new AmqpError('SETUP_FAILED', `Preparing a consumer failed: ${said}`, { cause: thrown });
 }

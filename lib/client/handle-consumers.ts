@@ -5,8 +5,9 @@
 import { randomUUID } from 'node:crypto';
 import { AmqpError, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { AmqpConsumer, type AmqpConsumerOptions, consumeAborted, isLoss, isQueueMissing } from './amqp-consumer.js';
+import { AmqpConsumer, type AmqpConsumerOptions } from './amqp-consumer.js';
 import type { ConsumerCallbacks, StreamOptions } from './channel-options.js';
+import { isLoss, isQueueMissing } from './consumer-status.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { quietly } from './listeners.js';
 import type { Message } from './message.js';
@@ -69,7 +70,7 @@ export class HandleConsumers {
         lost: () => loop?.drop(),
         failed: (error) => {
           if (!isQueueMissing(error)) {
-            if (error instanceof AmqpError && !isLoss(error)) this.#connection.tellRecoveryError(error);
+            if (!isLoss(error)) this.#connection.tellRecoveryError(error);
             return true;
           }
           isQueueGone = topology.hasQueue(queue);
@@ -153,4 +154,9 @@ export class HandleConsumers {
     this.#running.delete(consumerTag);
     this.#connection.topology.consumerEnded(consumer.queue);
   }
+}
+
+/** The error of a start that the caller's signal ended. */
+export function consumeAborted(queue: string, cause: unknown): AmqpError {
+  return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
 }

@@ -62,6 +62,20 @@ export async function within(ms: number, work: Promise<unknown>): Promise<void> 
   }
 }
 
+/** Resolves when the signal fires. */
+export async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => {
+    signal.addEventListener(
+      'abort',
+      () => {
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}
+
 /** What ends: a connection or a channel. */
 interface Mortal {
   /** Why it ended; undefined while it is open, and when it was closed on purpose. */

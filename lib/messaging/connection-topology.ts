@@ -81,16 +81,19 @@ export class ConnectionTopology {
 
   /**
    * What a consumer of the queue does before every start, see `ensureQueue`. What is `late` was added when the topology had been
-   * applied, and is declared by the first start.
+   * applied, and is declared by the first start; what was declared by half, without a binding say, by the next one.
    */
   preparation(queue: string, { late }: { readonly late: boolean }): (opened: Connection) => Promise<void> {
     let isDeclared = !late;
     return async (opened) => {
-      if (isDeclared) {
-        await this.ensureQueue(opened, queue);
-      } else {
-        await this.#apply(opened, topologyOf(queue, this.topology));
+      try {
+        if (isDeclared) await this.ensureQueue(opened, queue);
+        else await this.#apply(opened, topologyOf(queue, this.topology));
         isDeclared = true;
+      } catch (error) {
+        // The queue may be there now, and look complete.
+        if (error instanceof TopologyError && this.#options.mode === 'declare') isDeclared = false;
+        throw error;
       }
     };
   }

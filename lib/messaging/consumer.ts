@@ -1,13 +1,18 @@
 /**
- * The consumer of one queue: started, stopped, started over with its queue when it was lost, and what of that is told to the log.
- * What becomes of its messages is its receiver's, see `handled-deliveries`.
+ * The consumer of one queue: started, paused, stopped, started over with its queue when it was lost, and what of that is told to
+ * the log. Its states are drawn in `client/consumer-status`; what becomes of its messages is its receiver's, see
+ * `handled-deliveries`.
  */
 import type { AmqpConnection } from '../client/amqp-connection.js';
-import { AmqpConsumer, type ConsumerState } from '../client/amqp-consumer.js';
+import { AmqpConsumer } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
+import type { ConsumerState, ConsumerStatus } from '../client/consumer-status.js';
+import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
-import { quoted } from '../errors.js';
+import { orAborted, orLate } from '../client/wait.js';
+import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { Topology } from './definitions.js';
 import { type Log, messageOf } from './failed-deliveries.js';
 import { ensureQueue } from './topology.js';
@@ -23,6 +28,8 @@ export interface ConsumerOptions {
   readonly exclusive: boolean;
   readonly consumerTag: string | undefined;
   readonly arguments: FieldTable;
+  /** Is told every change of the status. */
+  readonly changed?: ((status: ConsumerStatus) => void) | undefined;
   /** Sees to it that the queue is there, before every start. @default used as it is, and declared as the topology says where it is missing */
   readonly ensureQueue?: (opened: Connection) => Promise<void>;
 }
@@ -37,58 +44,69 @@ export interface MessageReceiver {
   receive(message: Message): void;
   /** The channel is gone: the broker delivers again what is not answered. */
   lost(why: string): void;
+  /** What has not begun goes back to the queue. */
+  giveBack(): void;
   /** Begins nothing any more: what has not begun goes back to the queue. */
   stop(): void;
   /** Resolves when nothing is under way. */
   idle(): Promise<void>;
-  /** After `stop()` and `timeout` ms: waits no longer, and tells of what is still under way. */
-  abandon(timeout: number): void;
+  /** After `stop()`: waits no longer, and tells of what is still under way. `until` says how long it has waited. */
+  abandon(until: string): void;
+}
+
+/** How long to wait for what is under way. */
+export interface DrainOptions {
+  /** @default for ever */
+  readonly timeout?: Duration | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export class Consumer {
   readonly #options: ConsumerOptions;
+  readonly #log: Log;
   readonly #consumer: AmqpConsumer;
   readonly #receiver: MessageReceiver;
 
   constructor(connection: AmqpConnection, options: ConsumerOptions, receiver: MessageReceiver, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
     this.#options = options;
+    this.#log = log;
     this.#receiver = receiver;
     this.#consumer = new AmqpConsumer(
       connection,
       { queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
       {
-        prepare: async (opened) => {
-          await this.#ensureQueue(opened);
+        prepare: (opened) => this.#ensureQueue(opened),
+        opened: () => {
           receiver.renew();
         },
         receive: (message) => {
           receiver.receive(message);
         },
-        running: () => {
-          log.log(`${this.#label} runs (prefetch ${prefetch})`);
-        },
         lost: (why) => {
           receiver.lost(why);
-          log.warn(`${this.#label} stopped: ${why} It starts again.`);
         },
-        failed: (error) => {
-          log.error(`${this.#label} cannot start, and tries again. ${messageOf(error)}`);
-          return true;
+        changed: (status) => {
+          quietly(() => options.changed?.(status));
+          this.#tell(status);
         },
       },
     );
   }
 
+  get status(): ConsumerStatus {
+    return this.#consumer.status;
+  }
+
   get state(): ConsumerState {
-    return this.#consumer.state;
+    return this.#consumer.status.state;
   }
 
   get queue(): string {
     return this.#options.queue;
   }
 
-  /** Messages whose handler is running, or that have not been answered since. */
+  /** Deliveries whose handler is running, or that have not been answered since. */
   get underWay(): number {
     return this.#receiver.underWay;
   }
@@ -107,14 +125,71 @@ export class Consumer {
     this.#consumer.startInBackground();
   }
 
+  /** See `AmqpConsumer.pause`. What has not begun goes back to the queue; what runs goes on, and is answered. */
+  async pause(): Promise<void> {
+    const paused = this.#consumer.pause();
+    this.#receiver.giveBack();
+    await paused;
+  }
+
+  /** See `AmqpConsumer.resume`. */
+  resume(): void {
+    this.#consumer.resume();
+  }
+
+  /** Pauses it, and resolves when nothing is under way. Rejects with `ABORTED` when that takes too long; paused it stays. */
+  async drain({ timeout, signal }: DrainOptions = {}): Promise<void> {
+    const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
+    const still = (when: string, cause?: unknown): AmqpError =>
+      new AmqpError('ABORTED', `${this.underWay} deliveries of ${this.#label} are still under way ${when}.`, { cause });
+    const drained = this.pause().then(() => this.#receiver.idle());
+    try {
+      if (limit === undefined) await orAborted(drained, signal);
+      else await orLate(drained, limit, () => still(`after ${limit} ms`), signal);
+    } catch (error) {
+      if (signal?.aborted === true) throw still('at the abort', signal.reason);
+      throw error;
+    }
+  }
+
   /**
-   * Stops it: cancels, gives back what has not begun, waits up to `timeout` ms for the running handlers and their answers.
-   * What still runs then is delivered again by the broker, to whoever consumes next.
+   * Stops it: cancels, gives back what has not begun, waits up to `timeout` ms for the running handlers and their answers, or until
+   * `hurry` fires. What still runs then is delivered again by the broker, to whoever consumes next.
    */
-  async stop(timeout: number): Promise<void> {
+  async stop(timeout: number, hurry?: AbortSignal): Promise<void> {
+    const stopped = this.#consumer.stop(timeout, () => this.#receiver.idle(), hurry);
     this.#receiver.stop();
-    await this.#consumer.stop(timeout, () => this.#receiver.idle());
-    this.#receiver.abandon(timeout);
+    await stopped;
+    this.#receiver.abandon(hurry?.aborted === true ? 'the second signal' : `${timeout} ms (shutdownTimeout)`);
+  }
+
+  #tell(status: ConsumerStatus): void {
+    switch (status.state) {
+      case 'idle':
+      case 'starting':
+      case 'stopping':
+      case 'stopped':
+        // Whoever stops it says so, and so does a connection that is closed for good.
+        return;
+      case 'running':
+        this.#log.log(`${this.#label} runs (prefetch ${this.#options.prefetch})`);
+        return;
+      case 'paused':
+        this.#log.log(`${this.#label} is paused, and takes nothing until it is resumed.`);
+        return;
+      case 'recovering':
+        if (status.attempts === 0) this.#log.warn(`${this.#label} stopped: ${status.why} It starts again.`);
+        else this.#log.error(`${this.#label} cannot start, and tries again. ${messageOf(status.error)}`);
+        return;
+      case 'failed':
+        this.#log.error(
+          `${this.#label} cannot start, and tries again, which time will hardly mend: change what it says, or resume() it. ` +
+            messageOf(status.error),
+        );
+        return;
+      default:
+        status satisfies never;
+    }
   }
 
   async #ensureQueue(opened: Connection): Promise<void> {

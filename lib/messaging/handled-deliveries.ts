@@ -99,9 +99,14 @@ export class HandledDeliveries implements MessageReceiver {
     for (const delivery of this.#unanswered) this.#answeredLate(delivery);
   }
 
+  /** What has not begun goes back to the queue. */
+  giveBack(): void {
+    for (const message of this.#waiting.splice(0)) message.nack();
+  }
+
   /** Begins nothing any more: what has not begun goes back to the queue. */
   stop(): void {
-    for (const message of this.#waiting.splice(0)) message.nack();
+    this.giveBack();
     this.#failures.stop();
   }
 
@@ -114,12 +119,12 @@ export class HandledDeliveries implements MessageReceiver {
   }
 
   /** Nothing is waited for any more, and nothing can be answered. */
-  abandon(timeout: number): void {
+  abandon(until: string): void {
     this.#failures.abandon();
-    this.#scope.end(new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${timeout} ms.`));
+    this.#scope.end(new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`));
     if (this.#running === 0) return;
     this.#log.warn(
-      `${this.#running} handlers of ${this.#label} still ran after ${timeout} ms (shutdownTimeout); ` +
+      `${this.#running} handlers of ${this.#label} still ran after ${until}; ` +
         (this.#options.ack === 'none'
           ? 'their messages are not delivered again.'
           : 'the broker delivers their messages again.'),

@@ -1,0 +1,68 @@
+/** A consumer as the application sees it: where it stands, and to pause, resume and drain. Its life is `consumer`'s. */
+import type { ConsumerState, ConsumerStatus } from '../client/consumer-status.js';
+import type { Consumer, DrainOptions } from './consumer.js';
+
+/** What names a consumer. */
+export interface ConsumerIdentity {
+  readonly name: string;
+  readonly connection: string;
+  readonly prefetch: number;
+}
+
+/** A consumer of the application, got from the `ConsumerRegistry`. */
+export class RegisteredConsumer {
+  /** The class and the method, `BillingConsumer.charge`; with the queue in brackets where one method consumes from several. */
+  readonly name: string;
+  /** The name of its connection. */
+  readonly connection: string;
+  /** Most deliveries under way at a time. */
+  readonly prefetch: number;
+  readonly #consumer: Consumer;
+
+  /** @internal Made by the registry. */
+  constructor({ name, connection, prefetch }: ConsumerIdentity, consumer: Consumer) {
+    this.name = name;
+    this.connection = connection;
+    this.prefetch = prefetch;
+    this.#consumer = consumer;
+  }
+
+  get queue(): string {
+    return this.#consumer.queue;
+  }
+
+  /** Where it stands, since when, and why. */
+  get status(): ConsumerStatus {
+    return this.#consumer.status;
+  }
+
+  get state(): ConsumerState {
+    return this.#consumer.status.state;
+  }
+
+  /** Deliveries whose handler is running, or that have not been answered since. */
+  get underWay(): number {
+    return this.#consumer.underWay;
+  }
+
+  /**
+   * Has the broker deliver nothing more (basic.cancel), and gives back what has not begun; resolves when the broker has said so.
+   * What runs goes on, and is answered. It stays paused across reconnects, until `resume()`.
+   */
+  async pause(): Promise<void> {
+    await this.#consumer.pause();
+  }
+
+  /**
+   * Consumes again after `pause()` or `drain()`, starts what `autoStart: false` left alone, and tries at once what is recovering or
+   * has failed. Returns before it runs; `status` says when it does. Throws `ABORTED` when the application stops.
+   */
+  resume(): void {
+    this.#consumer.resume();
+  }
+
+  /** Pauses it, and resolves when nothing is under way. Rejects with `ABORTED` when that takes too long; paused it stays. */
+  async drain(options?: DrainOptions): Promise<void> {
+    await this.#consumer.drain(options);
+  }
+}
