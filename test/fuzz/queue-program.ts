@@ -161,7 +161,8 @@ export class QueueProgram {
     await this.#open();
     await this.#declare();
     const { product, version } = this.#connection.serverProperties;
-    this.#reference.turnsDeathsAround = product === 'RabbitMQ' && /^3\.([0-9]|1[0-2])\./.test(String(version));
+    this.#reference.turnsDeathsAround =
+      product === 'RabbitMQ' && typeof version === 'string' && /^3\.([0-9]|1[0-2])\./.test(version);
     try {
       for (const [index, step] of program.entries()) {
         try {
