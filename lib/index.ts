@@ -34,6 +34,15 @@ export {
 export { Delivery } from './messaging/delivery.js';
 export type { DeadLetterOption } from './messaging/failed-deliveries.js';
 export type { AckMode } from './messaging/handled-deliveries.js';
+export {
+  type Infer,
+  type InferInput,
+  type InferReply,
+  type InferReplyInput,
+  MessageContract,
+  type MessageDefinition,
+  message,
+} from './messaging/message.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
 export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
@@ -47,6 +56,8 @@ export {
   exchange,
   queue,
 } from './messaging/definitions.js';
+export type { CheckLevel } from './messaging/check-facts.js';
+export type { CheckCode, CheckLevels } from './messaging/topology-checks.js';
 export { type TopologyConflict, type TopologyEntity, TopologyError } from './messaging/topology-error.js';
 export {
   AmqpDelivery,
@@ -63,6 +74,7 @@ export {
 } from './nest/amqp.decorators.js';
 export type { AmqpFeatureOptions } from './nest/amqp.feature.js';
 export type { ConsumeBinding } from './nest/consume-topology.js';
+export type { ConsumeContractOptions, ContractDecorator } from './nest/consume-contract.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
 export { AmqpModule } from './nest/amqp.module.js';
 export type { AmqpModuleExtras, AmqpModuleOptions, AmqpOptionsFactory } from './nest/amqp.options.js';
