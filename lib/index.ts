@@ -50,6 +50,8 @@ export {
   exchange,
   queue,
 } from './messaging/definitions.js';
+export type { CheckLevel } from './messaging/check-facts.js';
+export type { CheckCode, CheckLevels } from './messaging/topology-checks.js';
 export { type TopologyConflict, type TopologyEntity, TopologyError } from './messaging/topology-error.js';
 export {
   AmqpDelivery,

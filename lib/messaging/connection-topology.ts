@@ -6,22 +6,28 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { Backoff } from '../client/backoff.js';
 import type { Connection } from '../client/connection.js';
 import { ended, pause } from '../client/wait.js';
-import { AmqpError, quoted } from '../errors.js';
+import { AmqpError, printable, quoted } from '../errors.js';
+import type { Broker, CheckedConsumer } from './check-facts.js';
 import type { QueueDefinition, Topology } from './definitions.js';
 import type { Log } from './failed-deliveries.js';
 import { type ApplyOptions, applyTopology, isThere, refusedPart, topologyOf } from './topology.js';
 import { type TopologyEntity, TopologyError } from './topology-error.js';
+import { type CheckLevels, type Finding, brokerOf, findingsOf, missingOf } from './topology-checks.js';
 import { TopologyPlan, type PlannedTopology } from './topology-plan.js';
 
 export interface ConnectionTopologyOptions {
   readonly mode: 'declare' | 'check';
   readonly onConflict: 'fail' | 'warn';
+  readonly checks: CheckLevels;
   readonly log: Log;
 }
 
 export class ConnectionTopology {
   readonly #connection: AmqpConnection;
   readonly #plan = new TopologyPlan();
+  readonly #consumers = new Map<string, CheckedConsumer>();
+  /** Which broker, and how many consumers, were looked at. */
+  #inspected = '';
   readonly #options: ConnectionTopologyOptions;
   #topology: PlannedTopology | undefined;
   /** It was applied once: what is refused from now on is no reason to do without a connection. */
@@ -48,6 +54,11 @@ export class ConnectionTopology {
     this.#topology = undefined;
   }
 
+  /** Has a consumer looked at beside its queue. */
+  addConsumer(consumer: CheckedConsumer): void {
+    this.#consumers.set(`${consumer.name} ${consumer.queue}`, consumer);
+  }
+
   /** See `TopologyPlan.keyOf`. */
   keyOf(queue: string | QueueDefinition): string | undefined {
     return this.#plan.keyOf(queue);
@@ -64,10 +75,12 @@ export class ConnectionTopology {
   }
 
   /**
-   * Applies it to a new connection. Rejects with a `TopologyError` until it has once been applied; after that the error is
+   * Applies it to a new connection, after a look for what goes wrong on such a broker: rejects with `INVALID_DEFINITION` for what
+   * that finds and calls an error. Rejects with a `TopologyError` until it has once been applied; after that the error is
    * logged, once, and what may come by itself, something that is missing or locked, is tried again while the connection lasts.
    */
   async apply(opened: Connection): Promise<void> {
+    await this.#inspect(opened);
     try {
       await this.#apply(opened, this.topology);
       if (this.#options.mode === 'check') this.#tellChecked();
@@ -87,8 +100,12 @@ export class ConnectionTopology {
     let isDeclared = !late;
     return async (opened) => {
       try {
-        if (isDeclared) await this.ensureQueue(opened, queue);
-        else await this.#apply(opened, topologyOf(queue, this.topology));
+        if (isDeclared) {
+          await this.ensureQueue(opened, queue);
+        } else {
+          await this.#inspect(opened);
+          await this.#apply(opened, topologyOf(queue, this.topology));
+        }
         isDeclared = true;
       } catch (error) {
         // The queue may be there now, and look complete.
@@ -108,6 +125,24 @@ export class ConnectionTopology {
       this.#apply(opened, topologyOf(queue, this.topology)).finally(() => this.#restoring.delete(queue));
     this.#restoring.set(queue, restoring);
     await restoring;
+  }
+
+  /** Before anything is declared, as some of it makes brokers close the connection. */
+  async #inspect(opened: Connection): Promise<void> {
+    const { topology } = this;
+    const broker = brokerOf(opened.serverProperties);
+    const inspected = `${broker.name}, ${this.#consumers.size} consumers`;
+    if (this.#inspected === inspected) return;
+    const consumers = [...this.#consumers.values()];
+    const placeOf = (name: string): string | undefined => this.#plan.placeOf('queue', name);
+    const isMissing = await missingOf(opened, topology);
+    const findings = findingsOf({ topology, consumers, broker, placeOf, isMissing }, this.#options.checks);
+    // What somebody else has declared, somebody else has seen to.
+    const isError = ({ level }: Finding): boolean => level === 'error' && this.#options.mode === 'declare';
+    for (const finding of findings) if (!isError(finding)) this.#tell('warn', finding.message);
+    const errors = findings.filter(isError);
+    if (errors.length > 0) throw cannotWork(errors, broker);
+    this.#inspected = inspected;
   }
 
   async #apply(opened: Connection, topology: Topology): Promise<void> {
@@ -184,6 +219,18 @@ export class ConnectionTopology {
 /** Somebody else may yet declare what is missing (404), and a lock goes with the connection that holds it (405). */
 function mayComeByItself({ conflicts }: TopologyError): boolean {
   return conflicts.some(({ replyCode }) => replyCode === 404 || replyCode === 405);
+}
+
+function cannotWork(errors: readonly Finding[], { name }: Broker): AmqpError {
+  const [only] = errors;
+  const told =
+    errors.length === 1 && only !== undefined
+      ? ` ${only.message}`
+      : `\n${errors.map(({ message }) => `- ${message}`).join('\n')}`;
+  return new AmqpError(
+    'INVALID_DEFINITION',
+    `What is declared cannot work on ${printable(name)}, and topologyChecks says that this is an error.${told}`,
+  );
 }
 
 function missing(queue: string): AmqpError {

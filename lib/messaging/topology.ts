@@ -71,14 +71,22 @@ export async function applyTopology(
   run.throwConflicts();
 }
 
-/** The part of a topology that a queue needs: its definition, its bindings and their sources. A queue that it does not name is durable. */
+/**
+ * The part of a topology that a queue needs: its definition, its bindings and their sources. A queue that it does not define is used
+ * as it is, and durable where it is missing.
+ */
 export function topologyOf(name: string, { exchanges = [], queues = [], bindings = [] }: Topology): Topology {
   const bound = bindings.filter((definition) => definition.queue === name);
   return {
     exchanges: exchanges.filter((definition) => bound.some(({ source }) => source === definition.name)),
-    queues: [queues.find((definition) => definition.name === name) ?? { name }],
+    queues: [queues.find((definition) => definition.name === name) ?? adopted(name)],
     bindings: bound,
   };
+}
+
+/** A queue that somebody consumes from, and nobody defines. */
+export function adopted(name: string): PlannedQueue {
+  return { name, isServerNamed: false, isAdopted: true };
 }
 
 /** The part that the broker refused: what it refused, and what was left out for it. */

@@ -219,6 +219,11 @@ export function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
   checkDefaults(options, where);
 }
 
+/** The arguments of basic.consume. */
+export function argumentsOf({ priority, arguments: args }: ConsumeHandlerOptions): FieldTable {
+  return { ...(priority === undefined ? {} : { 'x-priority': priority }), ...args };
+}
+
 /** Checks what `AmqpModule` gives as defaults. Throws `INVALID_OPTION`. */
 export function checkConsumerDefaults(defaults: ConsumerDefaults): void {
   refuseUnknown(defaults, DEFAULTED_OPTIONS, 'The option consumers of AmqpModule has no field');

@@ -144,6 +144,7 @@ function providersFor(name: string): Provider[] {
         const topology = new ConnectionTopology(connection, {
           mode: options.topologyMode,
           onConflict: options.onTopologyConflict,
+          checks: options.topologyChecks,
           log: new Logger('AmqpModule'),
         });
         connection.onSetup((opened) => topology.apply(opened));

@@ -8,6 +8,7 @@ import type { RepublishOptions } from '../client/republisher.js';
 import type { PublisherOptions } from '../messaging/publisher.js';
 import type { RpcOptions } from '../messaging/rpc-client.js';
 import { type Serializer, Serializers } from '../messaging/serializer.js';
+import { type CheckLevels, checkLevels } from '../messaging/topology-checks.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import type { Topology } from '../messaging/definitions.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
@@ -40,6 +41,11 @@ export interface AmqpModuleOptions {
    * uses what is there. @default 'fail'
    */
   readonly onTopologyConflict?: 'fail' | 'warn';
+  /**
+   * What becomes of declarations that are known to go wrong, by the codes of the checks: `'error'` fails the boot before anything is
+   * declared, `'warn'` logs it, `'off'` does not look. @default by check and version of the broker, see docs/topology.md
+   */
+  readonly topologyChecks?: CheckLevels;
   /** Defaults for every `@Consume`; `false` starts none, for a process that only publishes. */
   readonly consumers?: ConsumerDefaults | false;
   /** Defaults for every publish, and what may wait while there is no connection. */
@@ -74,6 +80,7 @@ export interface ResolvedModuleOptions {
   readonly topology: Topology;
   readonly topologyMode: 'declare' | 'check';
   readonly onTopologyConflict: 'fail' | 'warn';
+  readonly topologyChecks: CheckLevels;
   readonly consumers: ConsumerDefaults | false;
   readonly publisher: PublisherOptions & RepublishOptions;
   readonly rpc: RpcOptions;
@@ -89,6 +96,7 @@ const KNOWN = [
   'topology',
   'topologyMode',
   'onTopologyConflict',
+  'topologyChecks',
   'consumers',
   'publisher',
   'rpc',
@@ -124,6 +132,8 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
   requireOneOf('topologyMode', topologyMode, ['declare', 'check']);
   requireOneOf('onTopologyConflict', onTopologyConflict, ['fail', 'warn']);
   checkTopology(topology);
+  const { topologyChecks = {} } = options;
+  checkLevels(topologyChecks);
   return {
     url: options.url ?? DEFAULT_URL,
     connection: options.connection ?? {},
@@ -132,6 +142,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     topology,
     topologyMode,
     onTopologyConflict,
+    topologyChecks,
     consumers: options.consumers ?? {},
     publisher: options.publisher ?? {},
     rpc: options.rpc ?? {},

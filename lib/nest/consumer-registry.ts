@@ -18,7 +18,7 @@ import { retryPolicy } from '../messaging/outcome.js';
 import { RegisteredConsumer } from '../messaging/registered-consumer.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { decoderOf } from '../messaging/decoder.js';
-import { isFactory } from './amqp.decorators.js';
+import { argumentsOf, isFactory } from './amqp.decorators.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
 import { HandlerFactory } from './amqp.handler.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
@@ -188,7 +188,7 @@ export class ConsumerRegistry
   async #start(handler: DiscoveredHandler, queue: string): Promise<void> {
     const { connection, options, channel, ...registered } = this.#connectionFor(handler);
     if (options.consumers === false) return;
-    const { prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH, priority } = handler.options;
+    const { prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH } = handler.options;
     const { retry = options.consumers.retry, timeout = options.consumers.timeout } = handler.options;
     const { topology } = registered.topology;
     const deliveries = new HandledDeliveries(
@@ -226,7 +226,7 @@ export class ConsumerRegistry
         changed: (status) => {
           tell(this, 'status', [registeredConsumer, status], warnOf);
         },
-        arguments: { ...(priority === undefined ? {} : { 'x-priority': priority }), ...handler.options.arguments },
+        arguments: argumentsOf(handler.options),
       },
       deliveries,
       this.#logger,

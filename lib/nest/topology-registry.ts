@@ -7,7 +7,7 @@ import { ModulesContainer } from '@nestjs/core';
 import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import type { Topology } from '../messaging/definitions.js';
-import { type ConsumeOptionsWithQueue, isFactory } from './amqp.decorators.js';
+import { type ConsumeOptionsWithQueue, argumentsOf, isFactory } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
@@ -81,12 +81,24 @@ export class TopologyRegistry {
     const { queue, connection = DEFAULT_CONNECTION } = options;
     const registered = this.#connections.get(connection);
     // The consumer registry says what is wrong with a connection that nobody defines.
-    if (registered !== undefined && registered.options.consumers !== false) {
-      const place = `@Consume of ${name}`;
-      registered.topology.add(topologyIn(options), place);
-      if (typeof queue === 'string' && options.bind !== undefined) registered.topology.adopt(queue, place);
-    }
-    return registered?.topology.keyOf(queue) ?? '';
+    if (registered === undefined) return '';
+    const { topology } = registered;
+    const { consumers } = registered.options;
+    if (consumers === false) return topology.keyOf(queue) ?? '';
+    const place = `@Consume of ${name}`;
+    topology.add(topologyIn(options), place);
+    if (typeof queue === 'string' && options.bind !== undefined) topology.adopt(queue, place);
+    const key = topology.keyOf(queue) ?? '';
+    topology.addConsumer({
+      name,
+      queue: key,
+      exclusive: options.exclusive ?? false,
+      arguments: argumentsOf(options),
+      retries: (options.retry ?? consumers.retry) !== undefined,
+      prefetch: options.prefetch ?? consumers.prefetch,
+      batchSize: undefined,
+    });
+    return key;
   }
 
   #gatherFeature({ connection, topology, module }: Feature): void {

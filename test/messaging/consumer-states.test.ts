@@ -170,7 +170,7 @@ describe('a consumer whose queue cannot be set up', () => {
   async function broken(): Promise<{ consumer: Consumer; queue: string; exchange: string }> {
     const exchange = await scratch.exchange('fanout');
     const queue = scratch.queueName();
-    const topology = new ConnectionTopology(connection, { mode: 'declare', onConflict: 'fail', log });
+    const topology = new ConnectionTopology(connection, { mode: 'declare', onConflict: 'fail', checks: {}, log });
     topology.add({ queues: [{ name: queue }], bindings: [{ source: exchange, queue }] }, 'here');
     const consumer = consumerOf(queue, { ensureQueue: topology.preparation(queue, { late: true }) });
     await consumer.start();

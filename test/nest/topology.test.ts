@@ -147,6 +147,19 @@ describe('bind of @Consume', () => {
     expect(await got.next()).toBe(2);
   });
 
+  test('or the lack of it, of options from a factory, uses a queue that is there as it is', async () => {
+    const queue = await scratch.queue({ arguments: { 'x-max-length': 5 } });
+    class Billing {
+      @Consume({ useFactory: () => ({ queue }) })
+      charge(payload: unknown): void {
+        got.push(payload);
+      }
+    }
+    await using _app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    expect(await got.next()).toBe(1);
+  });
+
   test('comes back with a queue that was deleted', async () => {
     const [exchange, queue] = [scratch.exchangeName(), scratch.queueName()];
     await using app = await TestApp.boot({
@@ -595,4 +608,81 @@ test('an exclusive queue with a name comes back with its bindings as soon as nob
   await app.log.next('log', 'runs');
   await scratch.publish(exchange, '', '1');
   expect(await got.next()).toBe(1);
+});
+
+describe('declarations that are known to go wrong', () => {
+  test('are logged once, however often they are declared', async () => {
+    const [exchange, name] = [scratch.exchangeName(), scratch.queueName()];
+    const line = new CuttableLine();
+    await using app = await TestApp.boot({
+      imports: [
+        amqp({
+          connection: { dial: line.dial },
+          topology: {
+            exchanges: [{ name: exchange, type: 'topic', alternateExchange: 'test.no-such-exchange' }],
+            queues: [{ name, deadLetter: { exchange } }],
+          },
+        }),
+      ],
+      providers: [consumerOf({ queue: name })],
+    });
+    await app.log.next('log', 'runs');
+    line.cut();
+    await app.log.next('log', 'runs');
+    const warned = app.log.text('warn');
+    expect(warned.match(/alternate-exchange-missing/g)).toHaveLength(1);
+    expect(warned).toContain(
+      `Exchange '${exchange}' has the alternate exchange 'test.no-such-exchange', which nobody declares`,
+    );
+  });
+
+  test('fail the boot before anything is declared where the broker would refuse them', async () => {
+    const [first, second] = [scratch.queueName(), scratch.queueName()];
+    const error = await bootFailure({
+      imports: [amqp({ topology: { queues: [{ name: first }, { name: second, type: 'quorum', maxPriority: 5 }] } })],
+      providers: [consumerOf({ queue: first })],
+    });
+    expect(error.code).toBe('INVALID_DEFINITION');
+    expect(error.message).toContain(`Queue '${second}' (AmqpModule.forRoot) is a quorum queue with maxPriority`);
+    expect(await scratch.state(first)).toBeUndefined();
+  });
+
+  test('have levels by their codes', async () => {
+    const name = scratch.queueName();
+    const topology = { queues: [{ name, durable: false }] };
+    const error = await bootFailure({
+      imports: [amqp({ topology, topologyChecks: { 'transient-shared-queue': 'error' } })],
+    });
+    expect(error.message).toContain('(transient-shared-queue: ');
+    await using app = await TestApp.boot({
+      imports: [amqp({ topology, topologyChecks: { 'transient-shared-queue': 'off' } })],
+    });
+    expect(app.log.text()).not.toContain('transient-shared-queue');
+  });
+
+  test('of consumers are found, also of those whose options come from a factory', async () => {
+    const name = scratch.queueName();
+    class Billing {
+      @Consume({ useFactory: () => ({ queue: { name, singleActiveConsumer: true }, exclusive: true }) })
+      charge(): void {
+        // never runs
+      }
+    }
+    const error = await bootFailure({ imports: [amqp()], providers: [Billing] });
+    expect(error.code).toBe('INVALID_DEFINITION');
+    expect(error.message).toContain('@Consume of Billing.charge is exclusive on queue');
+  });
+
+  test("are logged and no more where somebody else declares: topologyMode: 'check'", async () => {
+    const name = await scratch.queue();
+    await using app = await TestApp.boot({
+      imports: [amqp({ topologyMode: 'check', topology: { queues: [{ name, type: 'quorum', maxPriority: 5 }] } })],
+    });
+    expect(app.log.text('warn')).toContain('quorum-priority');
+  });
+
+  test('have codes that are known: another one is refused', async () => {
+    const error = await bootFailure({ imports: [amqp({ topologyChecks: { 'queue-moed': 'off' } as never })] });
+    expect(error.message).toContain('no check queue-moed');
+  });
 });

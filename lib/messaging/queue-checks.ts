@@ -1,0 +1,178 @@
+/**
+ * Checks of queues by themselves. What they say of RabbitMQ 3.10 and 4.0 was seen on these; of other versions it is from the page
+ * that they name.
+ */
+import { DOCS, type Check, isAtLeast, kindOf, ofQueues, refused, warned } from './check-facts.js';
+
+const DEPRECATED = 'https://www.rabbitmq.com/release-information/deprecated-features-list';
+const NOTES_43 = 'https://github.com/rabbitmq/rabbitmq-server/releases/tag/v4.3.0';
+
+/** Arguments that RabbitMQ refuses (406) for a queue of that type, whichever version it is. */
+const NOT_OF_TYPE: Readonly<Record<'classic' | 'quorum' | 'stream', readonly string[]>> = {
+  classic: [
+    'x-delivery-limit',
+    'x-dead-letter-strategy',
+    'x-quorum-initial-group-size',
+    'x-max-age',
+    'x-stream-max-segment-size-bytes',
+    'x-initial-cluster-size',
+  ],
+  quorum: [
+    'x-queue-mode',
+    'x-queue-version',
+    'x-queue-master-locator',
+    'x-max-age',
+    'x-stream-max-segment-size-bytes',
+    'x-initial-cluster-size',
+  ],
+  stream: [
+    'x-max-priority',
+    'x-message-ttl',
+    'x-expires',
+    'x-max-length',
+    'x-overflow',
+    'x-dead-letter-exchange',
+    'x-dead-letter-routing-key',
+    'x-dead-letter-strategy',
+    'x-delivery-limit',
+    'x-single-active-consumer',
+    'x-queue-mode',
+    'x-queue-version',
+    'x-queue-master-locator',
+    'x-quorum-initial-group-size',
+  ],
+};
+
+/** From which a quorum queue has a delivery limit of 20 without being told (https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling). */
+const DEFAULT_DELIVERY_LIMIT = 20;
+
+export const QUEUE_CHECKS = {
+  'transient-shared-queue': {
+    level: (broker) => (isAtLeast(broker, 4, 3) ? 'error' : 'warn'),
+    find: ofQueues((queue) =>
+      queue.durable || queue.exclusive
+        ? undefined
+        : {
+            why: 'is neither durable nor exclusive. RabbitMQ 4.3 and later close the connection over it (541).',
+            mend: 'Make it durable, with expires where it is to go by itself; or exclusive.',
+          },
+    ),
+    see: DEPRECATED,
+  },
+  'queue-master-locator': {
+    level: (broker) => (isAtLeast(broker, 4, 3) ? 'error' : isAtLeast(broker, 4, 0) ? 'warn' : 'off'),
+    find: ofQueues((queue) =>
+      queue.arguments['x-queue-master-locator'] === undefined || queue.type === 'quorum' || queue.type === 'stream'
+        ? undefined
+        : { why: 'has x-queue-master-locator, which RabbitMQ 4.3 refuses.', mend: 'Say x-queue-leader-locator.' },
+    ),
+    see: DEPRECATED,
+  },
+  'queue-mode': {
+    level: (broker) => (broker.isRabbitMq && !isAtLeast(broker, 3, 12) ? 'off' : 'warn'),
+    find: ofQueues((queue) =>
+      queue.arguments['x-queue-mode'] === undefined || queue.type === 'quorum' || queue.type === 'stream'
+        ? undefined
+        : {
+            why: 'has x-queue-mode, which means nothing since RabbitMQ 3.12, and is refused by 4.3.',
+            mend: 'Leave it out: every classic queue keeps its messages on disk by now.',
+          },
+    ),
+    see: NOTES_43,
+  },
+  'queue-version': {
+    level: (broker) => (broker.isRabbitMq && !isAtLeast(broker, 4, 0) ? 'off' : 'warn'),
+    find: ofQueues((queue) =>
+      queue.arguments['x-queue-version'] === 1
+        ? { why: 'has x-queue-version 1, which RabbitMQ 4.3 refuses.', mend: 'Leave it out.' }
+        : undefined,
+    ),
+    see: NOTES_43,
+  },
+  'queue-type-flags': {
+    level: refused,
+    find: ofQueues(({ type, name, durable, exclusive, autoDelete }) => {
+      if (type !== 'quorum' && type !== 'stream') return undefined;
+      const flags = [
+        ...(name === undefined ? ['unnamed'] : []),
+        ...(durable ? [] : ['not durable']),
+        ...(exclusive ? ['exclusive'] : []),
+        ...(autoDelete ? ['auto-deleted'] : []),
+      ];
+      if (flags.length === 0) return undefined;
+      return {
+        why: `is a ${kindOf(type)} and ${flags.join(', ')}, which brokers refuse: it is durable and shared.`,
+        mend: 'Leave that out, or use a classic queue.',
+      };
+    }),
+    see: `${DOCS}/quorum-queues#feature-comparison`,
+  },
+  'queue-type-arguments': {
+    level: refused,
+    find: ofQueues(({ type, arguments: args }) => {
+      const wrong = type === undefined ? [] : NOT_OF_TYPE[type].filter((name) => args[name] !== undefined);
+      if (type === undefined || wrong.length === 0) return undefined;
+      return {
+        why: `is a ${kindOf(type)} with ${wrong.join(', ')}, which brokers refuse: a ${kindOf(type)} has no such thing.`,
+        mend: 'Leave it out, or use another type.',
+      };
+    }),
+    see: `${DOCS}/queues#optional-arguments`,
+  },
+  'quorum-priority': {
+    level: (broker) => (isAtLeast(broker, 4, 3) ? 'warn' : refused(broker)),
+    find: ofQueues(({ type, arguments: args }) =>
+      type === 'quorum' && args['x-max-priority'] !== undefined
+        ? {
+            why: 'is a quorum queue with maxPriority, which RabbitMQ up to 4.2 refuses.',
+            mend:
+              'Leave it out: since RabbitMQ 4.0 quorum queues tell priorities up to 4 from those above without it. ' +
+              'Below 4.0, use a queue for each priority, or a classic queue.',
+          }
+        : undefined,
+    ),
+    see: `${DOCS}/quorum-queues#priorities`,
+  },
+  'quorum-overflow': {
+    level: warned,
+    find: ofQueues(({ type, arguments: args }) =>
+      type === 'quorum' && args['x-overflow'] === 'reject-publish-dlx'
+        ? {
+            why: "is a quorum queue with overflow 'reject-publish-dlx', which it does not have: it drops its oldest messages instead.",
+            mend: "Say 'reject-publish', or 'drop-head' with a dead-letter exchange.",
+          }
+        : undefined,
+    ),
+    see: `${DOCS}/maxlength#overflow-behaviour`,
+  },
+  'at-least-once-overflow': {
+    level: warned,
+    find: ofQueues(({ type, arguments: args }) =>
+      type === 'quorum' &&
+      args['x-dead-letter-strategy'] === 'at-least-once' &&
+      (args['x-overflow'] !== 'reject-publish' || args['x-dead-letter-exchange'] === undefined)
+        ? {
+            why:
+              "has the dead-letter strategy 'at-least-once' without overflow 'reject-publish' and a dead-letter exchange: " +
+              "the broker then dead-letters 'at-most-once'.",
+            mend: "Say overflow: 'reject-publish' and deadLetter.",
+          }
+        : undefined,
+    ),
+    see: `${DOCS}/quorum-queues#activating-at-least-once-dead-lettering`,
+  },
+  'delivery-limit-drops': {
+    level: warned,
+    find: ofQueues(({ type, arguments: args }, { broker }) => {
+      const byDefault = isAtLeast(broker, 4, 0) ? DEFAULT_DELIVERY_LIMIT : -1;
+      const limit = args['x-delivery-limit'] ?? byDefault;
+      if (type !== 'quorum' || typeof limit !== 'number' || limit < 0) return undefined;
+      if (args['x-dead-letter-exchange'] !== undefined) return undefined;
+      return {
+        why: `drops a message that came back more than ${limit} times: it has no dead-letter exchange, unless a policy gives it one.`,
+        mend: 'Give it deadLetter; or deliveryLimit: -1 for no limit.',
+      };
+    }),
+    see: `${DOCS}/quorum-queues#poison-message-handling`,
+  },
+} as const satisfies Readonly<Record<string, Check>>;
