@@ -231,13 +231,14 @@ export class InvalidPayloadError extends AmqpError {
   override readonly name = 'InvalidPayloadError';
   readonly issues: readonly PayloadIssue[];
 
-  constructor(issues: readonly PayloadIssue[]) {
+  /** `what` begins the message: whose payload it is. */
+  constructor(issues: readonly PayloadIssue[], what = 'The payload') {
     const told = issues.slice(0, 3).map(({ message, path = [] }) => {
       const place = path.map((step) => String(typeof step === 'object' ? step.key : step)).join('.');
       return printable(place === '' ? message : `${place}: ${message}`);
     });
     const more = issues.length > told.length ? ` (and ${issues.length - told.length} more)` : '';
-    super('INVALID_PAYLOAD', `The payload is not what the schema says. ${told.join('; ')}${more}`);
+    super('INVALID_PAYLOAD', `${what} is not what the schema says. ${told.join('; ')}${more}`);
     this.issues = issues;
   }
 }

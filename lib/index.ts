@@ -36,6 +36,15 @@ export type { DrainOptions } from './messaging/consumer.js';
 export { Delivery } from './messaging/delivery.js';
 export type { DeadLetterOption } from './messaging/failed-deliveries.js';
 export type { AckMode } from './messaging/handled-deliveries.js';
+export {
+  type Infer,
+  type InferInput,
+  type InferReply,
+  type InferReplyInput,
+  MessageContract,
+  type MessageDefinition,
+  message,
+} from './messaging/message.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
 export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
@@ -68,6 +77,7 @@ export {
 } from './nest/amqp.decorators.js';
 export type { AmqpFeatureOptions } from './nest/amqp.feature.js';
 export type { ConsumeBinding } from './nest/consume-topology.js';
+export type { ConsumeContractOptions, ContractDecorator } from './nest/consume-contract.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
 export { AmqpModule } from './nest/amqp.module.js';
 export type { AmqpModuleExtras, AmqpModuleOptions, AmqpOptionsFactory } from './nest/amqp.options.js';

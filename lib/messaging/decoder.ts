@@ -1,8 +1,8 @@
 /** From a message to the payload that a handler gets: decompressed, deserialized, validated. */
 import { types } from 'node:util';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
-import { InvalidPayloadError } from '../errors.js';
 import { decompress, isUncompressed } from './content-encoding.js';
+import { validated } from './message.js';
 import { type Encoded, Serializers } from './serializer.js';
 
 export interface DecoderOptions {
@@ -37,14 +37,4 @@ export function decoderOf({ serializers = new Serializers(), maxSize, contentTyp
     const payload = decode(message);
     return types.isPromise(payload) ? payload.then((value) => validated(schema, value)) : validated(schema, payload);
   };
-}
-
-function validated(schema: StandardSchemaV1, payload: unknown): unknown {
-  const result = schema['~standard'].validate(payload);
-  return types.isPromise(result) ? result.then(outputOf) : outputOf(result);
-}
-
-function outputOf(result: StandardSchemaV1.Result<unknown>): unknown {
-  if (result.issues !== undefined) throw new InvalidPayloadError(result.issues);
-  return result.value;
 }

@@ -8,6 +8,7 @@ import { AmqpError } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { type Duration, milliseconds, timerMilliseconds } from '../time/duration.js';
 import { compress, isUncompressed } from './content-encoding.js';
+import { type InferInput, MessageContract, holdTo } from './message.js';
 import { Serializers } from './serializer.js';
 
 /** Defaults of a publisher. */
@@ -41,6 +42,7 @@ export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMo
  * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
  * - `PublishOutcomeUnknownError`: the channel was lost before the confirm, and the message may not be sent again,
  * - `PublisherBufferFullError`: there is no connection, and too many publishes wait for one,
+ * - `InvalidPayloadError`: it is not what its contract says; nothing was sent,
  * - `UNSERIALIZABLE`, `INVALID_ARGUMENT`: nothing was sent,
  * - `ABORTED`: the deadline passed or the signal fired.
  *
@@ -49,6 +51,7 @@ export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMo
  * @example
  * ```ts
  * await publisher.publish('orders', 'order.placed', { id: 7 });
+ * await publisher.publish(OrderPlaced, { id: 7 }); // by contract, see `message()`
  * await publisher.sendToQueue('billing', { id: 7 }, { priority: 5 });
  * ```
  */
@@ -71,11 +74,35 @@ export class AmqpPublisher {
   }
 
   /** Publishes to an exchange. */
-  async publish(
+  publish(exchange: string, routingKey: string, payload: unknown, options?: PublishMessageOptions): Promise<void>;
+  /** Publishes by a contract. A payload that does not fit is not sent: `InvalidPayloadError`. */
+  publish<Contract extends MessageContract>(
+    contract: Contract,
+    payload: InferInput<Contract>,
+    options?: PublishMessageOptions,
+  ): Promise<void>;
+  publish(target: string | MessageContract, key: unknown, payload?: unknown, options?: unknown): Promise<void> {
+    // The overloads have checked the types.
+    if (target instanceof MessageContract)
+      return this.#publishBy(target, key, payload as PublishMessageOptions | undefined);
+    return this.#publish(target, key as string, payload, options as PublishMessageOptions | undefined);
+  }
+
+  async #publishBy(
+    contract: MessageContract,
+    payload: unknown,
+    options: PublishMessageOptions | undefined,
+  ): Promise<void> {
+    const checked = holdTo(contract, payload);
+    if (types.isPromise(checked)) await checked;
+    await this.#publish(contract.exchange, contract.routingKey, payload, options);
+  }
+
+  async #publish(
     exchange: string,
     routingKey: string,
     payload: unknown,
-    options?: PublishMessageOptions,
+    options: PublishMessageOptions | undefined,
   ): Promise<void> {
     const isBytes = payload instanceof Uint8Array;
     const said = options?.contentType ?? (isBytes ? undefined : this.#defaults.contentType);

@@ -8,11 +8,12 @@ import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
 import { refuseUnknown } from '../client/option-names.js';
-import { RemoteError } from '../errors.js';
+import { RemoteError, destination } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
 import { compress, isUncompressed } from './content-encoding.js';
 import { type Decoder, decoderOf } from './decoder.js';
+import { type InferInput, type InferReply, MessageContract, holdTo, validated } from './message.js';
 import { errorIn } from './reply-format.js';
 import { Serializers } from './serializer.js';
 
@@ -111,11 +112,51 @@ export class RpcClient implements AsyncDisposable {
     exchange: string,
     routingKey: string,
     payload: unknown,
+    options?: RpcRequestOptions,
+  ): Promise<T>;
+  /**
+   * Sends a request by its contract, and resolves to what the contract's `reply` makes of the answer. A payload that does not fit is
+   * not sent: `INVALID_PAYLOAD`, as for an answer that does not.
+   */
+  async request<Contract extends MessageContract>(
+    contract: Contract,
+    payload: InferInput<Contract>,
+    options?: RpcRequestOptions,
+  ): Promise<InferReply<Contract>>;
+  async request(
+    target: string | MessageContract,
+    key: unknown,
+    payload?: unknown,
+    options?: unknown,
+  ): Promise<unknown> {
+    // The overloads have checked the types.
+    if (target instanceof MessageContract)
+      return await this.#requestBy(target, key, payload as RpcRequestOptions | undefined);
+    return await this.#request(target, key as string, payload, options as RpcRequestOptions | undefined);
+  }
+
+  async #requestBy(
+    contract: MessageContract,
+    payload: unknown,
+    options: RpcRequestOptions | undefined,
+  ): Promise<unknown> {
+    const { exchange, routingKey, reply } = contract;
+    await holdTo(contract, payload);
+    const value = await this.#request(exchange, routingKey, payload, options);
+    return reply === undefined
+      ? value
+      : await validated(reply, value, `The reply of ${destination(exchange, routingKey)}`);
+  }
+
+  async #request(
+    exchange: string,
+    routingKey: string,
+    payload: unknown,
     options: RpcRequestOptions = {},
-  ): Promise<T> {
+  ): Promise<unknown> {
     const { body, message } = await this.#written(payload, options);
     const reply = await this.#requester.request(exchange, routingKey, body, message);
-    return (await this.#valueOf(reply, exchange, routingKey)) as T;
+    return await this.#valueOf(reply, exchange, routingKey);
   }
 
   /** Sends a request to a queue by its name, through the default exchange. */

@@ -6,11 +6,13 @@ import { checkTopology } from '../messaging/definition-checks.js';
 import type { QueueDefinition } from '../messaging/definitions.js';
 import type { AckMode } from '../messaging/handled-deliveries.js';
 import type { DeadLetterOption } from '../messaging/failed-deliveries.js';
+import { MessageContract, isStandardSchema } from '../messaging/message.js';
 import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { refuseUnknown } from '../client/option-names.js';
+import { type ConsumeContractOptions, type ContractDecorator, contractNote } from './consume-contract.js';
 import { type ConsumeBinding, topologyIn } from './consume-topology.js';
 
 /** Defaults that `AmqpModule` gives to every `@Consume`. */
@@ -148,6 +150,9 @@ export const PARAMS_METADATA = '__routeArguments__';
  * @Consume('billing', { prefetch: 20, retry: { attempts: 5, delays: ['1s', '10s', '1m'] } })
  * async charge(@Payload() order: Order) { … }
  *
+ * @Consume(OrderPlaced, { queue: 'billing' }) // a contract, see `message()`
+ * async placed(order: Infer<typeof OrderPlaced>) { … }
+ *
  * @Consume('audit', { bind: { exchange: 'orders', routingKey: 'order.*' } })
  * async note(@Payload() order: Order) { … }
  *
@@ -156,15 +161,22 @@ export const PARAMS_METADATA = '__routeArguments__';
  * ```
  */
 export function Consume(queue: string | QueueDefinition, options?: ConsumeHandlerOptions): MethodDecorator;
+export function Consume<Contract extends MessageContract>(
+  contract: Contract,
+  options: ConsumeContractOptions,
+): ContractDecorator<Contract>;
 export function Consume(options: ConsumeOptionsWithQueue): MethodDecorator;
 export function Consume<const Tokens extends readonly Injected[]>(
   options: ConsumeOptionsFactory<Tokens>,
 ): MethodDecorator;
 export function Consume(
-  queueOrOptions: string | QueueDefinition | ConsumeNote,
+  queueOrOptions: string | QueueDefinition | MessageContract | ConsumeNote,
   more: ConsumeHandlerOptions = {},
 ): MethodDecorator {
-  const note = noteOf(queueOrOptions, more);
+  const note =
+    queueOrOptions instanceof MessageContract
+      ? contractNote(queueOrOptions, more as ConsumeContractOptions)
+      : noteOf(queueOrOptions, more);
   if (isFactory(note)) refuseUnknown(note, ['inject', 'useFactory'], '@Consume with useFactory has no option');
   else checkConsumeOptions(note);
   return (_target, _name, descriptor: PropertyDescriptor) => {
@@ -209,8 +221,7 @@ export function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
   const name = typeof queue === 'string' ? queue : ((queue as QueueDefinition).name ?? 'a queue without a name');
   const where = `@Consume('${name}')`;
   checkTopology(topologyIn(options));
-  const validate: unknown = options.schema?.['~standard']?.validate;
-  if (options.schema !== undefined && typeof validate !== 'function') {
+  if (options.schema !== undefined && !isStandardSchema(options.schema)) {
     throw new AmqpError(
       'INVALID_OPTION',
       `schema of ${where} is no Standard Schema: it lacks '~standard'. See https://standardschema.dev.`,

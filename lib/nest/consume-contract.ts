@@ -1,0 +1,50 @@
+/** `@Consume` by a contract: what it says as options, and what the compiler asks of the methods that it decorates. */
+import type { Observable } from 'rxjs';
+import type { Delivery } from '../messaging/delivery.js';
+import type { Infer, InferReplyInput, MessageContract } from '../messaging/message.js';
+import type { ConsumeOptionsWithQueue } from './amqp.decorators.js';
+
+/** Options of `@Consume` beside a contract: whose queue it is, and no schema, which the contract has. */
+export type ConsumeContractOptions = Omit<ConsumeOptionsWithQueue, 'schema'>;
+
+/**
+ * Decorates methods that can handle messages of a contract: one of the parameters takes the payload, a field of it or the delivery,
+ * or there is none; and what is returned is what the contract's `reply` takes, where it has one.
+ */
+export type ContractDecorator<Contract extends MessageContract> = <Method extends (...args: never[]) => unknown>(
+  target: object,
+  name: string | symbol,
+  descriptor: TypedPropertyDescriptor<Method> & Fits<Method, Contract>,
+) => void;
+
+type Fits<Method extends (...args: never[]) => unknown, Contract extends MessageContract> =
+  Takes<Parameters<Method>, Infer<Contract>> extends true
+    ? ReturnType<Method> extends Returned<InferReplyInput<Contract>>
+      ? unknown
+      : { readonly 'what is returned has to be': InferReplyInput<Contract> }
+    : { readonly 'no parameter takes': Infer<Contract> };
+
+type Returned<Reply> = Reply | Promise<Reply> | Observable<Reply>;
+
+type Takes<Args extends readonly unknown[], Payload> = Args extends readonly []
+  ? true
+  : Payload extends Args[number]
+    ? true
+    : Delivery<Payload> extends Args[number]
+      ? true
+      : Payload extends object
+        ? // Distributed over the fields, and true where it is so for one of them.
+          true extends { [Key in keyof Payload]-?: Payload[Key] extends Args[number] ? true : false }[keyof Payload]
+          ? true
+          : false
+        : false;
+
+/** What a contract says, as options: the queue is bound to its exchange, and its schema reads what comes. */
+export function contractNote(
+  { exchange, routingKey, schema }: MessageContract,
+  options: ConsumeContractOptions,
+): ConsumeOptionsWithQueue {
+  // Every queue is bound to the default exchange, by its name.
+  if (exchange === '') return { ...options, schema };
+  return { ...options, schema, bind: [{ exchange, routingKey }, options.bind ?? []].flat() };
+}

@@ -1,0 +1,142 @@
+/** Contracts at run time: what is published, bound, handled and replied by them, with the schemas of several libraries. */
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { type } from 'arktype';
+import {
+  AmqpChannel,
+  AmqpModule,
+  AmqpPublisher,
+  AmqpRpcClient,
+  Consume,
+  type Infer,
+  InvalidPayloadError,
+  type MessageDefinition,
+  message,
+} from 'nest-amqp';
+import * as v from 'valibot';
+import { z } from 'zod';
+
+import { AmqpError } from '../../lib/errors.js';
+import { brokerUrl } from '../support/broker.mjs';
+import { failure } from '../support/client.js';
+import { TestApp } from '../support/nest-app.js';
+import { Scratch } from '../support/scratch.js';
+import { Inbox } from '../support/waits.js';
+
+let scratch: Scratch;
+let handled: Inbox<unknown>;
+
+beforeEach(async () => {
+  scratch = await Scratch.open();
+  handled = new Inbox();
+});
+
+afterEach(async () => {
+  await scratch[Symbol.asyncDispose]();
+});
+
+const amqp = (): ReturnType<typeof AmqpModule.forRoot> => AmqpModule.forRoot({ url: brokerUrl });
+
+/** The same message in the words of each library: a number that travels as text. */
+const SCHEMAS = {
+  zod: z.object({ id: z.string().transform(Number), note: z.string().default('') }),
+  'zod, in its own time': z.object({
+    id: z.string().transform(async (id) => await Promise.resolve(Number(id))),
+    note: z.string().default(''),
+  }),
+  valibot: v.object({ id: v.pipe(v.string(), v.transform(Number)), note: v.optional(v.string(), '') }),
+  arktype: type({ id: 'string.numeric.parse', note: 'string = ""' }),
+};
+
+describe.each(Object.entries(SCHEMAS))('a contract by %s', (_library, schema) => {
+  test('binds the queue, sends what it is given, and hands out what the schema makes of it', async () => {
+    const exchange = await scratch.exchange('topic');
+    const queue = scratch.queueName();
+    const OrderPlaced = message({ exchange, routingKey: 'order.placed', schema });
+    class Billing {
+      @Consume(OrderPlaced, { queue })
+      charge(order: unknown): void {
+        handled.push(order);
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    const copy = await scratch.queue();
+    await scratch.bind(copy, exchange, 'order.placed');
+    await app.get(AmqpPublisher).publish(OrderPlaced, { id: '7' });
+    expect(await handled.next()).toEqual({ id: 7, note: '' });
+    expect((await scratch.take(copy)).body.toString()).toBe('{"id":"7"}');
+  });
+
+  test('does not send a payload that does not fit, and says what is wrong with it', async () => {
+    const queue = await scratch.queue();
+    const ToQueue = message({ exchange: '', routingKey: queue, schema });
+    await using app = await TestApp.boot({ imports: [amqp()] });
+    const publisher = app.get(AmqpPublisher);
+    // Past the compiler.
+    const error = await failure(publisher.publish(ToQueue, { id: 7 } as never));
+    expect(error).toBeInstanceOf(InvalidPayloadError);
+    expect(error.message).toContain(`The payload to queue '${queue}' is not what the schema says. id`);
+    expect(publisher.connection.status.state).toBe('idle');
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
+  });
+});
+
+test('what does not fit is a dead letter of its consumer', async () => {
+  const queue = await scratch.queue();
+  const dead = scratch.owns(`${queue}.dead`);
+  const Counted = message({ exchange: '', routingKey: queue, schema: z.object({ id: z.number() }) });
+  class Billing {
+    @Consume(Counted, { queue })
+    charge(counted: Infer<typeof Counted>): void {
+      handled.push(counted.id);
+    }
+  }
+  await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+  await scratch.sendJson(queue, { id: 'seven' });
+  await scratch.hasMessages(dead, 1);
+  const { properties } = await scratch.take(dead);
+  expect(properties.headers).toMatchObject({ 'x-nest-amqp-error-class': 'InvalidPayloadError' });
+  await app.get(AmqpPublisher).publish(Counted, { id: 8 }, { priority: 1 });
+  expect(await handled.next()).toBe(8);
+});
+
+test('a request is held to its contract on the way out, and its reply on the way back', async () => {
+  const queue = await scratch.queue();
+  const PriceOf = message({
+    exchange: '',
+    routingKey: queue,
+    schema: z.object({ sku: z.string() }),
+    reply: z.object({ price: z.string().transform(Number) }),
+  });
+  await using app = await TestApp.boot({ imports: [amqp()] });
+  const channel = app.get(AmqpChannel);
+  await channel.basicConsume(queue, async (request) => {
+    const { sku } = JSON.parse(request.text) as { sku: string };
+    const price = sku === 'odd' ? 5 : '12';
+    await channel.reply(request, JSON.stringify({ price }), { contentType: 'application/json' });
+    request.ack();
+  });
+  const rpc = app.get(AmqpRpcClient);
+  expect(await failure(rpc.request(PriceOf, { sku: 1 } as never))).toMatchObject({ code: 'INVALID_PAYLOAD' });
+  expect(await rpc.request(PriceOf, { sku: 'book' })).toEqual({ price: 12 });
+  const error = await failure(rpc.request(PriceOf, { sku: 'odd' }));
+  expect(error.code).toBe('INVALID_PAYLOAD');
+  expect(error.message).toContain(`The reply of queue '${queue}'`);
+});
+
+test.each([
+  ['no exchange', { routingKey: 'a', schema: z.string() }, 'exchange'],
+  ['a routing key that is too long', { exchange: '', routingKey: 'a'.repeat(256), schema: z.string() }, '255 bytes'],
+  ['no schema', { exchange: '', routingKey: 'a' }, 'schema'],
+  ['a reply that is no schema', { exchange: '', routingKey: 'a', schema: z.string(), reply: {} }, 'reply'],
+  ['an unknown field', { exchange: '', routingKey: 'a', schema: z.string(), shema: 1 }, 'shema'],
+  ['nothing', undefined, 'an object'],
+])('a contract with %s is refused', (_what, definition, said) => {
+  let error: unknown;
+  try {
+    message(definition as unknown as MessageDefinition);
+  } catch (thrown) {
+    error = thrown;
+  }
+  expect(error).toBeInstanceOf(AmqpError);
+  expect((error as AmqpError).message).toContain(said);
+});
