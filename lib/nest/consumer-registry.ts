@@ -14,6 +14,7 @@ import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer, type DrainOptions } from '../messaging/consumer.js';
 import { HandledDeliveries } from '../messaging/handled-deliveries.js';
+import type { Replier } from '../messaging/replier.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { RegisteredConsumer } from '../messaging/registered-consumer.js';
 import { timerMilliseconds } from '../time/duration.js';
@@ -36,6 +37,8 @@ interface RegisteredConnection {
   readonly topology: ConnectionTopology;
   /** Where consumers publish what is tried again, or dead-lettered. */
   readonly channel: AmqpChannel;
+  /** Where their replies are published. */
+  readonly replier: Replier;
 }
 
 /** A consumer, and what the registry knows of it beside. */
@@ -201,6 +204,7 @@ export class ConsumerRegistry
         concurrency: prefetch,
         ack: handler.options.ack ?? options.consumers.ack,
         retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
+        replier: registered.replier,
         deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
         timeout: timeout === undefined ? undefined : timerMilliseconds(timeout, `timeout of ${handler.name}`),
         decode: decoderOf({
