@@ -16,6 +16,7 @@ import { AmqpConnection, type AmqpConnectionOptions } from '../client/amqp-conne
 import { ConnectionTopology } from '../messaging/connection-topology.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
 import { PublishingConnection } from '../messaging/publishing-connection.js';
+import { Replier } from '../messaging/replier.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
@@ -45,6 +46,7 @@ const CONNECTION = Symbol('nest-amqp:connection');
 const TOPOLOGY = Symbol('nest-amqp:topology');
 const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
 const RPC_CLIENT = Symbol('nest-amqp:rpc client');
+const REPLIER = Symbol('nest-amqp:replier');
 
 /**
  * Holds the consumers of all connections of an application. Its place among the modules is what matters: hooks run from the
@@ -194,6 +196,14 @@ function providersFor(name: string): Provider[] {
         }),
     },
     { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
+    {
+      provide: REPLIER,
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (
+        connection: AmqpConnection,
+        { publisher: { appId, contentType }, serializers }: ResolvedModuleOptions,
+      ): Replier => new Replier(connection, { appId, contentType, serializers }),
+    },
   ];
 }
 
@@ -227,6 +237,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
+    @Inject(REPLIER) replier: Replier,
     @Inject(TOPOLOGY) topology: ConnectionTopology,
     topologies: TopologyRegistry,
     registry: ConsumerRegistry,
@@ -238,7 +249,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#topologies = topologies;
     this.#options = options;
     this.#registry = registry;
-    registry.addConnection(name, { connection, publishing, options, channel, topology });
+    registry.addConnection(name, { connection, publishing, options, channel, replier, topology });
     logConnections(name, connection, publishing, options);
   }
 
