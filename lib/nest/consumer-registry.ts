@@ -11,6 +11,7 @@ import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer } from '../messaging/consumer.js';
 import { HandledDeliveries } from '../messaging/handled-deliveries.js';
+import { handlingWith } from '../messaging/correlation.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { decoderOf } from '../messaging/decoder.js';
@@ -130,7 +131,7 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
           schema: handler.options.schema,
         }),
       },
-      this.#handlers.create(handler, options.consumers),
+      handlingWith(options.publisher.carry, this.#handlers.create(handler, options.consumers)),
       this.#logger,
     );
     const consumer = new Consumer(
