@@ -37,6 +37,7 @@
  * | `REQUEST_LIMIT` | As many requests await their reply as may. |
  * | `REMOTE_ERROR` | The server of a request answered it with an error. |
  * | `INVALID_DEFINITION` | An exchange, queue, binding or consumer is declared in a way that cannot work. |
+ * | `UNKNOWN_CONSUMER` | The application has no consumer of that name. |
  * | `TOPOLOGY_CONFLICT` | The broker has an exchange or queue of that name with other properties. |
  * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
  * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw. |
@@ -76,6 +77,7 @@ export type AmqpErrorCode =
   | 'REQUEST_LIMIT'
   | 'REMOTE_ERROR'
   | 'INVALID_DEFINITION'
+  | 'UNKNOWN_CONSUMER'
   | 'TOPOLOGY_CONFLICT'
   | 'TOPOLOGY_FAILED'
   | 'SETUP_FAILED'

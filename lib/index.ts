@@ -11,6 +11,7 @@ export type {
   QueueDeclareOptions,
 } from './client/channel-options.js';
 export type { Connection } from './client/connection.js';
+export type { ConsumerState, ConsumerStatus } from './client/consumer-status.js';
 export type { ConnectionOptions } from './client/connection-options.js';
 export type { CredentialsProvider, UserCredentials } from './client/credentials.js';
 export type { HostLookup, TlsOptions } from './client/dial.js';
@@ -31,6 +32,7 @@ export {
   type RemoteFacts,
   UnroutableError,
 } from './errors.js';
+export type { DrainOptions } from './messaging/consumer.js';
 export { Delivery } from './messaging/delivery.js';
 export type { DeadLetterOption } from './messaging/failed-deliveries.js';
 export type { AckMode } from './messaging/handled-deliveries.js';
@@ -48,6 +50,7 @@ export type { OutgoingMessage, PublishInterceptor, PublishNext } from './messagi
 export type { PublishMessageOptions, PublisherOptions } from './messaging/publish-options.js';
 export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
+export { RegisteredConsumer } from './messaging/registered-consumer.js';
 export type { Serializer } from './messaging/serializer.js';
 export {
   type BindingDefinition,
@@ -96,5 +99,6 @@ export {
   getPublisherToken,
   getRpcClientToken,
 } from './nest/amqp.tokens.js';
+export { ConsumerRegistry, type ConsumerRegistryEvents } from './nest/consumer-registry.js';
 export type { BasicProperties } from './protocol/properties.js';
 export { type FieldTable, type FieldValue, field } from './protocol/field-table.js';

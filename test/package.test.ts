@@ -22,10 +22,18 @@ afterAll(async () => {
 describe('the package', () => {
   test('holds the built library and its papers, and nothing else', () => {
     const strangers = installed.files.filter(
-      (path) => !/^(dist\/lib\/.+\.(js|d\.ts|js\.map)|README\.md|LICENSE|CHANGELOG\.md|package\.json)$/.test(path),
+      (path) =>
+        !/^(dist\/lib\/.+\.(js|d\.ts|js\.map)|docs\/.+\.md|README\.md|LICENSE|CHANGELOG\.md|package\.json)$/.test(path),
     );
     expect(strangers).toEqual([]);
     expect(installed.files).toEqual(expect.arrayContaining(['README.md', 'LICENSE', 'CHANGELOG.md', 'package.json']));
+  });
+
+  test('has the documents that its README leads to', async () => {
+    const readme = await readFile(join(installed.home, 'README.md'), 'utf8');
+    const documents = [...readme.matchAll(/\]\((docs\/[^)#]+)/g)].map(([, path]) => path as string);
+    expect(documents.length).toBeGreaterThan(0);
+    expect(documents.filter((path) => !existsSync(join(installed.home, path)))).toEqual([]);
   });
 
   test('has a target behind every export', () => {

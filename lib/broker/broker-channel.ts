@@ -10,7 +10,7 @@
  */
 import type { Content } from '../protocol/content.js';
 import { type Method, type MethodArgs, type MethodName, METHODS } from '../protocol/methods.js';
-import { BrokerError, commandInvalid, notImplemented } from './broker-error.js';
+import { BrokerError, commandInvalid, notImplemented, preconditionFailed } from './broker-error.js';
 import { ChannelDeliveries } from './channel-deliveries.js';
 import type { ChannelLine, ConnectionLine } from './channel-line.js';
 import { shortText } from './closing.js';
@@ -141,8 +141,10 @@ export class BrokerChannel implements ChannelLine {
     },
     'tx.commit': (channel) => {
       // Queues see one message after the other, as they do without transactions.
-      channel.publisher.commit();
+      const isWhole = channel.publisher.commit();
       channel.deliveries.commit();
+      // What was taken and answered stays so.
+      if (!isWhole) throw preconditionFailed('partial tx completion');
       channel.reply('tx.commit-ok', {});
     },
     'tx.rollback': (channel) => {

@@ -98,17 +98,17 @@ export class ChannelPublisher {
     this.#confirms?.say();
   }
 
-  /** Publishes what was held back. Throws `BrokerError` (406) when a queue refuses some of it. */
-  commit(): void {
+  /** Publishes what was held back; false when a queue refuses some of it. */
+  commit(): boolean {
     const uncommitted = this.#held();
     this.#uncommitted = [];
-    let isPartial = false;
+    let isWhole = true;
     const { virtualHost } = this.#line.connection;
     for (const { routed, mandatory } of uncommitted) {
       const outcome = this.#returned(routed.message, mandatory, virtualHost.deliver(routed));
-      if (outcome === 'rejected') isPartial = true;
+      if (outcome === 'rejected') isWhole = false;
     }
-    if (isPartial) throw preconditionFailed('partial tx completion');
+    return isWhole;
   }
 
   rollback(): void {

@@ -6,36 +6,11 @@ import { AmqpError, printable, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import { Backoff } from './backoff.js';
 import type { Channel } from './channel.js';
-import type { ConsumeOptions } from './channel-options.js';
 import type { Connection } from './connection.js';
+import type { AmqpConsumerOptions, AmqpConsumerOwner } from './consumer-owner.js';
 import { type ConsumerState, type ConsumerStatus, type Setback, isHopeless, isLoss } from './consumer-status.js';
 import { quietly } from './listeners.js';
-import type { Message } from './message.js';
 import { aborted, ended, orAborted, pause, within } from './wait.js';
-
-export interface AmqpConsumerOptions {
-  readonly queue: string;
-  /** Most unanswered messages; undefined for no bound. */
-  readonly prefetch: number | undefined;
-  readonly consume: ConsumeOptions;
-}
-
-/** What an owner is told, and asked. */
-export interface AmqpConsumerOwner {
-  /** Runs before every attempt; what it throws is a failed attempt. */
-  prepare?(connection: Connection): Promise<void>;
-  /** There is a new channel; what comes next comes over it. */
-  opened?(): void;
-  receive(message: Message): unknown;
-  /** The channel has ended: what came over it can be answered no more. */
-  lost?(why: string): void;
-  /** Every change of the status. */
-  changed?(status: ConsumerStatus): void;
-  /** An attempt that is not the last one failed. False to give up. */
-  failed?(error: AmqpError): boolean;
-  /** It ran, and does not start over: `failed` said so, or the connection was closed for good. Not told after `stop` or `cancel`. */
-  ended?(error: AmqpError): void;
-}
 
 /** Who waits for the first attempt. */
 interface FirstAttempt {
@@ -129,6 +104,16 @@ export class AmqpConsumer {
     this.#onPause();
     await this.#consuming;
     await this.#cancelOnce();
+  }
+
+  /** Resolves when the broker has heard every answer that was given so far; also when the channel is gone. */
+  async heard(): Promise<void> {
+    try {
+      // A channel is served in order, so that the answer to any request comes after what was said before it.
+      await this.#active?.channel.basicQos(this.#options.prefetch ?? 0);
+    } catch {
+      // What was not heard is delivered again.
+    }
   }
 
   /**

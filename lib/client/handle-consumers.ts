@@ -5,8 +5,9 @@
 import { randomUUID } from 'node:crypto';
 import { AmqpError, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
-import { AmqpConsumer, type AmqpConsumerOptions } from './amqp-consumer.js';
+import { AmqpConsumer } from './amqp-consumer.js';
 import type { ConsumerCallbacks, StreamOptions } from './channel-options.js';
+import type { AmqpConsumerOptions } from './consumer-owner.js';
 import { isLoss, isQueueMissing } from './consumer-status.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { quietly } from './listeners.js';

@@ -35,7 +35,8 @@ export class Message {
   readonly routingKey: string;
   readonly #content: Content;
   readonly #settler: Settler;
-  #settled: boolean;
+  /** What it was answered with; of a consumer that need not answer, `'ack'`. */
+  #answer: Answer | undefined;
 
   constructor(
     envelope: MessageEnvelope,
@@ -51,7 +52,7 @@ export class Message {
     this.routingKey = envelope.routingKey;
     this.#content = content;
     this.#settler = settler;
-    this.#settled = noAck;
+    this.#answer = noAck ? 'ack' : undefined;
   }
 
   /** The bytes of the body. */
@@ -96,7 +97,17 @@ export class Message {
 
   /** True once it was answered, or needs no answer because its consumer is `noAck`. */
   get settled(): boolean {
-    return this.#settled;
+    return this.#answer !== undefined;
+  }
+
+  /** @internal It went back to its queue. */
+  get wasPutBack(): boolean {
+    return this.#answer === 'requeue';
+  }
+
+  /** @internal Whether it has a `replyTo`. Costs next to nothing. */
+  get hasReplyTo(): boolean {
+    return this.#content.hasReplyTo;
   }
 
   /** Done: the broker may forget it. Says whether the answer was sent; a second answer, or one to a dead channel, is not. */
@@ -115,8 +126,8 @@ export class Message {
   }
 
   #settle(answer: Answer): boolean {
-    if (this.#settled) return false;
-    this.#settled = true;
+    if (this.#answer !== undefined) return false;
+    this.#answer = answer;
     return this.#settler.settle(answer, this.deliveryTag);
   }
 }

@@ -137,12 +137,12 @@ export class Consumer {
     this.#consumer.resume();
   }
 
-  /** Pauses it, and resolves when nothing is under way. Rejects with `ABORTED` when that takes too long; paused it stays. */
+  /** Pauses it, and resolves when nothing is under way and the broker has heard the last answer. Rejects with `ABORTED` when that takes too long; paused it stays. */
   async drain({ timeout, signal }: DrainOptions = {}): Promise<void> {
     const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
     const still = (when: string, cause?: unknown): AmqpError =>
       new AmqpError('ABORTED', `${this.underWay} deliveries of ${this.#label} are still under way ${when}.`, { cause });
-    const drained = this.pause().then(() => this.#receiver.idle());
+    const drained = this.#drained();
     try {
       if (limit === undefined) await orAborted(drained, signal);
       else await orLate(drained, limit, () => still(`after ${limit} ms`), signal);
@@ -150,6 +150,12 @@ export class Consumer {
       if (signal?.aborted === true) throw still('at the abort', signal.reason);
       throw error;
     }
+  }
+
+  async #drained(): Promise<void> {
+    await this.pause();
+    await this.#receiver.idle();
+    await this.#consumer.heard();
   }
 
   /**

@@ -85,6 +85,21 @@ export class FailedDeliveries {
     return attemptOf(properties) + (this.#isRetriedByBroker ? deliveriesOf(properties) : 0);
   }
 
+  /** Whether there will be no further attempt. */
+  givesUp(message: Message, error: unknown): boolean {
+    return (
+      this.#isStream || outcomeOf(error, this.#attemptOrFirst(message), this.#options.retry).kind === 'dead-letter'
+    );
+  }
+
+  /** Settles a request whose requester was told of the error: it is done with. */
+  settleTold(message: Message, error: unknown): void {
+    const queue = this.#connection.topology.current(this.#options.queue);
+    const failure: Failure = { message, queue, attempt: this.#attemptOrFirst(message), error };
+    const sent = message.ack() || this.#options.areOurs;
+    this.#tell('warn', failure, sent ? 'Its requester was told.' : `Its requester was told. ${NOT_SENT}`);
+  }
+
   /** Settles it; what has to be waited for is the promise, which never rejects. */
   settle(message: Message, error: unknown, scope: DeliveryScope): Promise<void> | undefined {
     const attempt = this.#attemptOrFirst(message);

@@ -12,6 +12,7 @@ import { type MessageReceiver, labelOf } from './consumer.js';
 import { type Decoder, decoderOf } from './decoder.js';
 import { Delivery, DeliveryScope } from './delivery.js';
 import { FailedDeliveries, type FailedDeliveriesOptions, type Log, idOf, messageOf } from './failed-deliveries.js';
+import { type Replier, isRequest } from './replier.js';
 
 /**
  * Who acknowledges. `'auto'`: the handler's return. `'manual'`: the handler, with `delivery.ack()`, when it likes; what it throws
@@ -30,6 +31,8 @@ export interface HandlerOptions extends Omit<FailedDeliveriesOptions, 'areOurs'>
   readonly timeout?: number | undefined;
   /** @default by the content type and the content encoding */
   readonly decode?: Decoder | undefined;
+  /** Answers those that carry a `replyTo`. @default nobody */
+  readonly replier?: Replier | undefined;
 }
 
 /** Runs the user's code, which may return a promise. Returning acknowledges; throwing has it retried, or dead-lettered. */
@@ -54,6 +57,8 @@ export class HandledDeliveries implements MessageReceiver {
   /** Handlers that returned and left the answer for later. */
   readonly #unanswered = new Set<Delivery>();
   #hasToldVain = false;
+  /** Of what is acknowledged before it is handled, the reply outlives the channel. */
+  readonly #ours: DeliveryScope | undefined;
 
   constructor(connection: AmqpConnection, options: HandlerOptions, handler: DeliveryHandler, log: Log) {
     this.#connection = connection;
@@ -69,6 +74,7 @@ export class HandledDeliveries implements MessageReceiver {
       log,
     );
     this.#scope = this.#newScope();
+    this.#ours = options.ack === 'none' ? this.#newScope() : undefined;
   }
 
   /** Deliveries whose handler is running, or that have not been answered since. */
@@ -121,7 +127,9 @@ export class HandledDeliveries implements MessageReceiver {
   /** Nothing is waited for any more, and nothing can be answered. */
   abandon(until: string): void {
     this.#failures.abandon();
-    this.#scope.end(new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`));
+    const why = new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`);
+    this.#scope.end(why);
+    this.#ours?.end(why);
     if (this.#running === 0) return;
     this.#log.warn(
       `${this.#running} handlers of ${this.#label} still ran after ${until}; ` +
@@ -160,15 +168,17 @@ export class HandledDeliveries implements MessageReceiver {
   /** Never throws. What a handler returns without a promise is answered at once. */
   #handleDecoded(payload: unknown, message: Message, scope: DeliveryScope): void {
     const delivery = new Delivery(message, payload, scope);
+    let result: unknown;
     let promise: Promise<unknown> | undefined;
     try {
-      promise = promiseOf(this.#handler(delivery));
+      result = this.#handler(delivery);
+      promise = promiseOf(result);
     } catch (error) {
       delivery.over();
       this.#failed(message, error, scope);
       return;
     }
-    if (promise === undefined) this.#done(message, delivery);
+    if (promise === undefined) this.#done(message, delivery, result, scope);
     else this.#await(promise, message, delivery, scope);
   }
 
@@ -179,8 +189,8 @@ export class HandledDeliveries implements MessageReceiver {
       return;
     }
     promise.then(
-      () => {
-        this.#done(message, delivery);
+      (result) => {
+        this.#done(message, delivery, result, scope);
       },
       (error: unknown) => {
         delivery.over();
@@ -201,10 +211,10 @@ export class HandledDeliveries implements MessageReceiver {
       this.#failed(message, error, scope);
     }, ms);
     promise.then(
-      () => {
+      (result) => {
         if (timer === undefined) return;
         clearTimeout(timer);
-        this.#done(message, delivery);
+        this.#done(message, delivery, result, scope);
       },
       (error: unknown) => {
         if (timer === undefined) return;
@@ -215,7 +225,47 @@ export class HandledDeliveries implements MessageReceiver {
     );
   }
 
-  #done(message: Message, delivery: Delivery): void {
+  /** The handler has returned. Who awaits a reply is told before the broker is. */
+  #done(message: Message, delivery: Delivery, result: unknown, scope: DeliveryScope): void {
+    const { replier } = this.#options;
+    if (replier !== undefined && message.hasReplyTo && !message.wasPutBack && isRequest(message)) {
+      void this.#reply(replier, message, delivery, result, scope);
+    } else {
+      this.#acknowledge(message, delivery);
+    }
+  }
+
+  /** Never rejects. A result that cannot be written is a failure of the handler. */
+  async #reply(
+    replier: Replier,
+    message: Message,
+    delivery: Delivery,
+    result: unknown,
+    scope: DeliveryScope,
+  ): Promise<void> {
+    if (this.#options.ack !== 'manual') delivery.over();
+    let undelivered: AmqpError | undefined;
+    try {
+      undelivered = await replier.reply(message, result, this.#ours ?? scope);
+    } catch (error) {
+      delivery.over();
+      this.#failed(message, error, scope);
+      return;
+    }
+    if (undelivered !== undefined) this.#tellUndelivered(message, undelivered);
+    this.#acknowledge(message, delivery);
+  }
+
+  #tellUndelivered(message: Message, { message: why }: AmqpError): void {
+    quietly(() => {
+      this.#log.warn(
+        `${this.#label} could not reply to the message with routing key ${quoted(message.routingKey)}${idOf(message)}, ` +
+          `whose requester may be gone. ${why}`,
+      );
+    });
+  }
+
+  #acknowledge(message: Message, delivery: Delivery): void {
     if (this.#options.ack === 'manual' && delivery.isOpen) {
       this.#unanswered.add(delivery);
       return;
@@ -244,6 +294,33 @@ export class HandledDeliveries implements MessageReceiver {
   }
 
   #failed(message: Message, error: unknown, scope: DeliveryScope): void {
+    const { replier } = this.#options;
+    if (replier !== undefined && message.hasReplyTo && this.#isOver(message, error) && isRequest(message)) {
+      void this.#replyError(replier, message, error, scope);
+    } else {
+      this.#settleFailed(message, error, scope);
+    }
+  }
+
+  /** Whether this error is the last that is heard of the message. */
+  #isOver(message: Message, error: unknown): boolean {
+    const isAnswered = message.settled && this.#options.ack !== 'none';
+    return isAnswered ? !message.wasPutBack : this.#failures.givesUp(message, error);
+  }
+
+  /** Never rejects. A requester that was told of the error has it; otherwise it becomes of the message what would without one. */
+  async #replyError(replier: Replier, message: Message, error: unknown, scope: DeliveryScope): Promise<void> {
+    const undelivered = await replier.replyError(message, error, this.#options.name, this.#ours ?? scope);
+    if (undelivered !== undefined) this.#tellUndelivered(message, undelivered);
+    if (undelivered !== undefined || (message.settled && this.#options.ack !== 'none')) {
+      this.#settleFailed(message, error, scope);
+      return;
+    }
+    this.#failures.settleTold(message, error);
+    this.#ended();
+  }
+
+  #settleFailed(message: Message, error: unknown, scope: DeliveryScope): void {
     if (message.settled && this.#options.ack !== 'none') {
       // Its handler has answered before it failed.
       quietly(() => {

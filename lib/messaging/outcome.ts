@@ -2,7 +2,7 @@
  * What becomes of a delivery whose handler failed: what a handler throws to say it, and the decision where it throws something
  * else. Carrying it out is the consumer's.
  */
-import { AmqpError } from '../errors.js';
+import { AmqpError, type AmqpErrorCode } from '../errors.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
 /** Thrown by a handler for what no retry can help: the delivery is dead-lettered at once. */
@@ -104,10 +104,13 @@ export function outcomeOf(error: unknown, attempt: number, policy: RetryPolicy |
 /** Of HTTP's 4xx those that are about time: request timeout, too early, too many requests. */
 const LATER = new Set([408, 425, 429]);
 
+/** The payload cannot be read, is not what the schema says, or what is made of it cannot be written. */
+const HOPELESS: ReadonlySet<AmqpErrorCode> = new Set(['UNDECODABLE', 'INVALID_PAYLOAD', 'UNSERIALIZABLE']);
+
 /** True for an error that would come again: the delivery itself is to blame, or is not allowed. */
 function isBeyondHelp(error: unknown): boolean {
   if (error instanceof RejectDelivery) return true;
-  if (error instanceof AmqpError) return error.code === 'UNDECODABLE' || error.code === 'INVALID_PAYLOAD';
+  if (error instanceof AmqpError) return HOPELESS.has(error.code);
   const status = statusOf(error);
   return status >= 400 && status < 500 && !LATER.has(status);
 }

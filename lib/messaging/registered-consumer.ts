@@ -11,7 +11,7 @@ export interface ConsumerIdentity {
 
 /** A consumer of the application, got from the `ConsumerRegistry`. */
 export class RegisteredConsumer {
-  /** The class and the method, `BillingConsumer.charge`; with the queue in brackets where one method consumes from several. */
+  /** The class and the method, `BillingConsumer.charge`; with the queue in brackets where that is taken by another. */
   readonly name: string;
   /** The name of its connection. */
   readonly connection: string;
@@ -61,7 +61,10 @@ export class RegisteredConsumer {
     this.#consumer.resume();
   }
 
-  /** Pauses it, and resolves when nothing is under way. Rejects with `ABORTED` when that takes too long; paused it stays. */
+  /**
+   * Pauses it, and resolves when nothing is under way and the broker has heard the last answer. Rejects with `ABORTED` when that
+   * takes too long; paused it stays.
+   */
   async drain(options?: DrainOptions): Promise<void> {
     await this.#consumer.drain(options);
   }

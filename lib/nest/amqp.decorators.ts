@@ -35,6 +35,11 @@ export interface ConsumerDefaults {
   /** How long a handler may take; what takes longer has failed, and `delivery.signal` fires. @default for ever */
   readonly timeout?: Duration;
   /**
+   * Whether it consumes as soon as the application is ready; `false` leaves it to `resume()` of the `ConsumerRegistry`, for what has
+   * to warm up first. @default true
+   */
+  readonly autoStart?: boolean;
+  /**
    * Whether the application's global guards, pipes, interceptors and filters apply (`APP_GUARD`, `app.useGlobalGuards` and
    * so on): `false` keeps them away, for those that know HTTP only; an object says it for each kind. What the class and the
    * method carry themselves always applies. @default true
@@ -85,6 +90,7 @@ const DEFAULTED_OPTIONS = [
   'retry',
   'deadLetter',
   'timeout',
+  'autoStart',
   'globalEnhancers',
 ] as const satisfies readonly (keyof ConsumerDefaults)[];
 
@@ -243,7 +249,7 @@ const ENHANCER_KINDS = [
 ] as const satisfies readonly (keyof GlobalEnhancers)[];
 
 function checkDefaults(
-  { prefetch, ack = 'auto', retry, deadLetter, timeout, globalEnhancers }: ConsumerDefaults,
+  { prefetch, ack = 'auto', retry, deadLetter, timeout, autoStart, globalEnhancers }: ConsumerDefaults,
   where: string,
 ): void {
   if (typeof globalEnhancers === 'object') {
@@ -267,6 +273,10 @@ function checkDefaults(
       'INVALID_OPTION',
       `deadLetter of ${where} has to be the name of a queue, of at most 255 bytes, or { by: 'broker' }.`,
     );
+  }
+  // From configuration it may come as text, and 'false' is true.
+  if (autoStart !== undefined && typeof (autoStart as unknown) !== 'boolean') {
+    throw new AmqpError('INVALID_OPTION', `autoStart of ${where} has to be true or false.`);
   }
   if (timeout !== undefined && timerMilliseconds(timeout, `timeout of ${where}`) < 1) {
     throw new AmqpError('INVALID_OPTION', `timeout of ${where} has to be 1 ms or more.`);

@@ -1,10 +1,10 @@
 /** A method with Nest's guards, pipes, interceptors and filters around it. Whose method it is, is the handler's to know. */
 import type { ContextId, ExternalContextCreator } from '@nestjs/core';
-import { isObservable, lastValueFrom } from 'rxjs';
 import { promiseOf } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { type ConsumerDefaults, type GlobalEnhancers, PARAM, PARAMS_METADATA } from './amqp.decorators.js';
+import { isManyValued, lastValueOf } from './handler-result.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
@@ -66,7 +66,9 @@ export function assemble(creator: ExternalContextCreator, target: Target): Assem
     AMQP_CONTEXT_TYPE,
   ) as Run;
   const filtered = outcome.filtered ?? ((around: Run) => around);
-  return { run, fail: (error, payload, delivery) => filtered(rejecting(error))(payload, delivery) };
+  const fail: Assembled['fail'] = async (error, payload, delivery) =>
+    await lastValueOf(await filtered(rejecting(error))(payload, delivery));
+  return { run: settling(run, fail), fail };
 }
 
 type Method = (...args: unknown[]) => unknown;
@@ -152,7 +154,7 @@ function adapted(
   return Object.create(creator, {
     getHostModuleKey: { value: () => moduleKey },
     getContextModuleKey: { value: () => moduleKey },
-    transformToResult: { value: lastValue },
+    transformToResult: { value: (result: unknown) => result },
     createGuardsFn: { value: createGuardsFn },
     createPipesFn: { value: createPipesFn },
     guardsContextCreator: { value: contextsOf('guards', internals.guardsContextCreator) },
@@ -200,11 +202,21 @@ function direct(method: Method, fill: Fill | null, filtered: (around: Run) => Ru
     try {
       const args: unknown[] = fill === null ? [payload, delivery] : [];
       fill?.(args, payload, delivery);
-      const result = lastValue(method(...args));
-      return promiseOf(result)?.then(lastValue).catch(failed) ?? result;
+      const result = method(...args);
+      return promiseOf(result)?.catch(failed) ?? result;
     } catch (error) {
       return failed(error);
     }
+  };
+}
+
+/** What has values over time counts by its last one; what goes wrong with it meanwhile is the filters'. */
+function settling(run: Run, fail: Assembled['fail']): Run {
+  return (payload, delivery) => {
+    const settle = (result: unknown): unknown =>
+      isManyValued(result) ? lastValueOf(result).catch((error: unknown) => fail(error, payload, delivery)) : result;
+    const result = run(payload, delivery);
+    return promiseOf(result)?.then(settle) ?? settle(result);
   };
 }
 
@@ -217,11 +229,6 @@ function filling(params: readonly Param[]): Fill {
   return (args, ...given) => {
     for (const { index, extractValue } of params) args[index] = extractValue(...given);
   };
-}
-
-/** What a method returns; of an Observable its last value, which is undefined where it completes without one. */
-function lastValue(result: unknown): unknown {
-  return isObservable(result) ? lastValueFrom(result, { defaultValue: undefined }) : result;
 }
 
 /** True for a parameter of ours without pipes. Those of custom decorators may be promises. */

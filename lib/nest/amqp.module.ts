@@ -16,6 +16,7 @@ import { AmqpConnection, type AmqpConnectionOptions } from '../client/amqp-conne
 import { ConnectionTopology } from '../messaging/connection-topology.js';
 import { AmqpPublisher, type PublishInterceptors } from '../messaging/publisher.js';
 import { PublishingConnection } from '../messaging/publishing-connection.js';
+import { Replier } from '../messaging/replier.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
@@ -47,6 +48,7 @@ const TOPOLOGY = Symbol('nest-amqp:topology');
 const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
 const INTERCEPTORS = Symbol('nest-amqp:publish interceptors');
 const RPC_CLIENT = Symbol('nest-amqp:rpc client');
+const REPLIER = Symbol('nest-amqp:replier');
 
 /**
  * Holds the consumers of all connections of an application. Its place among the modules is what matters: hooks run from the
@@ -212,6 +214,14 @@ function providersFor(name: string): Provider[] {
         }),
     },
     { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
+    {
+      provide: REPLIER,
+      inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (
+        connection: AmqpConnection,
+        { publisher: { appId, contentType }, serializers }: ResolvedModuleOptions,
+      ): Replier => new Replier(connection, { appId, contentType, serializers }),
+    },
   ];
 }
 
@@ -247,6 +257,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
     @Inject(INTERCEPTORS) interceptors: PublishInterceptors | null,
+    @Inject(REPLIER) replier: Replier,
     @Inject(TOPOLOGY) topology: ConnectionTopology,
     topologies: TopologyRegistry,
     registry: ConsumerRegistry,
@@ -259,7 +270,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#topologies = topologies;
     this.#options = options;
     this.#registry = registry;
-    registry.addConnection(name, { connection, publishing, options, channel, topology });
+    registry.addConnection(name, { connection, publishing, options, channel, replier, topology });
     logConnections(name, connection, publishing, options);
   }
 

@@ -1,18 +1,23 @@
 /**
  * The consumers of the application: made of what the explorer finds, started when everything else is ready, stopped before
- * anything else goes. Each runs by itself, see `messaging/consumer`.
+ * anything else goes; listed, paused, resumed and drained meanwhile. Each runs by itself, see `messaging/consumer`.
  */
+import { EventEmitter } from 'node:events';
 import { Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
 import { ExternalContextCreator, ModuleRef } from '@nestjs/core';
 import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { AmqpConnection } from '../client/amqp-connection.js';
+import type { ConsumerStatus } from '../client/consumer-status.js';
+import { tell, warnOf } from '../client/listeners.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
-import { Consumer } from '../messaging/consumer.js';
+import { Consumer, type DrainOptions } from '../messaging/consumer.js';
 import { HandledDeliveries } from '../messaging/handled-deliveries.js';
 import { handlingWith } from '../messaging/correlation.js';
+import type { Replier } from '../messaging/replier.js';
 import { retryPolicy } from '../messaging/outcome.js';
+import { RegisteredConsumer } from '../messaging/registered-consumer.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { decoderOf } from '../messaging/decoder.js';
 import { argumentsOf, isFactory } from './amqp.decorators.js';
@@ -33,15 +38,44 @@ interface RegisteredConnection {
   readonly topology: ConnectionTopology;
   /** Where consumers publish what is tried again, or dead-lettered. */
   readonly channel: AmqpChannel;
+  /** Where their replies are published. */
+  readonly replier: Replier;
 }
 
+/** A consumer, and what the registry knows of it beside. */
+interface Entry {
+  readonly consumer: Consumer;
+  readonly registered: RegisteredConsumer;
+  readonly shutdownTimeout: number;
+}
+
+/** Events of the `ConsumerRegistry`. */
+export interface ConsumerRegistryEvents {
+  /** A consumer has come to another state, or has failed once more in the same. */
+  status: [consumer: RegisteredConsumer, status: ConsumerStatus];
+}
+
+/**
+ * The consumers of all connections of the application, to look at, pause, resume and drain. It has them from the end of the boot
+ * on (they start after every `onApplicationBootstrap`), and emits `status` when one of them comes to another state.
+ *
+ * @example
+ * ```ts
+ * constructor(private readonly consumers: ConsumerRegistry) {}
+ * await this.consumers.drain('BillingConsumer.charge', { timeout: '30s' });
+ * this.consumers.resume('BillingConsumer.charge');
+ * ```
+ */
 @Injectable()
-export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy {
+export class ConsumerRegistry
+  extends EventEmitter<ConsumerRegistryEvents>
+  implements OnApplicationBootstrap, OnModuleDestroy
+{
   readonly #explorer: AmqpExplorer;
   readonly #topologies: TopologyRegistry;
   readonly #handlers: HandlerFactory;
   readonly #connections = new Map<string, RegisteredConnection>();
-  readonly #consumers: { readonly consumer: Consumer; readonly shutdownTimeout: number }[] = [];
+  readonly #consumers = new Map<string, Entry>();
   readonly #logger = new Logger('AmqpModule');
 
   constructor(
@@ -50,9 +84,56 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
     contexts: ExternalContextCreator,
     moduleRef: ModuleRef,
   ) {
+    super();
     this.#explorer = explorer;
     this.#topologies = topologies;
     this.#handlers = new HandlerFactory(contexts, moduleRef);
+  }
+
+  /** All of them, those that do not run among them. */
+  list(): RegisteredConsumer[] {
+    return Array.from(this.#consumers.values(), ({ registered }) => registered);
+  }
+
+  /** The consumer of that name, see `RegisteredConsumer.name`. Throws `UNKNOWN_CONSUMER`, and names those that there are. */
+  get(name: string): RegisteredConsumer {
+    const entry = this.#consumers.get(name);
+    if (entry !== undefined) return entry.registered;
+    const known = [...this.#consumers.keys()].map(quoted).join(', ');
+    throw new AmqpError(
+      'UNKNOWN_CONSUMER',
+      `There is no consumer ${quoted(name)}. ` +
+        (known === ''
+          ? 'There are none at all; they are made when the application has booted.'
+          : `There are ${known}.`),
+    );
+  }
+
+  /** Pauses one or all, see `RegisteredConsumer.pause`. Rejects with `UNKNOWN_CONSUMER`. */
+  async pause(name?: string): Promise<void> {
+    await Promise.all(this.#named(name).map((consumer) => consumer.pause()));
+  }
+
+  /**
+   * Resumes one, see `RegisteredConsumer.resume`, or all that are paused, recovering or failed: what was never started because of
+   * `autoStart: false` is started by its name. Throws `UNKNOWN_CONSUMER` and, for one that has stopped for good, `ABORTED`.
+   */
+  resume(name?: string): void {
+    const isAsleep = ({ state }: RegisteredConsumer): boolean =>
+      state === 'idle' || state === 'stopping' || state === 'stopped';
+    for (const consumer of this.#named(name)) if (name !== undefined || !isAsleep(consumer)) consumer.resume();
+  }
+
+  /** Drains one or all, see `RegisteredConsumer.drain`. Rejects with `UNKNOWN_CONSUMER`, or `ABORTED` when that takes too long. */
+  async drain(options?: DrainOptions): Promise<void>;
+  async drain(name: string, options?: DrainOptions): Promise<void>;
+  async drain(nameOrOptions?: string | DrainOptions, more?: DrainOptions): Promise<void> {
+    const [name, options] = typeof nameOrOptions === 'string' ? [nameOrOptions, more] : [undefined, nameOrOptions];
+    await Promise.all(this.#named(name).map((consumer) => consumer.drain(options)));
+  }
+
+  #named(name: string | undefined): RegisteredConsumer[] {
+    return name === undefined ? this.list() : [this.get(name)];
   }
 
   /** @internal Every `AmqpModule` brings its connection here. Throws `INVALID_DEFINITION` for a name that is taken. */
@@ -103,7 +184,9 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
   }
 
   async #stopAll(): Promise<void> {
-    await Promise.all(this.#consumers.map(({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout)));
+    await Promise.all(
+      Array.from(this.#consumers.values(), ({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout)),
+    );
   }
 
   async #start(handler: DiscoveredHandler, queue: string): Promise<void> {
@@ -122,6 +205,7 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         concurrency: prefetch,
         ack: handler.options.ack ?? options.consumers.ack,
         retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
+        replier: registered.replier,
         deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
         timeout: timeout === undefined ? undefined : timerMilliseconds(timeout, `timeout of ${handler.name}`),
         decode: decoderOf({
@@ -144,14 +228,37 @@ export class ConsumerRegistry implements OnApplicationBootstrap, OnModuleDestroy
         prefetch,
         exclusive: handler.options.exclusive ?? false,
         consumerTag: handler.options.consumerTag,
+        changed: (status) => {
+          tell(this, 'status', [registeredConsumer, status], warnOf);
+        },
         arguments: argumentsOf(handler.options),
       },
       deliveries,
       this.#logger,
     );
-    this.#consumers.push({ consumer, shutdownTimeout: options.shutdownTimeout });
+    const name = this.#freeName(handler.name, queue);
+    const registeredConsumer = new RegisteredConsumer(
+      { name, connection: handler.options.connection ?? DEFAULT_CONNECTION, prefetch },
+      consumer,
+    );
+    this.#consumers.set(name, {
+      consumer,
+      registered: registeredConsumer,
+      shutdownTimeout: options.shutdownTimeout,
+    });
+    if (!(handler.options.autoStart ?? options.consumers.autoStart ?? true)) return;
     if (options.startup === 'background') consumer.startInBackground();
     else await consumer.start();
+  }
+
+  /** One method may consume from several queues, and classes of different modules may have one name. */
+  #freeName(name: string, queue: string): string {
+    if (!this.#consumers.has(name)) return name;
+    const ofQueue = `${name} (${queue})`;
+    for (let count = 1; ; count += 1) {
+      const numbered = count === 1 ? ofQueue : `${ofQueue} ${count}`;
+      if (!this.#consumers.has(numbered)) return numbered;
+    }
   }
 
   #connectionFor({ name, options: { connection = DEFAULT_CONNECTION } }: DiscoveredHandler): RegisteredConnection {

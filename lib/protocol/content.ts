@@ -13,6 +13,8 @@ import { type BasicProperties, type SeenProperties, readProperties, readProperty
 import { WireReader } from './wire.js';
 
 const EMPTY = Buffer.alloc(0);
+/** Of the flag word's first octet: the reply-to property is there (bit 9 of 15 to 0, see properties). */
+const REPLY_TO_FLAG = 0x02;
 /** Most bytes that are kept as a string: a longer one takes longer to make than memory outside of the heap. */
 const LARGEST_TEXT = 2048;
 /** Bytes that are this share of the memory that they lie in stay there. */
@@ -89,6 +91,12 @@ export class Content {
     if (this.#unread !== undefined) this.#own();
     this.#properties ??= this.#decoded((reader) => readProperties(reader, this.#memory.seen));
     return this.#properties;
+  }
+
+  /** Whether the flags announce a reply-to: one octet is looked at, and nothing decoded. */
+  get hasReplyTo(): boolean {
+    const flags = this.#unread === undefined ? this.#head[this.#headStart] : this.#unread.charCodeAt(0);
+    return this.#headEnd > this.#headStart && ((flags ?? 0) & REPLY_TO_FLAG) !== 0;
   }
 
   /** A property as the bytes that came; undefined when it is not there. Throws `UNDECODABLE` when it cannot be found. */

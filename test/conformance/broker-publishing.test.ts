@@ -196,6 +196,29 @@ test('a transaction returns what is mandatory when it commits, and refuses at on
   expect((await client.channelClosed()).replyCode).toBe(404);
 });
 
+test('a transaction of which a queue refuses a part says so, and its acknowledgements count all the same', async () => {
+  await using bench = await Bench.open();
+  const full = await bench.queue({ 'x-max-length': 0, 'x-overflow': 'reject-publish' });
+  const queue = await bench.queue();
+  const publisher = await bench.confirming();
+  for (const [verdict, left] of [
+    ['ack', 0],
+    ['discard', 0],
+    ['requeue', 1],
+  ] as const) {
+    await publisher.basicPublish('', queue, 'work');
+    const tx = await bench.connection.channel();
+    await tx.txSelect();
+    const got = await tx.basicGet(queue);
+    void tx.basicPublish('', full, 'refused');
+    const tag = got?.message.deliveryTag ?? 0;
+    if (verdict === 'ack') tx.basicAck(tag);
+    else tx.basicReject(tag, { requeue: verdict === 'requeue' });
+    await expect(tx.txCommit()).rejects.toMatchObject({ replyCode: 406 });
+    await bench.ready(queue, left);
+  }
+});
+
 test('confirms and transactions exclude each other, and without tx.select there is nothing to commit', async () => {
   await using client = await BareClient.open();
   const refused = async (methods: readonly (readonly ['tx' | 'confirm', string])[], replyText: string) => {

@@ -160,6 +160,9 @@ export class QueueProgram {
   async run(program: readonly Step[]): Promise<void> {
     await this.#open();
     await this.#declare();
+    const { product, version } = this.#connection.serverProperties;
+    this.#reference.turnsDeathsAround =
+      product === 'RabbitMQ' && typeof version === 'string' && /^3\.([0-9]|1[0-2])\./.test(version);
     try {
       for (const [index, step] of program.entries()) {
         try {
@@ -371,8 +374,8 @@ export class QueueProgram {
     }
     const isTaken = await outcome(channel.txCommit());
     same(`whether ${body} was committed`, isTaken, this.#reference.publish([target], body, 0, undefined));
-    // What is refused ends the channel, and the answers are as if they had not been given.
-    this.#reference.settle(held, isTaken ? verdict : 'requeue', !isTaken);
+    // What is refused ends the channel; the answers count all the same.
+    this.#reference.settle(held, verdict, false);
     if (isTaken) await channel.close();
   }
 

@@ -76,6 +76,8 @@ export interface ReferenceQueue {
 export class Tie extends Error {}
 
 export class ReferenceQueues {
+  /** Before RabbitMQ 3.13 each death turns the order of those before it around. */
+  turnsDeathsAround = false;
   now = 0;
   readonly queues = new Map<string, ReferenceQueue>();
   /** How copies of a message ended, and how many there were. */
@@ -297,10 +299,9 @@ export class ReferenceQueues {
       this.#ended(reason);
       if (deadLetterTo === undefined) continue;
       const before = letter.deaths.find((death) => death.queue === name && death.reason === reason);
-      const deaths = [
-        { queue: name, reason, count: (before?.count ?? 0) + 1 },
-        ...letter.deaths.filter((death) => death !== before),
-      ];
+      const others = letter.deaths.filter((death) => death !== before);
+      if (this.turnsDeathsAround) others.reverse();
+      const deaths = [{ queue: name, reason, count: (before?.count ?? 0) + 1 }, ...others];
       if (reason !== 'rejected' && goesRound(deaths, deadLetterTo)) continue;
       this.#arrive(this.queue(deadLetterTo), { ...letter, deaths }, undefined);
     }

@@ -94,8 +94,8 @@ export class InstalledPackage implements AsyncDisposable {
 async function install(folder: string): Promise<string[]> {
   const source = join(folder, 'source');
   await mkdir(source);
-  for (const name of ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md']) {
-    await cp(join(ROOT, name), join(source, name));
+  for (const name of ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'docs']) {
+    await cp(join(ROOT, name), join(source, name), { recursive: true });
   }
   // Types are checked by `npm run type-check`.
   await tsc(ROOT, '-p', 'lib', '--noCheck', '--outDir', join(source, 'dist'));

@@ -1,0 +1,176 @@
+/**
+ * Replies to requests: results and errors written and published, confirmed, to where each request says. Which of them a request
+ * gets, and what becomes of the delivery, is decided by `handled-deliveries`; what the headers mean is told in `reply-format`.
+ */
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { types } from 'node:util';
+import { AmqpChannel } from '../client/amqp-channel.js';
+import type { AmqpConnection } from '../client/amqp-connection.js';
+import { Backoff } from '../client/backoff.js';
+import type { ReplyOptions } from '../client/channel-options.js';
+import type { Message } from '../client/message.js';
+import { pause } from '../client/wait.js';
+import { AmqpError, type RemoteFacts } from '../errors.js';
+import { cut } from './attempt-headers.js';
+import type { DeliveryScope } from './delivery.js';
+import { isUnsendable } from './handover.js';
+import { errorHeaders, remoteFactsOf } from './reply-format.js';
+import { type Serialized, Serializers } from './serializer.js';
+
+/** How long a reply is tried to be published, in milliseconds: requesters wait no longer by default. */
+const PATIENCE = 30_000;
+/** Of an error's message, where the whole does not fit a frame. */
+const SHORT_MESSAGE = 200;
+/** Where requesters have their replies that have no queue for them. */
+const DIRECT_REPLY_TO = Buffer.from('amq.rabbitmq.reply-to.');
+const JSON_TYPE = 'application/json';
+
+export interface ReplierOptions {
+  readonly serializers?: Serializers | undefined;
+  /** How results are written, unless they are bytes. @default 'application/json' */
+  readonly contentType?: string | undefined;
+  /** Set on every reply as `appId`; errors name the host where it is left out. */
+  readonly appId?: string | undefined;
+}
+
+/** The replies of one connection's handlers. They have a channel of their own. */
+export class Replier {
+  readonly #channel: AmqpChannel;
+  readonly #serializers: Serializers;
+  readonly #contentType: string | undefined;
+  readonly #appId: string | undefined;
+
+  constructor(
+    connection: AmqpConnection,
+    { serializers = new Serializers(), contentType, appId }: ReplierOptions = {},
+  ) {
+    this.#channel = new AmqpChannel(connection);
+    this.#serializers = serializers;
+    this.#contentType = contentType;
+    this.#appId = appId;
+  }
+
+  /**
+   * Publishes what a handler returned. Resolves when the broker has confirmed it, or to why it cannot be delivered. Rejects when it
+   * cannot be written: that is the handler's fault.
+   */
+  async reply(request: Message, result: unknown, life: DeliveryScope): Promise<AmqpError | undefined> {
+    const written = this.#written(result);
+    const { body, contentType } = types.isPromise(written) ? await written : written;
+    return await this.#deliver(request, body, { contentType }, life);
+  }
+
+  /** Publishes an error that the handler of that name had. Resolves as `reply` does, and never rejects. */
+  async replyError(
+    request: Message,
+    error: unknown,
+    handler: string,
+    life: DeliveryScope,
+  ): Promise<AmqpError | undefined> {
+    const facts = remoteFactsOf(error, `${this.#appId ?? hostname()}/${handler}`);
+    try {
+      return await this.#deliverError(request, facts, life);
+    } catch {
+      try {
+        return await this.#deliverError(request, { ...facts, message: cut(facts.message, SHORT_MESSAGE) }, life);
+      } catch (unsendable) {
+        return undeliverable(unsendable);
+      }
+    }
+  }
+
+  async #deliverError(request: Message, facts: RemoteFacts, life: DeliveryScope): Promise<AmqpError | undefined> {
+    const { name, code, message } = facts;
+    const body = JSON.stringify({ name, code, message });
+    return await this.#deliver(request, body, { contentType: JSON_TYPE, headers: errorHeaders(facts) }, life);
+  }
+
+  #written(result: unknown): (Partial<Serialized> & Pick<Serialized, 'body'>) | Promise<Serialized> {
+    if (result === undefined) return { body: '' };
+    return this.#serializers.serialize(result, result instanceof Uint8Array ? undefined : this.#contentType);
+  }
+
+  /** Tries until it is confirmed, the requester is known to be gone, its delivery is lost, or nobody waits any more. */
+  async #deliver(
+    request: Message,
+    body: string | Uint8Array,
+    said: ReplyOptions,
+    life: DeliveryScope,
+  ): Promise<AmqpError | undefined> {
+    const properties: ReplyOptions = {
+      ...said,
+      // A reply is worth nothing after a restart of the broker: neither its requester nor its queue is there.
+      deliveryMode: 1,
+      timestamp: Math.floor(Date.now() / 1000),
+      appId: this.#appId,
+      ...(isDirect(request) ? {} : { mandatory: true, messageId: randomUUID() }),
+    };
+    if (this.#channel.isConnected()) {
+      try {
+        await (await this.#channel.opened()).reply(request, body, properties);
+        return undefined;
+      } catch (error) {
+        if (isUnsendable(error)) throw error;
+        if (isFinal(error)) return error;
+      }
+    }
+    return await this.#deliverLater(request, body, properties, life);
+  }
+
+  async #deliverLater(
+    request: Message,
+    body: string | Uint8Array,
+    properties: ReplyOptions,
+    life: DeliveryScope,
+  ): Promise<AmqpError | undefined> {
+    const lost = life.controller();
+    const signal = AbortSignal.any([lost.signal, AbortSignal.timeout(PATIENCE)]);
+    const backoff = new Backoff();
+    try {
+      for (;;) {
+        try {
+          await (await this.#channel.opened(signal)).reply(request, body, { ...properties, signal });
+          return undefined;
+        } catch (error) {
+          if (isUnsendable(error)) throw error;
+          if (isFinal(error) || signal.aborted) return undeliverable(error);
+          await pause(backoff.next(), signal);
+        }
+      }
+    } finally {
+      life.release(lost);
+    }
+  }
+}
+
+/** True for a message that somebody awaits a reply to. */
+export function isRequest(message: Message): boolean {
+  if (!message.hasReplyTo) return false;
+  try {
+    return (message.bytesOf('replyTo')?.length ?? 0) > 0;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Whether the reply goes to a consumer of direct reply-to. The broker takes such an address for no queue: a mandatory reply comes
+ * back although it has arrived, and one whose requester is gone is confirmed all the same.
+ */
+function isDirect(request: Message): boolean {
+  return request.bytesOf('replyTo')?.subarray(0, DIRECT_REPLY_TO.length).equals(DIRECT_REPLY_TO) === true;
+}
+
+/** True for what comes again however often it is tried: nobody is there, nobody may reply, or there will be no connection. */
+function isFinal(error: unknown): error is AmqpError {
+  return (
+    error instanceof AmqpError &&
+    (error.code === 'UNROUTABLE' || error.code === 'PUBLISH_REFUSED' || error.code === 'CONNECTION_CLOSED')
+  );
+}
+
+function undeliverable(error: unknown): AmqpError {
+  if (error instanceof AmqpError) return error;
+  return new AmqpError('ABORTED', `The reply could not be published within ${PATIENCE} ms.`, { cause: error });
+}
