@@ -46,7 +46,9 @@ export {
   message,
 } from './messaging/message.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
-export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
+export type { OutgoingMessage, PublishInterceptor, PublishNext } from './messaging/publish-interceptor.js';
+export type { PublishMessageOptions, PublisherOptions } from './messaging/publish-options.js';
+export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
 export { RegisteredConsumer } from './messaging/registered-consumer.js';
 export type { Serializer } from './messaging/serializer.js';
@@ -87,7 +89,12 @@ export {
 } from './nest/amqp.health.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
 export { AmqpModule } from './nest/amqp.module.js';
-export type { AmqpModuleExtras, AmqpModuleOptions, AmqpOptionsFactory } from './nest/amqp.options.js';
+export type {
+  AmqpModuleExtras,
+  AmqpModuleOptions,
+  AmqpModulePublisherOptions,
+  AmqpOptionsFactory,
+} from './nest/amqp.options.js';
 export { AmqpRpcClient } from './nest/amqp.rpc-client.js';
 export {
   InjectChannel,

@@ -1,7 +1,7 @@
 /** Charges placed orders. */
 import { Injectable, Logger } from '@nestjs/common';
-import { AmqpDelivery, AmqpPublisher, Consume, Delivery, Payload } from 'nest-amqp';
-import type { Bill, Order } from './order.js';
+import { AmqpDelivery, AmqpPublisher, AmqpRpcClient, Consume, Delivery, Payload } from 'nest-amqp';
+import type { Bill, Order, Quote } from './order.js';
 
 /** The card that this shop's customers pay with goes no further, in cents. */
 const CARD_LIMIT = 1_000_000;
@@ -10,14 +10,17 @@ const CARD_LIMIT = 1_000_000;
 export class BillingConsumer {
   readonly #logger = new Logger(BillingConsumer.name);
   readonly #publisher: AmqpPublisher;
+  readonly #rpc: AmqpRpcClient;
 
-  constructor(publisher: AmqpPublisher) {
+  constructor(publisher: AmqpPublisher, rpc: AmqpRpcClient) {
     this.#publisher = publisher;
+    this.#rpc = rpc;
   }
 
   @Consume('billing', { prefetch: 20 })
   async charge(@Payload() order: Order, @AmqpDelivery() delivery: Delivery<Order>): Promise<void> {
-    const total = order.price * order.quantity;
+    const { price, quantity } = order;
+    const { total } = await this.#rpc.requestToQueue<Quote>('pricing', { price, quantity }, { timeout: '5s' });
     // Thrown errors reject the message; the queue's definition sends it to orders.dead.
     if (total > CARD_LIMIT) throw new Error(`order ${order.id} is over the limit of the card`);
     const bill: Bill = { orderId: order.id, total };

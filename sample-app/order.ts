@@ -16,4 +16,10 @@ export interface Bill {
   readonly total: number;
 }
 
+/** Replied by `pricing` to whoever asks with price and quantity. */
+export interface Quote {
+  /** Cents. */
+  readonly total: number;
+}
+
 export type OrderState = 'placed' | 'billed' | 'refused';

@@ -5,6 +5,7 @@ import { BillingConsumer } from './billing.consumer.js';
 import { OrderStatusConsumer } from './order-status.consumer.js';
 import { OrdersController } from './orders.controller.js';
 import { OrdersService } from './orders.service.js';
+import { PricingConsumer } from './pricing.consumer.js';
 import { shopTopology } from './shop.topology.js';
 
 @Module({
@@ -16,6 +17,6 @@ import { shopTopology } from './shop.topology.js';
     }),
   ],
   controllers: [OrdersController],
-  providers: [OrdersService, BillingConsumer, OrderStatusConsumer],
+  providers: [OrdersService, BillingConsumer, OrderStatusConsumer, PricingConsumer],
 })
 export class ShopModule {}

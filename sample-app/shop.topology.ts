@@ -9,6 +9,7 @@ export const shopTopology: Topology = {
   queues: [
     { name: 'billing', deadLetter: { exchange: 'orders.dead' } },
     { name: 'billing.dead' },
+    { name: 'pricing' },
     { name: 'order-status' },
   ],
   bindings: [

@@ -117,7 +117,7 @@ afterAll(async () => {
   await installed[Symbol.asyncDispose]();
   await using connection = await connect(brokerUrl);
   const channel = await connection.channel();
-  for (const queue of ['billing', 'billing.dead', 'order-status']) await channel.queueDelete(queue);
+  for (const queue of ['billing', 'billing.dead', 'order-status', 'pricing']) await channel.queueDelete(queue);
   for (const exchange of ['orders', 'orders.dead']) await channel.exchangeDelete(exchange);
 });
 
@@ -128,6 +128,11 @@ describe('the shop', () => {
     expect(placed.body).toMatchObject({ item: 'book', price: 1_250, quantity: 2, state: 'placed' });
     const billed = await shop.orderIn('billed', String(placed.body['id']));
     expect(billed).toMatchObject({ item: 'book', total: 2_500 });
+  });
+
+  test('asks what an order costs before it bills it', async () => {
+    const placed = await shop.post({ item: 'egg', price: 30, quantity: 12 });
+    expect(await shop.orderIn('billed', String(placed.body['id']))).toMatchObject({ total: 324 });
   });
 
   test('bills many orders that are placed at the same time', async () => {
