@@ -467,7 +467,8 @@ describe("topologyMode: 'check'", () => {
 
   test('does not declare the queue of a handler either, at the boot or when it is deleted', async () => {
     const queue = scratch.queueName();
-    const metadata = { imports: [amqp({ topologyMode: 'check' })], providers: [consumerOf({ queue })] };
+    const connection = { recovery: { maxDelay: '200ms' } } as const;
+    const metadata = { imports: [amqp({ connection, topologyMode: 'check' })], providers: [consumerOf({ queue })] };
     const error = await bootFailure(metadata);
     expect(error.message).toContain(`The broker has no queue '${queue}', and topologyMode is 'check'`);
     await scratch.queue({ name: queue });
