@@ -26,6 +26,7 @@ const config = {
   moduleNameMapper: {
     '^nest-amqp$': '<rootDir>/lib/index.ts',
     '^nest-amqp/client$': '<rootDir>/lib/client.ts',
+    '^nest-amqp/terminus$': '<rootDir>/lib/terminus.ts',
     '^nest-amqp/testing$': '<rootDir>/lib/testing.ts',
     ...(process.env['NEST_AMQP_TEST_NEST'] === '11' ? NEST_11 : {}),
   },

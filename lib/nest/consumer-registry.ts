@@ -14,6 +14,7 @@ import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer, type DrainOptions } from '../messaging/consumer.js';
 import { HandledDeliveries } from '../messaging/handled-deliveries.js';
+import { handlingWith } from '../messaging/correlation.js';
 import type { Replier } from '../messaging/replier.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { RegisteredConsumer } from '../messaging/registered-consumer.js';
@@ -214,7 +215,7 @@ export class ConsumerRegistry
           schema: handler.options.schema,
         }),
       },
-      this.#handlers.create(handler, options.consumers),
+      handlingWith(options.publisher.carry, this.#handlers.create(handler, options.consumers)),
       this.#logger,
     );
     const consumer = new Consumer(
