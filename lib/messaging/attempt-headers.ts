@@ -150,10 +150,17 @@ function without(table: FieldTable, isOut: (name: string) => boolean): FieldTabl
   return Object.fromEntries(Object.entries(table).filter(([name]) => !isOut(name)));
 }
 
-/** An entry of `x-death` that only tells of waiting for an attempt. */
+/** The headers of a message that is published anew: what the broker noted of another one's deaths would have it drop this one. */
+export function withoutDeaths(headers: FieldTable): FieldTable {
+  return without(headers, (name) => DEATHS_OF_BROKER.test(name));
+}
+
+const DEATHS_OF_BROKER = /^x-(death|(first|last)-death-.*)$/;
+
+/** An entry of `x-death` that only tells of waiting: for an attempt, or with `delay`. */
 function isWait(death: FieldValue): boolean {
   const { queue } = (death ?? {}) as { queue?: unknown };
-  return typeof queue === 'string' && /\.retry\.\d+(\.quorum)?$/.test(queue);
+  return typeof queue === 'string' && /\.(retry\.\d+(\.quorum)?|delay\.\d+)$/.test(queue);
 }
 
 function isList(value: FieldValue | undefined): value is readonly FieldValue[] {

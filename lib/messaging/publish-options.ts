@@ -31,6 +31,12 @@ export interface PublishMessageOptions
   /** How long it may wait in a queue. */
   readonly expiration?: Duration | undefined;
   /**
+   * How long the broker keeps it before it gets to its exchange, up to 49 days. Until then it waits in a queue beside the exchange,
+   * see docs/publishing.md; not together with `expiration`.
+   * @default 0, at once
+   */
+  readonly delay?: Duration | undefined;
+  /**
    * Ends the wait for the confirm with `ABORTED`. What has not left by then is not sent; what has may arrive all the same. The
    * error says which.
    */
@@ -43,6 +49,7 @@ const MESSAGE_OPTIONS = [
   'timeout',
   'signal',
   'expiration',
+  'delay',
   'contentType',
   'contentEncoding',
   'headers',

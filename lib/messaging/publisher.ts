@@ -8,6 +8,7 @@ import { AmqpError } from '../errors.js';
 import { milliseconds, timerMilliseconds } from '../time/duration.js';
 import { Correlation } from './correlation.js';
 import { compress, isUncompressed } from './content-encoding.js';
+import { DelayedPublishes, delayOf } from './delayed-publishes.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
 import { type OutgoingMessage, type PublishInterceptor, intercepted } from './publish-interceptor.js';
 import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
@@ -50,6 +51,7 @@ export class AmqpPublisher {
   readonly #timeout: number;
   readonly #correlation: Correlation | undefined;
   readonly #interceptors: PublishInterceptors | undefined;
+  #delayed: DelayedPublishes | undefined;
 
   /** Throws `INVALID_OPTION`. */
   constructor(
@@ -128,13 +130,20 @@ export class AmqpPublisher {
     const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
     const message = options === undefined ? this.#plain(contentType) : this.#with(options, contentType);
     const timeout = options?.timeout === undefined ? this.#timeout : timerMilliseconds(options.timeout, 'timeout');
+    const bounds = { signal: options?.signal, timeout };
+    const delay = options?.delay === undefined ? 0 : delayOf(options);
     try {
-      await this.#channel.publish(exchange, routingKey, body, message, { signal: options?.signal, timeout });
+      if (delay === 0) await this.#channel.publish(exchange, routingKey, body, message, bounds);
+      else await this.#delays.publish({ exchange, routingKey, body, options: message, delay }, bounds);
     } catch (error) {
       // The error was made where the bytes came in; the stack that helps is the caller's.
       if (error instanceof AmqpError) Error.captureStackTrace(error);
       throw error;
     }
+  }
+
+  get #delays(): DelayedPublishes {
+    return (this.#delayed ??= new DelayedPublishes(this.#channel));
   }
 
   /** The options of a message about which nothing was said, as most are: in one piece, where `#with` puts them together. */
@@ -151,7 +160,7 @@ export class AmqpPublisher {
   }
 
   #with(
-    { expiration, persistent, timeout: _, signal: __, ...said }: PublishMessageOptions,
+    { expiration, persistent, delay: _, timeout: __, signal: ___, ...said }: PublishMessageOptions,
     contentType: string,
   ): PublishOptions {
     const plain = this.#plain(contentType);

@@ -4,18 +4,18 @@
  */
 import { createHash } from 'node:crypto';
 import type { AmqpConnection } from '../client/amqp-connection.js';
-import type { Channel } from '../client/channel.js';
 import type { QueueDeclareOptions } from '../client/channel-options.js';
 import { orAborted } from '../client/wait.js';
 import { AmqpError } from '../errors.js';
 import type { QueueDefinition, Topology } from './definitions.js';
+import { SharedDeclarations } from './shared-declarations.js';
 import { applyTopology, topologyOf } from './topology.js';
 
 /**
  * So much longer than its messages wait, a wait queue lasts unused, in milliseconds. It is declared anew before each publish, and
  * a publish that takes this long has lost its connection.
  */
-const AFTERLIFE = 60 * 60 * 1000;
+export const AFTERLIFE = 60 * 60 * 1000;
 
 export interface SideQueuesOptions {
   readonly queue: string;
@@ -24,21 +24,16 @@ export interface SideQueuesOptions {
   readonly deadQueue: string | undefined;
 }
 
-/** A declaration under way, and the one after it. */
-interface Declaring {
-  done: Promise<unknown>;
-  following: Promise<void> | undefined;
-}
-
 export class SideQueues {
   readonly #connection: AmqpConnection;
   readonly #options: SideQueuesOptions;
   readonly #definition: QueueDefinition | undefined;
-  readonly #declaring = new Map<string, Declaring>();
+  readonly #declarations: SharedDeclarations;
   #isDeadQueueThere = false;
 
   constructor(connection: AmqpConnection, options: SideQueuesOptions) {
     this.#connection = connection;
+    this.#declarations = new SharedDeclarations(connection);
     this.#options = options;
     this.#definition = options.topology.queues?.find(({ name }) => name === options.queue);
   }
@@ -48,7 +43,7 @@ export class SideQueues {
     const name = this.#options.deadQueue ?? besides(this.#queue, 'dead');
     if (!this.#isDeadQueueThere)
       await orAborted(
-        this.#shared(name, () => this.#ensureDeadQueue(name)),
+        this.#declarations.shared(name, () => this.#ensureDeadQueue(name)),
         signal,
       );
     return name;
@@ -61,7 +56,7 @@ export class SideQueues {
   async waitQueue(delay: number, signal: AbortSignal): Promise<string> {
     const name = besides(this.#queue, `retry.${delay}${this.#isGuarded ? '.quorum' : ''}`);
     await orAborted(
-      this.#shared(name, () => this.#declare((channel) => channel.queueDeclare(name, this.#waiting(delay)))),
+      this.#declarations.declare(name, (channel) => channel.queueDeclare(name, this.#waiting(delay))),
       signal,
     );
     return name;
@@ -110,7 +105,7 @@ export class SideQueues {
 
   async #ensureDeadQueue(name: string): Promise<void> {
     try {
-      await this.#declare((channel) => channel.queueDeclare(name, { passive: true }));
+      await this.#declarations.alone((channel) => channel.queueDeclare(name, { passive: true }));
     } catch (error) {
       if (!(error instanceof AmqpError) || error.replyCode !== 404) throw error;
       const type = this.#isGuarded ? ('quorum' as const) : undefined;
@@ -121,49 +116,13 @@ export class SideQueues {
     }
     this.#isDeadQueueThere = true;
   }
-
-  /** On a channel of its own, which the broker closes over what it refuses. */
-  async #declare(work: (channel: Channel) => Promise<unknown>): Promise<void> {
-    const connection = await this.#connection.opened();
-    const channel = await connection.channel();
-    try {
-      await work(channel);
-    } finally {
-      void channel.close();
-    }
-  }
-
-  /**
-   * One declaration at a time for all who ask meanwhile. Who asks while one is under way gets the next: a declaration that began
-   * before does not say what is so now.
-   */
-  async #shared(name: string, declare: () => Promise<void>): Promise<void> {
-    const current = this.#declaring.get(name);
-    if (current !== undefined) {
-      current.following ??= current.done.then(() => this.#begin(name, declare));
-      await current.following;
-    } else {
-      await this.#begin(name, declare);
-    }
-  }
-
-  #begin(name: string, declare: () => Promise<void>): Promise<void> {
-    const declared = declare();
-    const entry: Declaring = { done: Promise.resolve(), following: undefined };
-    const over = (): void => {
-      if (entry.following === undefined) this.#declaring.delete(name);
-    };
-    entry.done = declared.then(over, over);
-    this.#declaring.set(name, entry);
-    return declared;
-  }
 }
 
 /** Most octets of a queue's name. */
 const LONGEST_NAME = 255;
 
-/** A name for a queue beside another one: `billing.dead`. Names that begin with `amq.` are the broker's to give. */
-function besides(queue: string, what: string): string {
+/** A name for what is beside a queue or an exchange: `billing.dead`. Names that begin with `amq.` are the broker's to give. */
+export function besides(queue: string, what: string): string {
   const name = `${queue.startsWith('amq.') ? 'nest-amqp.' : ''}${queue}.${what}`;
   if (Buffer.byteLength(name) <= LONGEST_NAME) return name;
   const digest = createHash('sha256').update(queue).digest('hex').slice(0, 16);
