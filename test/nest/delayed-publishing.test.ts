@@ -10,7 +10,7 @@ import { CollectedLog } from '../support/collected-log.js';
 const TOPOLOGY = {
   exchanges: [{ name: 'orders', type: 'topic' as const }],
   queues: [{ name: 'reminders' }],
-  bindings: [{ exchange: 'orders', queue: 'reminders', routingKey: 'order.*' }],
+  bindings: [{ source: 'orders', queue: 'reminders', routingKey: 'order.*' }],
 };
 
 describe('a message that was published with a delay', () => {
