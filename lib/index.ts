@@ -80,6 +80,13 @@ export {
 export type { AmqpFeatureOptions } from './nest/amqp.feature.js';
 export type { ConsumeBinding } from './nest/consume-topology.js';
 export type { ConsumeContractOptions, ContractDecorator } from './nest/consume-contract.js';
+export {
+  AmqpHealth,
+  type ConnectionHealth,
+  type ConsumerHealth,
+  type HealthOptions,
+  type HealthReport,
+} from './nest/amqp.health.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
 export { AmqpModule } from './nest/amqp.module.js';
 export type {
@@ -92,10 +99,12 @@ export { AmqpRpcClient } from './nest/amqp.rpc-client.js';
 export {
   InjectChannel,
   InjectConnection,
+  InjectHealth,
   InjectPublisher,
   InjectRpcClient,
   getChannelToken,
   getConnectionToken,
+  getHealthToken,
   getPublisherToken,
   getRpcClientToken,
 } from './nest/amqp.tokens.js';

@@ -20,6 +20,7 @@ import { Replier } from '../messaging/replier.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
+import { AmqpHealth } from './amqp.health.js';
 import {
   type AmqpModuleExtras,
   type AmqpModuleOptions,
@@ -32,6 +33,7 @@ import {
   PUBLISHING_CONNECTION,
   getChannelToken,
   getConnectionToken,
+  getHealthToken,
   getPublisherToken,
   getRpcClientToken,
 } from './amqp.tokens.js';
@@ -87,6 +89,7 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
         getChannelToken(name),
         getPublisherToken(name),
         getRpcClientToken(name),
+        getHealthToken(name),
         AmqpConsumersModule,
       ],
     }),
@@ -214,6 +217,12 @@ function providersFor(name: string): Provider[] {
         }),
     },
     { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
+    {
+      provide: getHealthToken(name),
+      inject: [CONNECTION, PUBLISHING_CONNECTION, ConsumerRegistry],
+      useFactory: (connection: AmqpConnection, publishing: AmqpConnection, registry: ConsumerRegistry): AmqpHealth =>
+        new AmqpHealth(name, connection, publishing, registry),
+    },
     {
       provide: REPLIER,
       inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
