@@ -32,6 +32,7 @@
  * | `PUBLISH_REFUSED` | The broker refused the exchange that a message was published to: it does not exist, or is not open to this user. |
  * | `PUBLISHER_BUFFER_FULL` | There is no connection, or the broker blocks it, and as many publishes wait as may. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
+ * | `PUBLISH_ALL_FAILED` | A stream of messages was not published to its end. |
  * | `REPLY_TIMEOUT` | A request was not replied to in time. |
  * | `REPLY_LOST` | The channel to which the reply to a request would have come has ended. |
  * | `REQUEST_LIMIT` | As many requests await their reply as may. |
@@ -72,6 +73,7 @@ export type AmqpErrorCode =
   | 'PUBLISH_REFUSED'
   | 'PUBLISHER_BUFFER_FULL'
   | 'PUBLISH_OUTCOME_UNKNOWN'
+  | 'PUBLISH_ALL_FAILED'
   | 'REPLY_TIMEOUT'
   | 'REPLY_LOST'
   | 'REQUEST_LIMIT'
@@ -216,6 +218,25 @@ export class PublishOutcomeUnknownError extends AmqpError {
         `confirmed. ${cause.message} Publish it again if the consumer tolerates duplicates.`,
       { ...factsOf(cause), cause },
     );
+  }
+}
+
+/** A stream of messages was not published to its end; `cause` is what went wrong first. */
+export class PublishAllError extends AmqpError {
+  override readonly name = 'PublishAllError';
+  /** How many of its messages the broker has confirmed. */
+  readonly confirmed: number;
+
+  constructor(confirmed: number, cause: unknown) {
+    const why = cause instanceof Error ? printable(cause.message) : 'See its cause.';
+    super(
+      'PUBLISH_ALL_FAILED',
+      `The stream was not published to its end; ${confirmed} messages of it are confirmed. ${why}`,
+      {
+        cause,
+      },
+    );
+    this.confirmed = confirmed;
   }
 }
 

@@ -12,6 +12,7 @@ import { compress, isUncompressed } from './content-encoding.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
 import { type OutgoingMessage, type PublishInterceptor, intercepted } from './publish-interceptor.js';
 import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
+import { type PublishAllOptions, publishStream } from './publish-stream.js';
 import { Serializers } from './serializer.js';
 
 /** Publishes to one exchange, see `AmqpPublisher.to`. */
@@ -19,6 +20,13 @@ export interface ExchangePublisher {
   readonly exchange: string;
   /** See `AmqpPublisher.publish`. */
   publish(routingKey: string, payload: unknown, options?: PublishMessageOptions): Promise<void>;
+}
+
+/** One message of a stream that is published to an exchange. */
+export interface StreamedMessage {
+  readonly routingKey: string;
+  readonly payload: unknown;
+  readonly options?: PublishMessageOptions | undefined;
 }
 
 /** Who is asked before each publish, once somebody publishes; undefined where nobody ever is. */
@@ -173,6 +181,42 @@ export class AmqpPublisher {
       expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
       deliveryMode: persistent === undefined ? plain.deliveryMode : persistent ? 2 : 1,
     };
+  }
+
+  /**
+   * Publishes a stream of messages to an exchange, or of payloads by a contract, with back-pressure: in order, with at most
+   * `maxInFlight` of them unconfirmed, and until the first failure. Resolves to their number when all are confirmed. Rejects with
+   * `PublishAllError`, which says how many were, once nothing is under way any more.
+   *
+   * @example
+   * ```ts
+   * const count = await publisher.publishAll(OrderPlaced, orders(), { progress: (confirmed) => bar.update(confirmed) });
+   * ```
+   */
+  publishAll(
+    exchange: string,
+    messages: AsyncIterable<StreamedMessage> | Iterable<StreamedMessage>,
+    options?: PublishAllOptions,
+  ): Promise<number>;
+  publishAll<Contract extends MessageContract>(
+    contract: Contract,
+    payloads: AsyncIterable<InferInput<Contract>> | Iterable<InferInput<Contract>>,
+    options?: PublishAllOptions,
+  ): Promise<number>;
+  async publishAll(
+    target: string | MessageContract,
+    items: AsyncIterable<unknown> | Iterable<unknown>,
+    options?: PublishAllOptions,
+  ): Promise<number> {
+    if (target instanceof MessageContract)
+      return await publishStream(items, (payload) => this.#publishBy(target, payload, undefined), options);
+    // The overloads have checked the types.
+    const messages = items as AsyncIterable<StreamedMessage>;
+    return await publishStream(
+      messages,
+      (one) => this.publish(target, one.routingKey, one.payload, one.options),
+      options,
+    );
   }
 
   /** A handle that publishes to one exchange. */
