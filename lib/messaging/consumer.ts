@@ -166,7 +166,7 @@ export class Consumer {
     const stopped = this.#consumer.stop(timeout, () => this.#receiver.idle(), hurry);
     this.#receiver.stop();
     await stopped;
-    this.#receiver.abandon(hurry?.aborted === true ? 'the second signal' : `${timeout} ms (shutdownTimeout)`);
+    this.#receiver.abandon(hurry?.aborted === true ? 'a second signal to the process' : `${timeout} ms (shutdownTimeout)`);
   }
 
   #tell(status: ConsumerStatus): void {
