@@ -166,7 +166,9 @@ export class Consumer {
     const stopped = this.#consumer.stop(timeout, () => this.#receiver.idle(), hurry);
     this.#receiver.stop();
     await stopped;
-    this.#receiver.abandon(hurry?.aborted === true ? 'a second signal to the process' : `${timeout} ms (shutdownTimeout)`);
+    this.#receiver.abandon(
+      hurry?.aborted === true ? 'a second signal to the process' : `${timeout} ms (shutdownTimeout)`,
+    );
   }
 
   #tell(status: ConsumerStatus): void {
