@@ -6,6 +6,7 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { PublishOptions } from '../client/channel-options.js';
 import { AmqpError } from '../errors.js';
 import { milliseconds, timerMilliseconds } from '../time/duration.js';
+import { DelayedPublishes } from './delayed-publishes.js';
 import { Correlation } from './correlation.js';
 import { compress, isUncompressed } from './content-encoding.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
@@ -52,6 +53,7 @@ export class AmqpPublisher {
   readonly #defaults: PublisherOptions;
   readonly #serializers: Serializers;
   readonly #timeout: number;
+  readonly #delayed: DelayedPublishes;
   readonly #correlation: Correlation | undefined;
   readonly #interceptors: PublishInterceptors | undefined;
 
@@ -63,6 +65,7 @@ export class AmqpPublisher {
     interceptors?: PublishInterceptors,
   ) {
     this.#channel = channel;
+    this.#delayed = new DelayedPublishes(channel);
     this.#correlation = Correlation.of(defaults.carry);
     this.#interceptors = interceptors;
     this.#defaults = defaults;
@@ -132,8 +135,10 @@ export class AmqpPublisher {
     const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
     const message = options === undefined ? this.#plain(contentType) : this.#with(options, contentType);
     const timeout = options?.timeout === undefined ? this.#timeout : timerMilliseconds(options.timeout, 'timeout');
+    const bounds = { signal: options?.signal, timeout };
     try {
-      await this.#channel.publish(exchange, routingKey, body, message, { signal: options?.signal, timeout });
+      if (options?.delay === undefined) await this.#channel.publish(exchange, routingKey, body, message, bounds);
+      else await this.#delayed.publish(options.delay, { exchange, routingKey }, body, message, bounds);
     } catch (error) {
       // The error was made where the bytes came in; the stack that helps is the caller's.
       if (error instanceof AmqpError) Error.captureStackTrace(error);
@@ -155,7 +160,7 @@ export class AmqpPublisher {
   }
 
   #with(
-    { expiration, persistent, timeout: _, signal: __, ...said }: PublishMessageOptions,
+    { expiration, persistent, timeout: _, signal: __, delay: ___, ...said }: PublishMessageOptions,
     contentType: string,
   ): PublishOptions {
     const plain = this.#plain(contentType);
