@@ -2,6 +2,7 @@
  * The one family of errors that this package throws, their codes, and the rules for text that came from a peer.
  * What an error means to a caller (retry, give up, reconnect) is decided where it is caught, not here.
  */
+import { types } from 'node:util';
 
 /**
  * What went wrong, as a string that stays the same between releases.
@@ -32,7 +33,7 @@
  * | `PUBLISH_REFUSED` | The broker refused the exchange that a message was published to: it does not exist, or is not open to this user. |
  * | `PUBLISHER_BUFFER_FULL` | There is no connection, or the broker blocks it, and as many publishes wait as may. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
- * | `PUBLISH_ALL_FAILED` | A stream of messages was not published to its end. |
+ * | `PUBLISH_ALL_FAILED` | `publishAll` ended before its source did; `PublishAllError` says how far it came. |
  * | `REPLY_TIMEOUT` | A request was not replied to in time. |
  * | `REPLY_LOST` | The channel to which the reply to a request would have come has ended. |
  * | `REQUEST_LIMIT` | As many requests await their reply as may. |
@@ -207,6 +208,40 @@ export class PublisherBufferFullError extends AmqpError {
   }
 }
 
+/** What a `PublishAllError` tells. */
+export interface PublishAllFacts {
+  readonly confirmed: number;
+  readonly taken: number;
+  readonly index: number | undefined;
+  readonly isAborted: boolean;
+  readonly cause: unknown;
+}
+
+/** A `publishAll` that ended before its source did, or with one that failed; `cause` says why. */
+export class PublishAllError extends AmqpError {
+  override readonly name = 'PublishAllError';
+  /** Messages that the broker has confirmed. */
+  readonly confirmed: number;
+  /** Messages that were taken from the source. */
+  readonly taken: number;
+  /** Which message failed first, from 0; undefined when it was the source, the progress callback or the signal. */
+  readonly index: number | undefined;
+
+  constructor({ confirmed, taken, index, isAborted, cause }: PublishAllFacts) {
+    const why = index === undefined ? (isAborted ? 'its signal fired' : 'it was ended') : `message ${index} failed`;
+    const rest = isAborted ? 'Of the others some may arrive.' : 'The others that were taken have failed.';
+    super(
+      isAborted ? 'ABORTED' : 'PUBLISH_ALL_FAILED',
+      `publishAll stopped because ${why}; of ${taken} messages that it took, the broker has confirmed ${confirmed}. ` +
+        `${confirmed < taken ? `${rest} ` : ''}${types.isNativeError(cause) ? cause.message : printable(String(cause))}`,
+      { cause },
+    );
+    this.confirmed = confirmed;
+    this.taken = taken;
+    this.index = index;
+  }
+}
+
 /** The channel ended while a publish was unconfirmed: the broker may or may not have the message. */
 export class PublishOutcomeUnknownError extends AmqpError {
   override readonly name = 'PublishOutcomeUnknownError';
@@ -218,25 +253,6 @@ export class PublishOutcomeUnknownError extends AmqpError {
         `confirmed. ${cause.message} Publish it again if the consumer tolerates duplicates.`,
       { ...factsOf(cause), cause },
     );
-  }
-}
-
-/** A stream of messages was not published to its end; `cause` is what went wrong first. */
-export class PublishAllError extends AmqpError {
-  override readonly name = 'PublishAllError';
-  /** How many of its messages the broker has confirmed. */
-  readonly confirmed: number;
-
-  constructor(confirmed: number, cause: unknown) {
-    const why = cause instanceof Error ? printable(cause.message) : 'See its cause.';
-    super(
-      'PUBLISH_ALL_FAILED',
-      `The stream was not published to its end; ${confirmed} messages of it are confirmed. ${why}`,
-      {
-        cause,
-      },
-    );
-    this.confirmed = confirmed;
   }
 }
 

@@ -49,8 +49,8 @@ export {
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
 export type { OutgoingMessage, PublishInterceptor, PublishNext } from './messaging/publish-interceptor.js';
 export type { PublishMessageOptions, PublisherOptions } from './messaging/publish-options.js';
-export type { PublishAllOptions } from './messaging/publish-stream.js';
-export { AmqpPublisher, type ExchangePublisher, type StreamedMessage } from './messaging/publisher.js';
+export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js';
+export type { PublishAllOptions, PublishProgress } from './messaging/publish-run.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
 export { RegisteredConsumer } from './messaging/registered-consumer.js';
 export type { Serializer } from './messaging/serializer.js';

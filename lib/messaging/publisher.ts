@@ -12,21 +12,17 @@ import { compress, isUncompressed } from './content-encoding.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
 import { type OutgoingMessage, type PublishInterceptor, intercepted } from './publish-interceptor.js';
 import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
-import { type PublishAllOptions, publishStream } from './publish-stream.js';
+import { type PublishAllOptions, PublishRun, runOptions } from './publish-run.js';
 import { Serializers } from './serializer.js';
+
+/** The routing key of all payloads of a `publishAll`, or of each. */
+type RoutingKeyOf = string | ((payload: unknown) => string);
 
 /** Publishes to one exchange, see `AmqpPublisher.to`. */
 export interface ExchangePublisher {
   readonly exchange: string;
   /** See `AmqpPublisher.publish`. */
   publish(routingKey: string, payload: unknown, options?: PublishMessageOptions): Promise<void>;
-}
-
-/** One message of a stream that is published to an exchange. */
-export interface StreamedMessage {
-  readonly routingKey: string;
-  readonly payload: unknown;
-  readonly options?: PublishMessageOptions | undefined;
 }
 
 /** Who is asked before each publish, once somebody publishes; undefined where nobody ever is. */
@@ -184,39 +180,42 @@ export class AmqpPublisher {
   }
 
   /**
-   * Publishes a stream of messages to an exchange, or of payloads by a contract, with back-pressure: in order, with at most
-   * `maxInFlight` of them unconfirmed, and until the first failure. Resolves to their number when all are confirmed. Rejects with
-   * `PublishAllError`, which says how many were, once nothing is under way any more.
+   * Publishes all payloads of a source, which may be endless: it is asked for more as the broker confirms. Resolves to their number
+   * when all are confirmed. Ends at the first that fails, or when the signal fires, with `PublishAllError`, which says how many are
+   * confirmed; throws `INVALID_OPTION` and `INVALID_ARGUMENT`. The routing key may depend on the payload.
    *
    * @example
    * ```ts
-   * const count = await publisher.publishAll(OrderPlaced, orders(), { progress: (confirmed) => bar.update(confirmed) });
+   * await publisher.publishAll('orders', ({ kind }) => `order.${kind}`, readOrders(), { progress: ({ confirmed }) => bar.set(confirmed) });
    * ```
    */
-  publishAll(
+  publishAll<T>(
     exchange: string,
-    messages: AsyncIterable<StreamedMessage> | Iterable<StreamedMessage>,
+    routingKey: string | ((payload: T) => string),
+    payloads: Iterable<T> | AsyncIterable<T>,
     options?: PublishAllOptions,
   ): Promise<number>;
+  /** Publishes all payloads of a source by a contract. */
   publishAll<Contract extends MessageContract>(
     contract: Contract,
-    payloads: AsyncIterable<InferInput<Contract>> | Iterable<InferInput<Contract>>,
+    payloads: Iterable<InferInput<Contract>> | AsyncIterable<InferInput<Contract>>,
     options?: PublishAllOptions,
   ): Promise<number>;
-  async publishAll(
-    target: string | MessageContract,
-    items: AsyncIterable<unknown> | Iterable<unknown>,
-    options?: PublishAllOptions,
-  ): Promise<number> {
-    if (target instanceof MessageContract)
-      return await publishStream(items, (payload) => this.#publishBy(target, payload, undefined), options);
+  async publishAll(target: string | MessageContract, ...given: unknown[]): Promise<number> {
     // The overloads have checked the types.
-    const messages = items as AsyncIterable<StreamedMessage>;
-    return await publishStream(
-      messages,
-      (one) => this.publish(target, one.routingKey, one.payload, one.options),
-      options,
-    );
+    if (target instanceof MessageContract) {
+      const [payloads, options = {}] = given as [Iterable<unknown>, PublishAllOptions?];
+      const { run, each } = runOptions(options);
+      return await new PublishRun((payload) => this.publish(target, payload, each), run).of(payloads);
+    }
+    const [routingKey, payloads, options = {}] = given as [RoutingKeyOf, Iterable<unknown>, PublishAllOptions?];
+    const { run, each } = runOptions(options);
+    const keyOf = typeof routingKey === 'function' ? routingKey : () => routingKey;
+    // A key that cannot be made fails its message.
+    const publish = async (payload: unknown): Promise<void> => {
+      await this.publish(target, keyOf(payload), payload, each);
+    };
+    return await new PublishRun(publish, run).of(payloads);
   }
 
   /** A handle that publishes to one exchange. */
