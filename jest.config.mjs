@@ -17,6 +17,8 @@ const config = {
   testEnvironment: 'node',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   testTimeout: 20_000,
+  // Long fuzzing of recovery (test/fuzz/recovery.test.ts) can leave a handle open, which would hold up a run in one process.
+  forceExit: true,
   maxWorkers: WORKERS,
   extensionsToTreatAsEsm: ['.ts'],
   // Each file on its own: tsconfig.json sets isolatedModules.
@@ -26,6 +28,7 @@ const config = {
   moduleNameMapper: {
     '^nest-amqp$': '<rootDir>/lib/index.ts',
     '^nest-amqp/client$': '<rootDir>/lib/client.ts',
+    '^nest-amqp/terminus$': '<rootDir>/lib/terminus.ts',
     '^nest-amqp/testing$': '<rootDir>/lib/testing.ts',
     ...(process.env['NEST_AMQP_TEST_NEST'] === '11' ? NEST_11 : {}),
   },

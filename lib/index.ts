@@ -46,7 +46,9 @@ export {
   message,
 } from './messaging/message.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
-export { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from './messaging/publisher.js';
+export type { OutgoingMessage, PublishInterceptor, PublishNext } from './messaging/publish-interceptor.js';
+export type { PublishMessageOptions, PublisherOptions } from './messaging/publish-options.js';
+export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
 export { RegisteredConsumer } from './messaging/registered-consumer.js';
 export type { Serializer } from './messaging/serializer.js';
@@ -78,17 +80,31 @@ export {
 export type { AmqpFeatureOptions } from './nest/amqp.feature.js';
 export type { ConsumeBinding } from './nest/consume-topology.js';
 export type { ConsumeContractOptions, ContractDecorator } from './nest/consume-contract.js';
+export {
+  AmqpHealth,
+  type ConnectionHealth,
+  type ConsumerHealth,
+  type HealthOptions,
+  type HealthReport,
+} from './nest/amqp.health.js';
 export { AMQP_CONTEXT_TYPE } from './nest/amqp.listener.js';
 export { AmqpModule } from './nest/amqp.module.js';
-export type { AmqpModuleExtras, AmqpModuleOptions, AmqpOptionsFactory } from './nest/amqp.options.js';
+export type {
+  AmqpModuleExtras,
+  AmqpModuleOptions,
+  AmqpModulePublisherOptions,
+  AmqpOptionsFactory,
+} from './nest/amqp.options.js';
 export { AmqpRpcClient } from './nest/amqp.rpc-client.js';
 export {
   InjectChannel,
   InjectConnection,
+  InjectHealth,
   InjectPublisher,
   InjectRpcClient,
   getChannelToken,
   getConnectionToken,
+  getHealthToken,
   getPublisherToken,
   getRpcClientToken,
 } from './nest/amqp.tokens.js';

@@ -54,7 +54,7 @@ describe('the package', () => {
 });
 
 describe('a door', () => {
-  test.each(['nest-amqp', 'nest-amqp/client', 'nest-amqp/testing'])(
+  test.each(['nest-amqp', 'nest-amqp/client', 'nest-amqp/terminus', 'nest-amqp/testing'])(
     '%s gives the same objects to import and to require, in one process',
     async (door) => {
       const names = await installed.evaluate(

@@ -21,7 +21,7 @@ import { checkName, checkNames } from './names.js';
 type Handlers = { readonly [N in MethodName]?: ((channel: BrokerChannel, args: MethodArgs<N>) => void) | undefined };
 
 /** What the connection does after a method. */
-export type ChannelOutcome = 'open' | 'gone';
+type ChannelOutcome = 'open' | 'gone';
 
 export class BrokerChannel implements ChannelLine {
   readonly number: number;

@@ -35,7 +35,7 @@ export interface SettledOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface ResolvedBrokerOptions {
+interface ResolvedBrokerOptions {
   readonly name: string;
   readonly users: Readonly<Record<string, string>>;
   readonly virtualHosts: readonly [string, ...string[]];

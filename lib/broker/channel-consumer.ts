@@ -32,7 +32,7 @@ export interface ConsumerChannel {
   cancelledByBroker(consumer: ChannelConsumer): void;
 }
 
-export interface ConsumerSettings {
+interface ConsumerSettings {
   readonly tag: string;
   readonly noAck: boolean;
   readonly exclusive: boolean;

@@ -4,7 +4,7 @@
  */
 
 /** Where confirms are said. */
-export interface ConfirmLine {
+interface ConfirmLine {
   ack(deliveryTag: number, multiple: boolean): void;
   nack(deliveryTag: number): void;
 }

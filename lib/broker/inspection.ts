@@ -4,6 +4,7 @@ import type { FieldTable } from '../protocol/field-table.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { BrokerConnection } from './broker-connection.js';
 import type { BrokerMessage } from './broker-message.js';
+import { Exchange } from './exchange.js';
 import type { MessageQueue } from './message-queue.js';
 import type { VirtualHost } from './virtual-host.js';
 
@@ -140,7 +141,14 @@ export function exchangesOf(virtualHost: VirtualHost): ExchangeInfo[] {
 }
 
 export function bindingsOf(virtualHost: VirtualHost): BindingInfo[] {
-  return [...virtualHost.bindings].map((binding) => ({ virtualHost: virtualHost.name, ...binding }));
+  return Array.from(virtualHost.bindings, ({ source, destination, routingKey, arguments: args }) => ({
+    virtualHost: virtualHost.name,
+    source: source.name,
+    destination: destination.name,
+    destinationType: destination instanceof Exchange ? 'exchange' : 'queue',
+    routingKey,
+    arguments: args,
+  }));
 }
 
 /** Undefined for a connection that is not through the handshake, or on its way out. */

@@ -58,7 +58,7 @@ type Step =
   | { readonly awaits: 'connection.open'; readonly login: LoggedIn; readonly tuning: MethodArgs<'connection.tune-ok'> };
 
 /** What the handshake needs of a connection. */
-export interface OpeningLine {
+interface OpeningLine {
   method<N extends MethodName>(channel: number, name: N, args: MethodArgs<N>): void;
 }
 

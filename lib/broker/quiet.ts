@@ -2,7 +2,7 @@
 import { AmqpError } from '../errors.js';
 
 /** What says whether there is something to wait for. */
-export interface Restless {
+interface Restless {
   /** What is not settled, in words; undefined when all is. */
   unsettled(): string | undefined;
 }

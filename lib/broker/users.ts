@@ -30,7 +30,7 @@ const READERS: Readonly<Record<string, (response: Buffer) => Login | undefined>>
 };
 
 /** The outcome of a login: the user, or who was refused, or that the peer talks nonsense. */
-export type LoginOutcome = { readonly user: string } | { readonly refused: true } | { readonly nonsense: string };
+type LoginOutcome = { readonly user: string } | { readonly refused: true } | { readonly nonsense: string };
 
 export class Users {
   /** Digests, so that a comparison takes as long for every password. */

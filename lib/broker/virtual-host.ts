@@ -2,10 +2,9 @@
  * A virtual host: exchanges, queues and bindings by name, and the way of a message from a publish to its queues. What the
  * queues do with it, and who may declare what, have files of their own.
  */
-import type { FieldTable } from '../protocol/field-table.js';
 import { Bindings } from './bindings.js';
 import { accessRefused, notImplemented, preconditionFailed, unlessRefused } from './broker-error.js';
-import { type BrokerMessage, decoding, distributed } from './broker-message.js';
+import { type BrokerMessage, distributed } from './broker-message.js';
 import { Burials, type DeadLetter } from './burials.js';
 import type { Clock, Timer } from './clock.js';
 import { deadLettered, isCycle } from './dead-letter.js';
@@ -16,10 +15,9 @@ import {
   type QueueDeclaration,
   withoutLineEnds,
 } from './declarations.js';
-import { Exchange } from './exchange.js';
+import type { Binding, Exchange } from './exchange.js';
 import { checkBindingArguments } from './exchange-routers.js';
 import { Exchanges } from './exchanges.js';
-import { expirationProblem } from './expiration.js';
 import type { DeathReason } from './message-notes.js';
 import { MessageQueue, type QueueHost } from './message-queue.js';
 import { Queues } from './queues.js';
@@ -33,15 +31,6 @@ export type PublishOutcome = 'routed' | 'unroutable' | 'rejected';
 export interface RoutedMessage {
   readonly message: BrokerMessage;
   readonly queues: ReadonlySet<string>;
-}
-
-/** A binding as inspection shows it. */
-export interface BindingInfo {
-  readonly source: string;
-  readonly destination: string;
-  readonly destinationType: 'queue' | 'exchange';
-  readonly routingKey: string;
-  readonly arguments: FieldTable;
 }
 
 /** `owner` is everywhere the connection that asks. What is refused is thrown as `BrokerError`. */
@@ -250,14 +239,8 @@ export class VirtualHost implements QueueHost {
   }
 
   /** Those of the default exchange, one for every queue, are not among them. */
-  get bindings(): Iterable<BindingInfo> {
-    return Array.from(this.#bindings, ({ source, destination, routingKey, arguments: args }) => ({
-      source: source.name,
-      destination: destination.name,
-      destinationType: destination instanceof Exchange ? 'exchange' : 'queue',
-      routingKey,
-      arguments: args,
-    }));
+  get bindings(): Iterable<Binding> {
+    return this.#bindings;
   }
 
   // ── for the queues ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,12 +277,9 @@ export class VirtualHost implements QueueHost {
     return exchange;
   }
 
-  /** What of a message is routed, and from where; throws for what may not be published. */
+  /** What of a message is routed, and from where. Throws for what may not go there; its properties are the publisher's to check. */
   #admitted(message: BrokerMessage): { readonly exchange: Exchange; readonly sent: BrokerMessage } {
     const exchange = this.#publishable(message.exchange);
-    const expiration = decoding(() => message.expiration);
-    const problem = expirationProblem(expiration);
-    if (problem !== undefined) throw preconditionFailed(`invalid expiration '${expiration}': ${problem}`);
     return { exchange, sent: distributed(message) };
   }
 

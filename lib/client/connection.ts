@@ -34,7 +34,7 @@ import { aborted, dial } from './dial.js';
 import { embeddedLogin } from './embedded.js';
 import {
   type HandshakeLine,
-  type HandshakeStep,
+  type HandshakeProgress,
   type Negotiated,
   handshakeEnded,
   shakeHands,
@@ -130,7 +130,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   #negotiated: Negotiated | undefined;
   #heartbeat: Heartbeat | undefined;
   #state: State = { name: 'handshake' };
-  #step: HandshakeStep = 'start';
+  #progress: HandshakeProgress = { step: 'start' };
   /** What came before the first frame was recognised. */
   #greeting: Buffer | undefined = Buffer.alloc(0);
   #readAt = performance.now();
@@ -308,8 +308,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       this.#handshakeTimedOut();
     }, this.#options.handshakeTimeout);
     try {
-      this.#negotiated = await shakeHands(this.#handshakeLine(), this.#options, (step) => {
-        this.#step = step;
+      this.#negotiated = await shakeHands(this.#handshakeLine(), this.#options, (progress) => {
+        this.#progress = progress;
       });
     } catch (error) {
       this.#end(asAmqpError(error));
@@ -523,7 +523,8 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
   /** The peer broke the protocol: it is told why, and the connection ends. */
   #broken(error: AmqpError): void {
     // Whoever does not speak AMQP would not understand the goodbye.
-    if (error instanceof ProtocolError && this.#step !== 'start') this.#sendClose(error.replyCode, error.message);
+    if (error instanceof ProtocolError && this.#progress.step !== 'start')
+      this.#sendClose(error.replyCode, error.message);
     this.#end(error);
   }
 
@@ -563,7 +564,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
     this.#state = { name: 'closed', reason, error };
     this.#heartbeat?.stop();
     this.#blocked = undefined;
-    this.#handshake.fail(handshakeEnded(this.#step, this.#options, reason));
+    this.#handshake.fail(handshakeEnded(this.#progress, this.#options, reason));
     for (const channel of [...this.#channels.values()]) channel.connectionEnded(reason, asked);
     this.#pending.fail(reason);
     this.#outbox.end(reason);

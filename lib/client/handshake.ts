@@ -43,8 +43,16 @@ export interface Negotiated {
   readonly heartbeat: number;
 }
 
-/** How far the handshake came, for the error when it ends early. */
-export type HandshakeStep = 'start' | 'tune' | 'open-ok';
+/** How far the handshake came, and with whom, for the error when it ends early. */
+export interface HandshakeProgress {
+  /** What is awaited. */
+  readonly step: 'start' | 'tune' | 'open-ok';
+  /** What the server calls itself, once it has said so. */
+  readonly product?: unknown;
+}
+
+/** The product of our own broker. */
+const EMBEDDED = 'nest-amqp embedded broker';
 
 /** Behaviour of newer peers that this client understands (https://www.rabbitmq.com/docs/connections#capabilities). */
 const CAPABILITIES: FieldTable = {
@@ -61,9 +69,9 @@ const CAPABILITIES: FieldTable = {
 export async function shakeHands(
   line: HandshakeLine,
   options: ResolvedConnectionOptions,
-  reached: (step: HandshakeStep) => void,
+  reached: (progress: HandshakeProgress) => void,
 ): Promise<Negotiated> {
-  reached('start');
+  reached({ step: 'start' });
   line.sendRaw(PROTOCOL_HEADER);
   const start = await expect(line, 'connection.start');
   if (start.versionMajor !== 0 || start.versionMinor !== 9) {
@@ -71,7 +79,8 @@ export async function shakeHands(
   }
 
   const mechanism = chooseMechanism(options.mechanisms, String(start.mechanisms));
-  reached('tune');
+  const { product } = start.serverProperties;
+  reached({ step: 'tune', product });
   line.send('connection.start-ok', {
     clientProperties: clientProperties(options),
     mechanism: mechanism.name,
@@ -88,7 +97,7 @@ export async function shakeHands(
     proposedFrameMax: tune.frameMax,
     heartbeat: smallerHeartbeat(tune.heartbeat, options.heartbeat),
   };
-  reached('open-ok');
+  reached({ step: 'open-ok', product });
   line.send('connection.tune-ok', negotiated);
   line.send('connection.open', { virtualHost: options.vhost });
   await expect(line, 'connection.open-ok');
@@ -202,7 +211,11 @@ function versionMismatch(options: ResolvedConnectionOptions, theirs: string): Am
 }
 
 /** The error for a connection that ended before open-ok, in terms of what had been asked. */
-export function handshakeEnded(step: HandshakeStep, options: ResolvedConnectionOptions, cause: AmqpError): AmqpError {
+export function handshakeEnded(
+  { step, product }: HandshakeProgress,
+  options: ResolvedConnectionOptions,
+  cause: AmqpError,
+): AmqpError {
   const where = addressOf(options);
   const user = printable(options.credentials.username, 80);
   const facts = { ...factsOf(cause), cause };
@@ -221,7 +234,9 @@ export function handshakeEnded(step: HandshakeStep, options: ResolvedConnectionO
       return new AmqpError(
         'AUTHENTICATION_FAILED',
         `${where} refused the user '${user}'${silent ? ' by hanging up' : ''}. Check the user name and the password; ` +
-          "RabbitMQ accepts the user 'guest' from the same machine only.",
+          (product === EMBEDDED
+            ? 'the embedded broker knows those of its option users.'
+            : "RabbitMQ accepts the user 'guest' from the same machine only."),
         facts,
       );
     case 'open-ok':
@@ -231,7 +246,9 @@ export function handshakeEnded(step: HandshakeStep, options: ResolvedConnectionO
         'VHOST_REFUSED',
         `${where} refused the virtual host '${printable(options.vhost)}' to the user '${user}'` +
           `${silent ? ' by hanging up' : ` (${cause.replyCode} ${printable(cause.replyText ?? '')})`}. ` +
-          'Create it (rabbitmqctl add_vhost), or give the user permissions on it (rabbitmqctl set_permissions).',
+          (product === EMBEDDED
+            ? 'The embedded broker has those of its option virtualHosts: name it there, or correct the vhost of the client.'
+            : 'Create it (rabbitmqctl add_vhost), or give the user permissions on it (rabbitmqctl set_permissions).'),
         facts,
       );
   }

@@ -23,6 +23,11 @@ export interface RepublishOptions {
   /** Most bytes of bodies that may wait then; a string counts one for each of its UTF-16 units. @default 67108864 (64 MiB) */
   readonly maxBufferedBytes?: number | undefined;
   /**
+   * What becomes of a publish beyond that: `'reject'` rejects it with `PublisherBufferFullError`; `'wait'` has it wait for its turn,
+   * in any number, so that who awaits it waits for the broker. @default 'reject'
+   */
+  readonly onOverflow?: 'reject' | 'wait' | undefined;
+  /**
    * Most publishes that may be sent and not confirmed. What is published beyond it waits, in order and in any number: its
    * promises are how long whoever publishes has to wait.
    * @default 4096
@@ -58,6 +63,7 @@ export class Republisher {
   readonly #republish: boolean;
   readonly #maxBuffered: number;
   readonly #maxBufferedBytes: number;
+  readonly #isBounded: boolean;
   readonly #maxInFlight: number;
   readonly #maxInFlightBytes: number;
   readonly #maxAge: number;
@@ -84,6 +90,7 @@ export class Republisher {
     this.#republish = options.republish ?? true;
     this.#maxBuffered = bound(options.maxBuffered ?? 10_000, 'maxBuffered');
     this.#maxBufferedBytes = bound(options.maxBufferedBytes ?? 64 * 1024 * 1024, 'maxBufferedBytes');
+    this.#isBounded = overflowOf(options.onOverflow ?? 'reject') === 'reject';
     this.#maxInFlight = bound(options.maxInFlight ?? 4_096, 'maxInFlight', 1);
     this.#maxInFlightBytes = bound(options.maxInFlightBytes ?? 16 * 1024 * 1024, 'maxInFlightBytes', 1);
     this.#maxAge = timerMilliseconds(options.maxAge ?? '5m', 'maxAge');
@@ -101,7 +108,7 @@ export class Republisher {
       if (signal?.aborted === true)
         throw givenUp({ exchange, routingKey, wasSent: false }, whyOf(signal), signal.reason);
       const canSend = this.#channel?.isOpen === true && !this.#channel.isBlocked;
-      if (!canSend && !this.#source.isConnected()) this.#makeSure(body.length);
+      if (!canSend && this.#isBounded && !this.#source.isConnected()) this.#makeSure(body.length);
       const entry = new PendingPublish(this, exchange, routingKey, body, options, timeout, resolve, reject);
       this.#append(entry);
       if (entry.deadline < this.#timerAt) this.#expireAt(entry.deadline);
@@ -367,6 +374,12 @@ function givenUp(
       (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
     { cause: cause instanceof AmqpError ? cause.cause : cause },
   );
+}
+
+/** Past the compiler, as all options. */
+function overflowOf(value: string): string {
+  if (value === 'reject' || value === 'wait') return value;
+  throw new AmqpError('INVALID_OPTION', "onOverflow has to be 'reject' or 'wait'.");
 }
 
 function bound(value: number, option: string, least = 0): number {

@@ -5,6 +5,7 @@
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { Backoff } from '../client/backoff.js';
 import type { Connection } from '../client/connection.js';
+import { quietly } from '../client/listeners.js';
 import { ended, pause } from '../client/wait.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { Broker, CheckedConsumer } from './check-facts.js';
@@ -174,7 +175,10 @@ export class ConnectionTopology {
       if (life.signal.aborted || !opened.isOpen) return;
       try {
         await this.#apply(opened, left);
-        this.#options.log.log('What was missing for the topology is there, and the rest of it is declared.');
+        const { log } = this.#options;
+        quietly(() => {
+          log.log('What was missing for the topology is there, and the rest of it is declared.');
+        });
         return;
       } catch (error) {
         if (!(error instanceof TopologyError) || !mayComeByItself(error)) return;
@@ -212,7 +216,9 @@ export class ConnectionTopology {
   #tell(level: 'log' | 'warn' | 'error', message: string): void {
     if (this.#told.has(message)) return;
     this.#told.add(message);
-    this.#options.log[level](message);
+    quietly(() => {
+      this.#options.log[level](message);
+    });
   }
 }
 

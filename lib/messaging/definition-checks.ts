@@ -119,6 +119,7 @@ export function checkTopology(topology: Topology): void {
 
 function checkExchange(definition: ExchangeDefinition): void {
   const what = `Exchange ${nameOf(definition)}`;
+  requireObject(definition, what);
   if (!isName(definition.name)) {
     throw invalid('An exchange has no name. Give it one; the default exchange is always there.');
   }
@@ -156,6 +157,7 @@ export function checkQueue(definition: QueueDefinition): void {
 }
 
 function checkBinding(definition: BindingDefinition): void {
+  requireObject(definition, 'A binding');
   const { queue, exchange }: { queue?: unknown; exchange?: unknown } = definition;
   if (!isName(definition.source)) {
     checkFields(definition, { ...BINDING_FIELDS, source: () => undefined }, 'A binding');
@@ -176,10 +178,7 @@ function checkBinding(definition: BindingDefinition): void {
 }
 
 function checkFields(definition: object, checks: Readonly<Record<string, Check>>, what: string): void {
-  // What a list holds is past the compiler when it comes from a configuration file.
-  if (typeof (definition as unknown) !== 'object' || (definition as unknown) === null) {
-    throw invalid(`${what} has to be an object, and is ${shown(definition)}.`);
-  }
+  requireObject(definition, what);
   for (const [field, value] of Object.entries(definition) as [string, unknown][]) {
     const check = Object.hasOwn(checks, field) ? checks[field] : undefined;
     if (check === undefined) {
@@ -191,6 +190,12 @@ function checkFields(definition: object, checks: Readonly<Record<string, Check>>
       throw invalid(`${of} is ${shown(value)}; it has to be ${wanted}.`);
     }
   }
+}
+
+/** What a list holds is past the compiler when it comes from a configuration file. */
+function requireObject(definition: unknown, what: string): void {
+  if (typeof definition === 'object' && definition !== null) return;
+  throw invalid(`${what} has to be an object, and is ${shown(definition)}.`);
 }
 
 function shown(value: unknown): string {

@@ -5,35 +5,24 @@ import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { PublishOptions } from '../client/channel-options.js';
 import { AmqpError } from '../errors.js';
-import type { BasicProperties } from '../protocol/properties.js';
-import { type Duration, milliseconds, timerMilliseconds } from '../time/duration.js';
+import { milliseconds, timerMilliseconds } from '../time/duration.js';
+import { DelayedPublishes } from './delayed-publishes.js';
+import { Correlation } from './correlation.js';
 import { compress, isUncompressed } from './content-encoding.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
+import { type OutgoingMessage, type PublishInterceptor, intercepted } from './publish-interceptor.js';
+import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
 import { Serializers } from './serializer.js';
 
-/** Defaults of a publisher. */
-export interface PublisherOptions {
-  /** Written to disk by the broker. @default true */
-  readonly persistent?: boolean | undefined;
-  /** A message that reaches no queue is an error. @default true */
-  readonly mandatory?: boolean | undefined;
-  /** Longest wait for the confirm, reconnecting included. @default '30s' */
-  readonly timeout?: Duration | undefined;
-  /** Set on every message as `appId`. */
-  readonly appId?: string | undefined;
-  /** How payloads are written, unless they are bytes: JSON, or what one of the `serializers` is for. @default 'application/json' */
-  readonly contentType?: string | undefined;
+/** Publishes to one exchange, see `AmqpPublisher.to`. */
+export interface ExchangePublisher {
+  readonly exchange: string;
+  /** See `AmqpPublisher.publish`. */
+  publish(routingKey: string, payload: unknown, options?: PublishMessageOptions): Promise<void>;
 }
 
-/** Options of one message: its properties, and how it is published. */
-export interface PublishMessageOptions extends Omit<BasicProperties, 'deliveryMode' | 'expiration'>, PublisherOptions {
-  /** What it is compressed with, unless it is bytes, which may be already: `'gzip'`, `'deflate'` or `'br'`. @default none */
-  readonly contentEncoding?: string | undefined;
-  /** How long it may wait in a queue. */
-  readonly expiration?: Duration | undefined;
-  /** Ends the wait for the confirm. A message that has left may arrive all the same. */
-  readonly signal?: AbortSignal | undefined;
-}
+/** Who is asked before each publish, once somebody publishes; undefined where nobody ever is. */
+export type PublishInterceptors = () => Promise<readonly PublishInterceptor[]>;
 
 /**
  * Publishes; every promise resolves when the broker has taken charge of the message. They reject with
@@ -60,9 +49,21 @@ export class AmqpPublisher {
   readonly #defaults: PublisherOptions;
   readonly #serializers: Serializers;
   readonly #timeout: number;
+  readonly #delayed: DelayedPublishes;
+  readonly #correlation: Correlation | undefined;
+  readonly #interceptors: PublishInterceptors | undefined;
 
-  constructor(channel: AmqpChannel, defaults: PublisherOptions = {}, serializers = new Serializers()) {
+  /** Throws `INVALID_OPTION`. */
+  constructor(
+    channel: AmqpChannel,
+    defaults: PublisherOptions = {},
+    serializers = new Serializers(),
+    interceptors?: PublishInterceptors,
+  ) {
     this.#channel = channel;
+    this.#delayed = new DelayedPublishes(channel);
+    this.#correlation = Correlation.of(defaults.carry);
+    this.#interceptors = interceptors;
     this.#defaults = defaults;
     this.#serializers = serializers;
     this.#timeout = timerMilliseconds(defaults.timeout ?? '30s', 'publisher.timeout');
@@ -98,12 +99,30 @@ export class AmqpPublisher {
     await this.#publish(contract.exchange, contract.routingKey, payload, options);
   }
 
-  async #publish(
+  #publish(
+    exchange: string,
+    routingKey: string,
+    payload: unknown,
+    given: PublishMessageOptions | undefined,
+  ): Promise<void> {
+    const options = this.#correlation === undefined ? given : this.#correlation.carriedTo(given);
+    if (this.#interceptors === undefined) return this.#send(exchange, routingKey, payload, options);
+    return this.#intercepted(this.#interceptors, { exchange, routingKey, payload, options: options ?? {} });
+  }
+
+  async #intercepted(interceptors: PublishInterceptors, message: OutgoingMessage): Promise<void> {
+    await intercepted(await interceptors(), message, (last) =>
+      this.#send(last.exchange, last.routingKey, last.payload, last.options),
+    );
+  }
+
+  async #send(
     exchange: string,
     routingKey: string,
     payload: unknown,
     options: PublishMessageOptions | undefined,
   ): Promise<void> {
+    if (options !== undefined) checkMessageOptions(options);
     const isBytes = payload instanceof Uint8Array;
     const said = options?.contentType ?? (isBytes ? undefined : this.#defaults.contentType);
     const serialized = this.#serializers.serialize(payload, said);
@@ -112,8 +131,10 @@ export class AmqpPublisher {
     const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
     const message = options === undefined ? this.#plain(contentType) : this.#with(options, contentType);
     const timeout = options?.timeout === undefined ? this.#timeout : timerMilliseconds(options.timeout, 'timeout');
+    const bounds = { signal: options?.signal, timeout };
     try {
-      await this.#channel.publish(exchange, routingKey, body, message, { signal: options?.signal, timeout });
+      if (options?.delay === undefined) await this.#channel.publish(exchange, routingKey, body, message, bounds);
+      else await this.#delayed.publish(options.delay, { exchange, routingKey }, body, message, bounds);
     } catch (error) {
       // The error was made where the bytes came in; the stack that helps is the caller's.
       if (error instanceof AmqpError) Error.captureStackTrace(error);
@@ -135,7 +156,7 @@ export class AmqpPublisher {
   }
 
   #with(
-    { expiration, persistent, timeout: _, signal: __, ...said }: PublishMessageOptions,
+    { expiration, persistent, timeout: _, signal: __, delay: ___, ...said }: PublishMessageOptions,
     contentType: string,
   ): PublishOptions {
     const plain = this.#plain(contentType);
@@ -151,6 +172,14 @@ export class AmqpPublisher {
       // The broker reads whole milliseconds only.
       expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
       deliveryMode: persistent === undefined ? plain.deliveryMode : persistent ? 2 : 1,
+    };
+  }
+
+  /** A handle that publishes to one exchange. */
+  to(exchange: string): ExchangePublisher {
+    return {
+      exchange,
+      publish: (routingKey, payload, options) => this.publish(exchange, routingKey, payload, options),
     };
   }
 

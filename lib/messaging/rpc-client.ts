@@ -12,10 +12,12 @@ import { refuseUnknown } from '../client/option-names.js';
 import { AmqpError, RemoteError, destination } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
+import { Correlation } from './correlation.js';
 import { compress, isUncompressed } from './content-encoding.js';
 import { type Decoder, decoderOf } from './decoder.js';
 import { type InferInput, type InferReply, MessageContract, holdTo, validated } from './message.js';
 import { IncomingReplies, type ReplyObserver } from './incoming-replies.js';
+import type { PublisherOptions } from './publish-options.js';
 import { WANTS_STREAM, errorIn, stopHeaders } from './reply-format.js';
 import { Serializers } from './serializer.js';
 
@@ -33,6 +35,8 @@ export interface RpcClientOptions extends RpcOptions {
   readonly appId?: string | undefined;
   /** How payloads are written, unless they are bytes. @default 'application/json' */
   readonly contentType?: string | undefined;
+  /** As of a publisher, headers only: see `PublisherOptions`. @default false */
+  readonly carry?: PublisherOptions['carry'];
   readonly serializers?: Serializers | undefined;
   /** Largest body, in bytes, that a compressed reply may become. @default that of connections */
   readonly maxSize?: number | undefined;
@@ -86,6 +90,7 @@ export class RpcClient implements AsyncDisposable {
   readonly #options: RpcClientOptions;
   readonly #serializers: Serializers;
   readonly #decode: Decoder;
+  readonly #correlation: Correlation | undefined;
   #toldAt = -Infinity;
   #untold = 0;
 
@@ -94,6 +99,7 @@ export class RpcClient implements AsyncDisposable {
     const { timeout, maxPending, serializers = new Serializers(), maxSize = DEFAULT_MAX_MESSAGE_SIZE } = options;
     this.#options = options;
     this.#serializers = serializers;
+    this.#correlation = Correlation.of(options.carry);
     this.#decode = decoderOf({ serializers, maxSize });
     this.#requester = new AmqpRequester(connection, {
       timeout,
@@ -236,7 +242,7 @@ export class RpcClient implements AsyncDisposable {
     options: RpcRequestOptions,
   ): Promise<{ readonly body: string | Uint8Array; readonly message: RequestMessageOptions }> {
     refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
-    const { persistent = false, ...said } = options;
+    const { persistent = false, ...said } = this.#correlation?.carriedToRequest(options) ?? options;
     const isBytes = payload instanceof Uint8Array;
     const serialized = this.#serializers.serialize(
       payload,

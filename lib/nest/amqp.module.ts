@@ -9,17 +9,18 @@ import {
   type OnModuleInit,
   type Provider,
 } from '@nestjs/common';
-import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
+import { DiscoveryModule, ModuleRef, ModulesContainer } from '@nestjs/core';
 import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection, type AmqpConnectionOptions } from '../client/amqp-connection.js';
 import { ConnectionTopology } from '../messaging/connection-topology.js';
-import { AmqpPublisher } from '../messaging/publisher.js';
+import { AmqpPublisher, type PublishInterceptors } from '../messaging/publisher.js';
 import { PublishingConnection } from '../messaging/publishing-connection.js';
 import { Replier } from '../messaging/replier.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
+import { AmqpHealth } from './amqp.health.js';
 import {
   type AmqpModuleExtras,
   type AmqpModuleOptions,
@@ -32,11 +33,13 @@ import {
   PUBLISHING_CONNECTION,
   getChannelToken,
   getConnectionToken,
+  getHealthToken,
   getPublisherToken,
   getRpcClientToken,
 } from './amqp.tokens.js';
 import { logConnections } from './connection-log.js';
 import { ConsumerRegistry } from './consumer-registry.js';
+import { interceptorsOf } from './publish-interceptors.js';
 import { TopologyRegistry } from './topology-registry.js';
 
 /** Tokens inside one `AmqpModule`; what is exported has the public ones. */
@@ -45,6 +48,7 @@ const CONNECTION_NAME = Symbol('nest-amqp:connection name');
 const CONNECTION = Symbol('nest-amqp:connection');
 const TOPOLOGY = Symbol('nest-amqp:topology');
 const PUBLISHER_CHANNEL = Symbol('nest-amqp:publisher channel');
+const INTERCEPTORS = Symbol('nest-amqp:publish interceptors');
 const RPC_CLIENT = Symbol('nest-amqp:rpc client');
 const REPLIER = Symbol('nest-amqp:replier');
 
@@ -85,6 +89,7 @@ const { ConfigurableModuleClass, MODULE_OPTIONS_TOKEN } = new ConfigurableModule
         getChannelToken(name),
         getPublisherToken(name),
         getRpcClientToken(name),
+        getHealthToken(name),
         AmqpConsumersModule,
       ],
     }),
@@ -174,28 +179,50 @@ function providersFor(name: string): Provider[] {
         new AmqpChannel(connection, publisher),
     },
     {
+      provide: INTERCEPTORS,
+      inject: [RESOLVED_OPTIONS, ModuleRef],
+      // Nest asks for something: null where there are none.
+      useFactory: ({ publisher }: ResolvedModuleOptions, moduleRef: ModuleRef): PublishInterceptors | null =>
+        interceptorsOf(publisher.interceptors, moduleRef) ?? null,
+    },
+    {
       provide: getPublisherToken(name),
-      inject: [PUBLISHER_CHANNEL, RESOLVED_OPTIONS],
-      useFactory: (channel: AmqpChannel, { publisher, serializers }: ResolvedModuleOptions): AmqpPublisher =>
-        new AmqpPublisher(channel, publisher, serializers),
+      inject: [PUBLISHER_CHANNEL, RESOLVED_OPTIONS, INTERCEPTORS],
+      useFactory: (
+        channel: AmqpChannel,
+        { publisher, serializers }: ResolvedModuleOptions,
+        interceptors: PublishInterceptors | null,
+      ): AmqpPublisher => new AmqpPublisher(channel, publisher, serializers, interceptors ?? undefined),
     },
     {
       provide: RPC_CLIENT,
       inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
       useFactory: (
         connection: AmqpConnection,
-        { rpc, publisher: { appId, contentType }, serializers, connection: { maxMessageSize } }: ResolvedModuleOptions,
+        {
+          rpc,
+          publisher: { appId, contentType, carry },
+          serializers,
+          connection: { maxMessageSize },
+        }: ResolvedModuleOptions,
       ): AmqpRpcClient =>
         new AmqpRpcClient(connection, {
           ...rpc,
           appId,
           contentType,
+          carry,
           serializers,
           maxSize: maxMessageSize,
           log: new Logger('AmqpModule'),
         }),
     },
     { provide: getRpcClientToken(name), useExisting: RPC_CLIENT },
+    {
+      provide: getHealthToken(name),
+      inject: [CONNECTION, PUBLISHING_CONNECTION, ConsumerRegistry],
+      useFactory: (connection: AmqpConnection, publishing: AmqpConnection, registry: ConsumerRegistry): AmqpHealth =>
+        new AmqpHealth(name, connection, publishing, registry),
+    },
     {
       provide: REPLIER,
       inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
@@ -225,6 +252,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   readonly #connection: AmqpConnection;
   readonly #publishing: AmqpConnection;
   readonly #rpc: AmqpRpcClient;
+  readonly #interceptors: PublishInterceptors | null;
   readonly #topologies: TopologyRegistry;
   readonly #options: ResolvedModuleOptions;
   readonly #registry: ConsumerRegistry;
@@ -237,6 +265,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
+    @Inject(INTERCEPTORS) interceptors: PublishInterceptors | null,
     @Inject(REPLIER) replier: Replier,
     @Inject(TOPOLOGY) topology: ConnectionTopology,
     topologies: TopologyRegistry,
@@ -246,6 +275,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#connection = connection;
     this.#publishing = publishing;
     this.#rpc = rpc;
+    this.#interceptors = interceptors;
     this.#topologies = topologies;
     this.#options = options;
     this.#registry = registry;
@@ -276,6 +306,8 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   /** Before every other module's, so that they find the broker set up. */
   async onModuleInit(): Promise<void> {
     this.#topologies.gather();
+    // Those that cannot be made fail the boot, not the first publish.
+    await this.#interceptors?.();
     if (this.#options.startup === 'background') this.#connection.openInBackground();
     else await this.#registry.orCloseAll(() => this.#connection.open({ timeout: this.#options.startupTimeout }));
   }

@@ -1,17 +1,28 @@
 /** What a user says to `AmqpModule`, checked and completed once. */
+import type { Type } from '@nestjs/common';
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import type { BrokerUrls } from '../client/hosts.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { RepublishOptions } from '../client/republisher.js';
-import type { PublisherOptions } from '../messaging/publisher.js';
+import type { PublishInterceptor } from '../messaging/publish-interceptor.js';
+import type { PublisherOptions } from '../messaging/publish-options.js';
 import type { RpcOptions } from '../messaging/rpc-client.js';
 import { type Serializer, Serializers } from '../messaging/serializer.js';
 import { type CheckLevels, checkLevels } from '../messaging/topology-checks.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import type { Topology } from '../messaging/definitions.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
+
+/** Options of everything that a module publishes. */
+export interface AmqpModulePublisherOptions extends PublisherOptions, RepublishOptions {
+  /**
+   * What is asked before each publish, in this order: classes, of which the application's own instance is taken where a module
+   * provides one, or instances.
+   */
+  readonly interceptors?: readonly (Type<PublishInterceptor> | PublishInterceptor)[] | undefined;
+}
 
 /** Options of `AmqpModule.forRoot`. */
 export interface AmqpModuleOptions {
@@ -49,7 +60,7 @@ export interface AmqpModuleOptions {
   /** Defaults for every `@Consume`; `false` starts none, for a process that only publishes. */
   readonly consumers?: ConsumerDefaults | false;
   /** Defaults for every publish, and what may wait while there is no connection. */
-  readonly publisher?: PublisherOptions & RepublishOptions;
+  readonly publisher?: AmqpModulePublisherOptions;
   /** Defaults for every request of `AmqpRpcClient`. */
   readonly rpc?: RpcOptions;
   /** How payloads of content types other than JSON, text and bytes are written and read; or JSON in another way. */
@@ -82,7 +93,7 @@ export interface ResolvedModuleOptions {
   readonly onTopologyConflict: 'fail' | 'warn';
   readonly topologyChecks: CheckLevels;
   readonly consumers: ConsumerDefaults | false;
-  readonly publisher: PublisherOptions & RepublishOptions;
+  readonly publisher: AmqpModulePublisherOptions;
   readonly rpc: RpcOptions;
   readonly serializers: Serializers;
   readonly shutdownTimeout: number;
@@ -110,13 +121,16 @@ const PUBLISHER_OPTIONS = [
   'timeout',
   'appId',
   'contentType',
+  'carry',
+  'interceptors',
   'republish',
   'maxBuffered',
   'maxBufferedBytes',
+  'onOverflow',
   'maxInFlight',
   'maxInFlightBytes',
   'maxAge',
-] as const satisfies readonly (keyof (PublisherOptions & RepublishOptions))[];
+] as const satisfies readonly (keyof AmqpModulePublisherOptions)[];
 
 /** Throws `INVALID_OPTION` or `INVALID_DEFINITION`. */
 export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModuleOptions {

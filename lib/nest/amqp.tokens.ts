@@ -3,6 +3,7 @@ import { Inject, type InjectionToken } from '@nestjs/common';
 import { AmqpChannel } from '../client/amqp-channel.js';
 import { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
+import { AmqpHealth } from './amqp.health.js';
 import { AmqpRpcClient } from './amqp.rpc-client.js';
 
 export const DEFAULT_CONNECTION = 'default';
@@ -18,6 +19,8 @@ export const getChannelToken = (name?: string): InjectionToken => token(AmqpChan
 export const getPublisherToken = (name?: string): InjectionToken => token(AmqpPublisher, name);
 /** Token of the `AmqpRpcClient` on the connection of that name. */
 export const getRpcClientToken = (name?: string): InjectionToken => token(AmqpRpcClient, name);
+/** Token of the `AmqpHealth` of the connection of that name. */
+export const getHealthToken = (name?: string): InjectionToken => token(AmqpHealth, name);
 
 /** Injects the `AmqpConnection` of that name. */
 export const InjectConnection = (name?: string): ParameterDecorator & PropertyDecorator =>
@@ -30,8 +33,11 @@ export const InjectPublisher = (name?: string): ParameterDecorator & PropertyDec
 /** Injects the `AmqpRpcClient` on the connection of that name. */
 export const InjectRpcClient = (name?: string): ParameterDecorator & PropertyDecorator =>
   Inject(getRpcClientToken(name));
+/** Injects the `AmqpHealth` of the connection of that name. */
+export const InjectHealth = (name?: string): ParameterDecorator & PropertyDecorator => Inject(getHealthToken(name));
 
-type Injectable = typeof AmqpConnection | typeof AmqpChannel | typeof AmqpPublisher | typeof AmqpRpcClient;
+type Injectable =
+  typeof AmqpConnection | typeof AmqpChannel | typeof AmqpPublisher | typeof AmqpRpcClient | typeof AmqpHealth;
 
 function token(injectable: Injectable, name = DEFAULT_CONNECTION): InjectionToken {
   return name === DEFAULT_CONNECTION ? injectable : `${injectable.name}:${name}`;

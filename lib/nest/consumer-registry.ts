@@ -14,6 +14,7 @@ import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer, type DrainOptions } from '../messaging/consumer.js';
 import { HandledDeliveries } from '../messaging/handled-deliveries.js';
+import { handlingWith } from '../messaging/correlation.js';
 import type { Replier } from '../messaging/replier.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import { RegisteredConsumer } from '../messaging/registered-consumer.js';
@@ -24,6 +25,7 @@ import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
 import { HandlerFactory } from './amqp.handler.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import { ShutdownHurry } from './shutdown-hurry.js';
 import { TopologyRegistry } from './topology-registry.js';
 
 const DEFAULT_PREFETCH = 50;
@@ -179,12 +181,13 @@ export class ConsumerRegistry
 
   /** Runs before every other module's `onModuleDestroy`: handlers still find their database open. */
   async onModuleDestroy(): Promise<void> {
-    await this.#stopAll();
+    using hurry = new ShutdownHurry();
+    await this.#stopAll(hurry.signal);
   }
 
-  async #stopAll(): Promise<void> {
+  async #stopAll(hurry?: AbortSignal): Promise<void> {
     await Promise.all(
-      Array.from(this.#consumers.values(), ({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout)),
+      Array.from(this.#consumers.values(), ({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout, hurry)),
     );
   }
 
@@ -214,7 +217,7 @@ export class ConsumerRegistry
           schema: handler.options.schema,
         }),
       },
-      this.#handlers.create(handler, options.consumers),
+      handlingWith(options.publisher.carry, this.#handlers.create(handler, options.consumers)),
       this.#logger,
     );
     const consumer = new Consumer(

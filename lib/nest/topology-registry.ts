@@ -95,7 +95,7 @@ export class TopologyRegistry {
       exclusive: options.exclusive ?? false,
       arguments: argumentsOf(options),
       retries: (options.retry ?? consumers.retry) !== undefined,
-      prefetch: options.prefetch ?? consumers.prefetch,
+      prefetch: options.prefetch,
       batchSize: undefined,
     });
     return key;

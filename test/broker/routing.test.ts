@@ -2,7 +2,8 @@
 import { describe, expect, test } from '@jest/globals';
 
 import type { FieldTable, FieldValue } from '../../lib/protocol/field-table.js';
-import { answer, Engine, OWNER } from './engine.js';
+import { checkProperties } from '../../lib/broker/publish-rules.js';
+import { answer, Engine, OWNER, message } from './engine.js';
 
 /** The queues that a message reaches, with how often. */
 function reached(engine: Engine): string[] {
@@ -359,13 +360,13 @@ describe('an expiration', () => {
     ['5 ', '{leftover_string," "}'],
     ['315360000001', '{value_too_large,315360000001}'],
   ])('of %j is refused', (expiration, problem) => {
-    expect(answer(() => new Engine().publish('', 'q', '', { expiration }))).toBe(
+    expect(answer(() => checkProperties(message('', 'q', '', { expiration }), 'guest'))).toBe(
       `406 channel PRECONDITION_FAILED - invalid expiration '${expiration}': ${problem}`,
     );
   });
 
   test.each(['0', '+5', '315360000000'])('of %j is taken', (expiration) => {
-    expect(answer(() => new Engine().publish('', 'q', '', { expiration }))).toBe('done');
+    expect(answer(() => checkProperties(message('', 'q', '', { expiration }), 'guest'))).toBe('done');
   });
 });
 

@@ -69,7 +69,11 @@ test('options beside the URL count: user, virtual host, heartbeat', async () => 
   expect(connection.heartbeat).toBe(20_000);
   const error = await failure(connect(broker.url, { ...right, credentials: { username: 'amy', password: 'wrong' } }));
   expect(error.code).toBe('AUTHENTICATION_FAILED');
-  expect(await failure(connect(broker.url, { ...right, vhost: 'other' }))).toMatchObject({ replyCode: 530 });
+  expect(error.message).toContain('option users');
+  const refused = await failure(connect(broker.url, { ...right, vhost: 'other' }));
+  expect(refused).toMatchObject({ code: 'VHOST_REFUSED', replyCode: 530 });
+  expect(refused.message).toContain('option virtualHosts');
+  expect(`${error.message}${refused.message}`).not.toMatch(/RabbitMQ|rabbitmqctl/);
 });
 
 test('what options do not say is the first user and the first virtual host of the broker', async () => {

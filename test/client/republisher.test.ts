@@ -174,6 +174,20 @@ describe('while there is no connection', () => {
     await amqp.close();
   });
 
+  test('any number waits where that is asked for, and leaves in order', async () => {
+    const { amqp, channel, nextPeer } = onPeers({ maxBuffered: 1, maxBufferedBytes: 1, onOverflow: 'wait' });
+    const published = ['a', 'b', 'c'].map((body) => channel.basicPublish('', 'q', body));
+    const peer = await nextPeer();
+    const number = await openConfirmChannel(peer);
+    expect(await bodies(peer, 3)).toEqual(['a', 'b', 'c']);
+    peer.send(number, 'basic.ack', { deliveryTag: 3, multiple: true });
+    await within('the confirms', Promise.all(published));
+    await amqp.close();
+    expect(thrown(() => new AmqpChannel(amqp, { onOverflow: 'drop' as never }))).toMatchObject({
+      code: 'INVALID_OPTION',
+    });
+  });
+
   test('as many bytes wait as may', async () => {
     const { amqp, channel } = onPeers({ maxBufferedBytes: 5 });
     const waiting = failure(channel.basicPublish('', 'q', 'four'));
@@ -187,6 +201,27 @@ describe('while there is no connection', () => {
     expect(thrown(() => new AmqpChannel(amqp, { maxBuffered: -1 })).code).toBe('INVALID_OPTION');
     expect(thrown(() => new AmqpChannel(amqp, { maxAge: Number.NaN })).code).toBe('INVALID_OPTION');
   });
+});
+
+test('a missing exchange costs one call: its neighbours arrive, in order', async () => {
+  await using scratch = await Scratch.open();
+  const queue = await scratch.queue();
+  await using amqp = new AmqpConnection(brokerUrl);
+  await amqp.open();
+  const channel = new AmqpChannel(amqp);
+  await channel.opened();
+  const publish = (index: number): Promise<void> => channel.basicPublish('', queue, String(index));
+  const before = Array.from({ length: 20 }, (_, index) => publish(index));
+  const bad = failure(channel.basicPublish('test.no-such-exchange', 'key', 'lost'));
+  const after = Array.from({ length: 20 }, (_, index) => publish(20 + index));
+  const error = await bad;
+  expect(error).toMatchObject({ code: 'PUBLISH_REFUSED', replyCode: 404 });
+  expect(error.message).toContain("'test.no-such-exchange'");
+  await within('the neighbours', Promise.all([...before, ...after]));
+  const arrived = (await scratch.drain(queue)).map(Number);
+  // What was taken and not yet confirmed when the channel ended is there twice.
+  const firsts = arrived.filter((number, index) => arrived.indexOf(number) === index);
+  expect(firsts).toEqual(Array.from({ length: 40 }, (_, index) => index));
 });
 
 test('no confirmed message is lost and none is out of order over many lost connections', async () => {

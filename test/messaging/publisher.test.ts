@@ -5,7 +5,8 @@ import { getEventListeners } from 'node:events';
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import { UnroutableError } from '../../lib/errors.js';
-import { AmqpPublisher, type PublishMessageOptions, type PublisherOptions } from '../../lib/messaging/publisher.js';
+import type { PublishMessageOptions, PublisherOptions } from '../../lib/messaging/publish-options.js';
+import { AmqpPublisher } from '../../lib/messaging/publisher.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { CuttableLine, Scratch } from '../support/scratch.js';
@@ -107,6 +108,16 @@ describe('a publish', () => {
     expect(first.properties.timestamp).toBeLessThanOrEqual(Math.floor(Date.now() / 1000));
     expect(first.properties.expiration).toBeUndefined();
     expect(first.properties.appId).toBeUndefined();
+  });
+
+  test('with an option that there is not is refused, and nothing is sent', async () => {
+    await using desk = await Desk.open();
+    const queue = await desk.scratch.queue();
+    for (const option of ['persistant', 'deliveryMode', 'CC']) {
+      const published = desk.publisher.sendToQueue(queue, 1, { [option]: 1 });
+      await expect(published).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+    }
+    expect(await desk.scratch.state(queue)).toMatchObject({ messageCount: 0 });
   });
 
   test('carries the properties that it is given', async () => {

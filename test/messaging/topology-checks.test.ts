@@ -1,5 +1,6 @@
 /** What is found wrong with declarations, by broker and version; and that brokers do what is said of them. */
 import { describe, expect, test } from '@jest/globals';
+import { readFileSync } from 'node:fs';
 
 import { connect } from '../../lib/client/connection.js';
 import type { CheckedConsumer } from '../../lib/messaging/check-facts.js';
@@ -245,6 +246,12 @@ describe('every check', () => {
     expect([...new Set(EXAMPLES.map(([code]) => code))].sort()).toEqual([...CHECK_CODES].sort());
   });
 
+  test('is in the documentation', () => {
+    const text = readFileSync(new URL('../../docs/topology.md', import.meta.url), 'utf8');
+    const codes = [...text.matchAll(/^\| `([a-z-]+)` +\|/gm)].map(([, code]) => code);
+    expect(codes.sort()).toEqual([...CHECK_CODES].sort());
+  });
+
   test('says what is so and where, what comes of it, what to do, and where to read on', () => {
     const [finding] = findingsIn({ topology: queueOf({ durable: false }), version: '4.3.0' });
     expect(finding?.message).toBe(
@@ -339,5 +346,27 @@ describe('what is called an error for every version', () => {
     );
     await using connection = await connect(brokerUrl);
     expect(await failure(applyTopology(connection, { queues }))).toMatchObject({ replyCode: 406 });
+  });
+});
+
+describe('what the broker does without a word', () => {
+  test('a quorum queue with overflow reject-publish-dlx drops its oldest messages', async () => {
+    await using scratch = await Scratch.open();
+    const args = { 'x-queue-type': 'quorum', 'x-max-length': 1, 'x-overflow': 'reject-publish-dlx' };
+    const name = await scratch.queue({ arguments: args });
+    for (const body of ['1', '2', '3']) await scratch.send(name, body);
+    await scratch.hasMessages(name, 1);
+    expect(await scratch.drain(name)).toEqual(['3']);
+  });
+
+  test('a quorum queue takes a second exclusive consumer', async () => {
+    await using scratch = await Scratch.open();
+    const name = await scratch.queue({ arguments: { 'x-queue-type': 'quorum' } });
+    await using connection = await connect(brokerUrl);
+    for (let count = 1; count <= 2; count += 1) {
+      const channel = await connection.channel();
+      await channel.basicConsume(name, () => undefined, { exclusive: true });
+    }
+    await scratch.hasConsumers(name, 2);
   });
 });

@@ -10,6 +10,7 @@ import {
   AmqpPublisher,
   Consume,
   type ConsumeOptionsWithQueue,
+  ConsumerRegistry,
   type Delivery,
   type TopologyConflict,
   TopologyError,
@@ -467,7 +468,8 @@ describe("topologyMode: 'check'", () => {
 
   test('does not declare the queue of a handler either, at the boot or when it is deleted', async () => {
     const queue = scratch.queueName();
-    const metadata = { imports: [amqp({ topologyMode: 'check' })], providers: [consumerOf({ queue })] };
+    const connection = { recovery: { maxDelay: '200ms' } } as const;
+    const metadata = { imports: [amqp({ connection, topologyMode: 'check' })], providers: [consumerOf({ queue })] };
     const error = await bootFailure(metadata);
     expect(error.message).toContain(`The broker has no queue '${queue}', and topologyMode is 'check'`);
     await scratch.queue({ name: queue });
@@ -501,6 +503,7 @@ describe('a queue without a name', () => {
     await scratch.publish(exchange, '', '1');
     const [, first] = (await got.next()) as [unknown, string];
     expect(first).toMatch(/^amq\./);
+    expect(app.get(ConsumerRegistry).list()).toMatchObject([{ queue: first }]);
     // Nobody else's: the broker says so.
     await expect(scratch.state(first)).rejects.toMatchObject({ replyCode: 405 });
 

@@ -1,0 +1,77 @@
+/** What a publisher and its publishes can be told, and the check that nothing else was. */
+import { AmqpError, quoted } from '../errors.js';
+import type { BasicProperties } from '../protocol/properties.js';
+import type { Duration } from '../time/duration.js';
+
+/** Defaults of a publisher. */
+export interface PublisherOptions {
+  /** Written to disk by the broker. @default true */
+  readonly persistent?: boolean | undefined;
+  /** A message that reaches no queue is an error. @default true */
+  readonly mandatory?: boolean | undefined;
+  /** Longest wait for the confirm, reconnecting included; then as if `signal` had fired. @default '30s' */
+  readonly timeout?: Duration | undefined;
+  /** Set on every message as `appId`. */
+  readonly appId?: string | undefined;
+  /**
+   * What is carried from the delivery that a handler is given to what it publishes: the property `correlationId` and the header
+   * `x-correlation-id`, with a list these headers too; `false` carries nothing. What a publish says itself counts.
+   * @default false
+   */
+  readonly carry?: boolean | readonly string[] | undefined;
+  /** How payloads are written, unless they are bytes: JSON, or what one of the `serializers` is for. @default 'application/json' */
+  readonly contentType?: string | undefined;
+}
+
+/** Options of one message: its properties, and how it is published. */
+export interface PublishMessageOptions
+  extends Omit<BasicProperties, 'deliveryMode' | 'expiration'>, Omit<PublisherOptions, 'carry'> {
+  /** What it is compressed with, unless it is bytes, which may be already: `'gzip'`, `'deflate'` or `'br'`. @default none */
+  readonly contentEncoding?: string | undefined;
+  /**
+   * Has the broker hold it for so long before it goes to the exchange, at most 24 days; not with `expiration`. See
+   * docs/publishing.md. @default not at all
+   */
+  readonly delay?: Duration | undefined;
+  /** How long it may wait in a queue. */
+  readonly expiration?: Duration | undefined;
+  /**
+   * Ends the wait for the confirm with `ABORTED`. What has not left by then is not sent; what has may arrive all the same. The
+   * error says which.
+   */
+  readonly signal?: AbortSignal | undefined;
+}
+
+const MESSAGE_OPTIONS = [
+  'persistent',
+  'mandatory',
+  'timeout',
+  'signal',
+  'delay',
+  'expiration',
+  'contentType',
+  'contentEncoding',
+  'headers',
+  'priority',
+  'correlationId',
+  'replyTo',
+  'messageId',
+  'timestamp',
+  'type',
+  'userId',
+  'appId',
+  'clusterId',
+] as const satisfies readonly (keyof PublishMessageOptions)[];
+
+const KNOWN: ReadonlySet<string> = new Set(MESSAGE_OPTIONS);
+
+/** Throws `INVALID_OPTION` for an option that there is not: once for each publish that has any, so without a list of its names. */
+export function checkMessageOptions(options: PublishMessageOptions): void {
+  for (const name in options) {
+    if (KNOWN.has(name)) continue;
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `A publish has no option ${quoted(name)}. Known are ${MESSAGE_OPTIONS.join(', ')}.`,
+    );
+  }
+}
