@@ -12,7 +12,11 @@ import { compress, isUncompressed } from './content-encoding.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
 import { type OutgoingMessage, type PublishInterceptor, intercepted } from './publish-interceptor.js';
 import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
+import { type PublishAllOptions, PublishRun, runOptions } from './publish-run.js';
 import { Serializers } from './serializer.js';
+
+/** The routing key of all payloads of a `publishAll`, or of each. */
+type RoutingKeyOf = string | ((payload: unknown) => string);
 
 /** Publishes to one exchange, see `AmqpPublisher.to`. */
 export interface ExchangePublisher {
@@ -173,6 +177,45 @@ export class AmqpPublisher {
       expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
       deliveryMode: persistent === undefined ? plain.deliveryMode : persistent ? 2 : 1,
     };
+  }
+
+  /**
+   * Publishes all payloads of a source, which may be endless: it is asked for more as the broker confirms. Resolves to their number
+   * when all are confirmed. Ends at the first that fails, or when the signal fires, with `PublishAllError`, which says how many are
+   * confirmed; throws `INVALID_OPTION` and `INVALID_ARGUMENT`. The routing key may depend on the payload.
+   *
+   * @example
+   * ```ts
+   * await publisher.publishAll('orders', ({ kind }) => `order.${kind}`, readOrders(), { progress: ({ confirmed }) => bar.set(confirmed) });
+   * ```
+   */
+  publishAll<T>(
+    exchange: string,
+    routingKey: string | ((payload: T) => string),
+    payloads: Iterable<T> | AsyncIterable<T>,
+    options?: PublishAllOptions,
+  ): Promise<number>;
+  /** Publishes all payloads of a source by a contract. */
+  publishAll<Contract extends MessageContract>(
+    contract: Contract,
+    payloads: Iterable<InferInput<Contract>> | AsyncIterable<InferInput<Contract>>,
+    options?: PublishAllOptions,
+  ): Promise<number>;
+  async publishAll(target: string | MessageContract, ...given: unknown[]): Promise<number> {
+    // The overloads have checked the types.
+    if (target instanceof MessageContract) {
+      const [payloads, options = {}] = given as [Iterable<unknown>, PublishAllOptions?];
+      const { run, each } = runOptions(options);
+      return await new PublishRun((payload) => this.publish(target, payload, each), run).of(payloads);
+    }
+    const [routingKey, payloads, options = {}] = given as [RoutingKeyOf, Iterable<unknown>, PublishAllOptions?];
+    const { run, each } = runOptions(options);
+    const keyOf = typeof routingKey === 'function' ? routingKey : () => routingKey;
+    // A key that cannot be made fails its message.
+    const publish = async (payload: unknown): Promise<void> => {
+      await this.publish(target, keyOf(payload), payload, each);
+    };
+    return await new PublishRun(publish, run).of(payloads);
   }
 
   /** A handle that publishes to one exchange. */
