@@ -17,6 +17,8 @@ const config = {
   testEnvironment: 'node',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   testTimeout: 20_000,
+  // Long fuzzing of recovery (test/fuzz/recovery.test.ts) can leave a handle open, which would hold up a run in one process.
+  forceExit: true,
   maxWorkers: WORKERS,
   extensionsToTreatAsEsm: ['.ts'],
   // Each file on its own: tsconfig.json sets isolatedModules.

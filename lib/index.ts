@@ -24,6 +24,7 @@ export {
   type AmqpErrorCode,
   InvalidPayloadError,
   type PayloadIssue,
+  PublishAllError,
   PublishNackedError,
   PublisherBufferFullError,
   PublishOutcomeUnknownError,
@@ -49,6 +50,7 @@ export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } fro
 export type { OutgoingMessage, PublishInterceptor, PublishNext } from './messaging/publish-interceptor.js';
 export type { PublishMessageOptions, PublisherOptions } from './messaging/publish-options.js';
 export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js';
+export type { PublishAllOptions, PublishProgress } from './messaging/publish-run.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
 export { RegisteredConsumer } from './messaging/registered-consumer.js';
 export type { Serializer } from './messaging/serializer.js';

@@ -160,7 +160,7 @@ const DEATHS_OF_BROKER = /^x-(death|(first|last)-death-.*)$/;
 /** An entry of `x-death` that only tells of waiting: for an attempt, or with `delay`. */
 function isWait(death: FieldValue): boolean {
   const { queue } = (death ?? {}) as { queue?: unknown };
-  return typeof queue === 'string' && /\.(retry\.\d+(\.quorum)?|delay\.\d+)$/.test(queue);
+  return typeof queue === 'string' && /\.retry\.\d+(\.quorum)?$|^nest-amqp\.delay\.\d+(\.|$)/.test(queue);
 }
 
 function isList(value: FieldValue | undefined): value is readonly FieldValue[] {

@@ -3,27 +3,24 @@
  * does, is the publisher's.
  *
  * ```
- *   publish ──► exchange orders.delay.600000 (fanout) ──► queue orders.delay.600000 ──x-message-ttl──► exchange orders
+ *   publish ─key─► fanout nest-amqp.delay.<ms>.<exchange> ──► queue of that name ──x-message-ttl──► exchange ─key─► …
  * ```
  *
  * The message is sent with its own routing key, which a fanout does not look at and a dead letter keeps; through the default
  * exchange it would be the name of the wait queue.
  */
+import { createHash } from 'node:crypto';
 import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { Channel } from '../client/channel.js';
 import { Backoff } from '../client/backoff.js';
 import type { PublishOptions } from '../client/channel-options.js';
 import type { Connection } from '../client/connection.js';
 import { orAborted, pause, unblocked } from '../client/wait.js';
-import { AmqpError, PublishRefusedError, UnroutableError, quoted } from '../errors.js';
-import { milliseconds } from '../time/duration.js';
+import { AmqpError, PublishRefusedError, UnroutableError, destination, quoted } from '../errors.js';
+import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { withoutDeaths } from './attempt-headers.js';
-import type { PublishMessageOptions } from './publish-options.js';
 import { SharedDeclarations } from './shared-declarations.js';
-import { AFTERLIFE, besides } from './side-queues.js';
-
-/** The longest delay: with the time that its queue lasts longer it stays below the 2^32 ms that RabbitMQ counts (49.7 days). */
-const LONGEST = 49 * 24 * 60 * 60 * 1000;
+import { AFTERLIFE } from './side-queues.js';
 
 /** A publish that waits longer than this could be sent to a queue that is about to go, with its messages. */
 const LONGEST_TIMEOUT = AFTERLIFE / 2;
@@ -31,32 +28,13 @@ const LONGEST_TIMEOUT = AFTERLIFE / 2;
 /** How often the wait queue may be gone when the message gets there. */
 const TRIES = 3;
 
-/** What stands beside the default exchange, which has no name. */
-const DEFAULT_EXCHANGE = 'nest-amqp.default';
+/** Most octets of a name. */
+const LONGEST_NAME = 255;
 
-export interface DelayedMessage {
+/** Where a message goes in the end. */
+interface Target {
   readonly exchange: string;
   readonly routingKey: string;
-  readonly body: string | Uint8Array;
-  readonly options: PublishOptions;
-  /** Whole milliseconds, more than 0. */
-  readonly delay: number;
-}
-
-/** The delay in whole milliseconds. Throws `INVALID_OPTION`. */
-export function delayOf({ delay = 0, expiration }: PublishMessageOptions): number {
-  const ms = Math.ceil(milliseconds(delay, 'delay'));
-  if (ms > LONGEST) {
-    throw new AmqpError('INVALID_OPTION', `delay is ${quoted(String(delay))}; the longest is 49 days.`);
-  }
-  if (ms > 0 && expiration !== undefined) {
-    throw new AmqpError(
-      'INVALID_OPTION',
-      'A publish has either a delay or an expiration: in the queue where it waits, the expiration would end the delay. ' +
-        'Give the queue that it goes to a messageTtl.',
-    );
-  }
-  return ms;
 }
 
 export class DelayedPublishes {
@@ -71,24 +49,39 @@ export class DelayedPublishes {
   }
 
   /**
-   * Resolves when the message is in its wait queue, confirmed. Rejects as a publish does, with `PublishRefusedError` for an exchange
-   * and `UnroutableError` for a queue that is not there now, and with `TOPOLOGY_FAILED` where there can be no wait queue.
+   * Resolves when the message is in its wait queue, confirmed; with a delay of 0 it is published at once. Rejects as a publish does,
+   * with `PublishRefusedError` for an exchange and `UnroutableError` for a queue that is not there now, with `TOPOLOGY_FAILED` where
+   * there can be no wait queue, and with `INVALID_OPTION`.
    */
   async publish(
-    message: DelayedMessage,
-    bounds: { readonly signal: AbortSignal | undefined; readonly timeout: number },
+    delay: Duration,
+    target: Target,
+    body: string | Uint8Array,
+    message: PublishOptions,
+    { signal, timeout }: { readonly signal: AbortSignal | undefined; readonly timeout: number },
   ): Promise<void> {
-    const timeout = Math.min(bounds.timeout, LONGEST_TIMEOUT);
-    const deadline = performance.now() + timeout;
-    const late = AbortSignal.timeout(timeout);
-    const signal = bounds.signal === undefined ? late : AbortSignal.any([bounds.signal, late]);
-    const options = delayedOptions(message.options);
+    const ms = Math.ceil(timerMilliseconds(delay, 'delay'));
+    if (ms === 0) {
+      await this.#channel.publish(target.exchange, target.routingKey, body, message, { signal, timeout });
+      return;
+    }
+    if (message.expiration !== undefined) {
+      throw new AmqpError(
+        'INVALID_OPTION',
+        'A publish has either delay or expiration: in the queue where it waits, the expiration would end the delay. ' +
+          'Give the queue that it goes to a messageTtl.',
+      );
+    }
+    const longest = Math.min(timeout, LONGEST_TIMEOUT);
+    const deadline = performance.now() + longest;
+    const late = AbortSignal.timeout(longest);
+    const ending = signal === undefined ? late : AbortSignal.any([signal, late]);
+    const options = delayedOptions(message);
     for (let attempt = 1; ; attempt += 1) {
-      const wait = await this.#ready(message, signal);
+      const wait = await this.#ready(target, ms, message.mandatory === true, ending);
       const left = Math.max(1, deadline - performance.now());
       try {
-        const sent = { signal: bounds.signal, timeout: left };
-        await this.#channel.publish(wait, message.routingKey, message.body, options, sent);
+        await this.#channel.publish(wait, target.routingKey, body, options, { signal, timeout: left });
         return;
       } catch (error) {
         if (attempt === TRIES || !isGone(error)) throw error;
@@ -97,13 +90,18 @@ export class DelayedPublishes {
   }
 
   /** The exchange to wait at; its queue lasts longer than the message will be in it. */
-  async #ready(message: DelayedMessage, signal: AbortSignal): Promise<string> {
-    const { exchange, routingKey, delay, options } = message;
-    const wait = besides(exchange === '' ? DEFAULT_EXCHANGE : exchange, `delay.${delay}`);
+  async #ready(
+    { exchange, routingKey }: Target,
+    delay: number,
+    isMandatory: boolean,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const wait = nameFor(exchange, delay);
     const declare = async (): Promise<void> => {
       // A broker that blocks reads no declarations either.
       await unblocked(await this.#channel.connection.opened(signal), signal);
-      if (exchange !== '' || options.mandatory === true) await this.#target(exchange, routingKey);
+      if (exchange !== '' || isMandatory) await this.#target(exchange, routingKey);
+      // Each time anew, as for retries: messages do not count as use, and are lost with their queue.
       await this.#declarations.declare(wait, (channel) => declareWait(channel, wait, exchange, delay));
     };
     try {
@@ -112,8 +110,8 @@ export class DelayedPublishes {
       if (!signal.aborted || error !== signal.reason) throw error;
       throw new AmqpError(
         'ABORTED',
-        `The publish to exchange ${quoted(exchange)} with routing key ${quoted(routingKey)} and a delay ended before its wait ` +
-          'queue was there. The message was not sent.',
+        `The delayed publish to ${destination(exchange, routingKey)} ended before its wait queue was declared. ` +
+          'The message was not sent.',
         { cause: error },
       );
     }
@@ -168,6 +166,12 @@ export class DelayedPublishes {
       throw new PublishRefusedError(exchange, routingKey, error);
     }
   }
+}
+
+function nameFor(exchange: string, delay: number): string {
+  const name = exchange === '' ? `nest-amqp.delay.${delay}` : `nest-amqp.delay.${delay}.${exchange}`;
+  if (Buffer.byteLength(name) <= LONGEST_NAME) return name;
+  return `nest-amqp.delay.${delay}.${createHash('sha256').update(exchange).digest('hex').slice(0, 16)}`;
 }
 
 /**

@@ -12,6 +12,7 @@ import { type MessageReceiver, labelOf } from './consumer.js';
 import { type Decoder, decoderOf } from './decoder.js';
 import { Delivery, DeliveryScope } from './delivery.js';
 import { FailedDeliveries, type FailedDeliveriesOptions, type Log, idOf, messageOf } from './failed-deliveries.js';
+import { HandlerReplies } from './handler-replies.js';
 import { type Replier, isRequest } from './replier.js';
 
 /**
@@ -57,6 +58,7 @@ export class HandledDeliveries implements MessageReceiver {
   /** Handlers that returned and left the answer for later. */
   readonly #unanswered = new Set<Delivery>();
   #hasToldVain = false;
+  readonly #replies: HandlerReplies | undefined;
   /** Of what is acknowledged before it is handled, the reply outlives the channel. */
   readonly #ours: DeliveryScope | undefined;
 
@@ -74,6 +76,7 @@ export class HandledDeliveries implements MessageReceiver {
       log,
     );
     this.#scope = this.#newScope();
+    this.#replies = options.replier && new HandlerReplies(options.replier, options.name, this.#label, log);
     this.#ours = options.ack === 'none' ? this.#newScope() : undefined;
   }
 
@@ -227,42 +230,41 @@ export class HandledDeliveries implements MessageReceiver {
 
   /** The handler has returned. Who awaits a reply is told before the broker is. */
   #done(message: Message, delivery: Delivery, result: unknown, scope: DeliveryScope): void {
-    const { replier } = this.#options;
-    if (replier !== undefined && message.hasReplyTo && !message.wasPutBack && isRequest(message)) {
-      void this.#reply(replier, message, delivery, result, scope);
-    } else {
-      this.#acknowledge(message, delivery);
-    }
+    const replies = this.#repliesTo(message);
+    if (replies === undefined || message.wasPutBack) this.#acknowledge(message, delivery);
+    else void this.#reply(replies, message, delivery, result, scope);
   }
 
-  /** Never rejects. A result that cannot be written is a failure of the handler. */
+  /** Undefined for what nobody awaits a reply to, as nearly everything: one octet of it is looked at. */
+  #repliesTo(message: Message): HandlerReplies | undefined {
+    return this.#replies !== undefined && message.hasReplyTo && isRequest(message) ? this.#replies : undefined;
+  }
+
+  /** Never rejects. */
   async #reply(
-    replier: Replier,
+    replies: HandlerReplies,
     message: Message,
     delivery: Delivery,
     result: unknown,
     scope: DeliveryScope,
   ): Promise<void> {
-    if (this.#options.ack !== 'manual') delivery.over();
-    let undelivered: AmqpError | undefined;
-    try {
-      undelivered = await replier.reply(message, result, this.#ours ?? scope);
-    } catch (error) {
-      delivery.over();
-      this.#failed(message, error, scope);
-      return;
+    const end = await replies.result(message, delivery, result, this.#ours ?? scope);
+    switch (end.kind) {
+      case 'replied':
+        this.#acknowledge(message, delivery);
+        return;
+      case 'told':
+        delivery.over();
+        this.#failures.settleTold(message, end.error);
+        this.#ended();
+        return;
+      case 'failed':
+        delivery.over();
+        this.#failed(message, end.error, scope);
+        return;
+      default:
+        end satisfies never;
     }
-    if (undelivered !== undefined) this.#tellUndelivered(message, undelivered);
-    this.#acknowledge(message, delivery);
-  }
-
-  #tellUndelivered(message: Message, { message: why }: AmqpError): void {
-    quietly(() => {
-      this.#log.warn(
-        `${this.#label} could not reply to the message with routing key ${quoted(message.routingKey)}${idOf(message)}, ` +
-          `whose requester may be gone. ${why}`,
-      );
-    });
   }
 
   #acknowledge(message: Message, delivery: Delivery): void {
@@ -294,25 +296,25 @@ export class HandledDeliveries implements MessageReceiver {
   }
 
   #failed(message: Message, error: unknown, scope: DeliveryScope): void {
-    const { replier } = this.#options;
-    if (replier !== undefined && message.hasReplyTo && this.#isOver(message, error) && isRequest(message)) {
-      void this.#replyError(replier, message, error, scope);
-    } else {
-      this.#settleFailed(message, error, scope);
-    }
+    const replies = this.#repliesTo(message);
+    if (replies === undefined || !this.#isOver(message, error)) this.#settleFailed(message, error, scope);
+    else void this.#replyError(replies, message, error, scope);
   }
 
   /** Whether this error is the last that is heard of the message. */
   #isOver(message: Message, error: unknown): boolean {
-    const isAnswered = message.settled && this.#options.ack !== 'none';
-    return isAnswered ? !message.wasPutBack : this.#failures.givesUp(message, error);
+    return this.#isAnswered(message) ? !message.wasPutBack : this.#failures.givesUp(message, error);
+  }
+
+  /** Its handler has answered it by hand. */
+  #isAnswered(message: Message): boolean {
+    return message.settled && this.#options.ack !== 'none';
   }
 
   /** Never rejects. A requester that was told of the error has it; otherwise it becomes of the message what would without one. */
-  async #replyError(replier: Replier, message: Message, error: unknown, scope: DeliveryScope): Promise<void> {
-    const undelivered = await replier.replyError(message, error, this.#options.name, this.#ours ?? scope);
-    if (undelivered !== undefined) this.#tellUndelivered(message, undelivered);
-    if (undelivered !== undefined || (message.settled && this.#options.ack !== 'none')) {
+  async #replyError(replies: HandlerReplies, message: Message, error: unknown, scope: DeliveryScope): Promise<void> {
+    const isTold = await replies.error(message, error, this.#ours ?? scope);
+    if (!isTold || this.#isAnswered(message)) {
       this.#settleFailed(message, error, scope);
       return;
     }
@@ -321,7 +323,7 @@ export class HandledDeliveries implements MessageReceiver {
   }
 
   #settleFailed(message: Message, error: unknown, scope: DeliveryScope): void {
-    if (message.settled && this.#options.ack !== 'none') {
+    if (this.#isAnswered(message)) {
       // Its handler has answered before it failed.
       quietly(() => {
         this.#log.error(

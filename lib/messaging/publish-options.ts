@@ -28,14 +28,13 @@ export interface PublishMessageOptions
   extends Omit<BasicProperties, 'deliveryMode' | 'expiration'>, Omit<PublisherOptions, 'carry'> {
   /** What it is compressed with, unless it is bytes, which may be already: `'gzip'`, `'deflate'` or `'br'`. @default none */
   readonly contentEncoding?: string | undefined;
-  /** How long it may wait in a queue. */
-  readonly expiration?: Duration | undefined;
   /**
-   * How long the broker keeps it before it gets to its exchange, up to 49 days. Until then it waits in a queue beside the exchange,
-   * see docs/publishing.md; not together with `expiration`.
-   * @default 0, at once
+   * Has the broker hold it for so long before it goes to the exchange, at most 24 days; not with `expiration`. See
+   * docs/publishing.md. @default 0, not at all
    */
   readonly delay?: Duration | undefined;
+  /** How long it may wait in a queue. */
+  readonly expiration?: Duration | undefined;
   /**
    * Ends the wait for the confirm with `ABORTED`. What has not left by then is not sent; what has may arrive all the same. The
    * error says which.
@@ -48,8 +47,8 @@ const MESSAGE_OPTIONS = [
   'mandatory',
   'timeout',
   'signal',
-  'expiration',
   'delay',
+  'expiration',
   'contentType',
   'contentEncoding',
   'headers',

@@ -121,8 +121,8 @@ export class SideQueues {
 /** Most octets of a queue's name. */
 const LONGEST_NAME = 255;
 
-/** A name for what is beside a queue or an exchange: `billing.dead`. Names that begin with `amq.` are the broker's to give. */
-export function besides(queue: string, what: string): string {
+/** A name for a queue beside another one: `billing.dead`. Names that begin with `amq.` are the broker's to give. */
+function besides(queue: string, what: string): string {
   const name = `${queue.startsWith('amq.') ? 'nest-amqp.' : ''}${queue}.${what}`;
   if (Buffer.byteLength(name) <= LONGEST_NAME) return name;
   const digest = createHash('sha256').update(queue).digest('hex').slice(0, 16);

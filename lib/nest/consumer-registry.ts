@@ -25,6 +25,7 @@ import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
 import { HandlerFactory } from './amqp.handler.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import { ShutdownHurry } from './shutdown-hurry.js';
 import { TopologyRegistry } from './topology-registry.js';
 
 const DEFAULT_PREFETCH = 50;
@@ -180,12 +181,13 @@ export class ConsumerRegistry
 
   /** Runs before every other module's `onModuleDestroy`: handlers still find their database open. */
   async onModuleDestroy(): Promise<void> {
-    await this.#stopAll();
+    using hurry = new ShutdownHurry();
+    await this.#stopAll(hurry.signal);
   }
 
-  async #stopAll(): Promise<void> {
+  async #stopAll(hurry?: AbortSignal): Promise<void> {
     await Promise.all(
-      Array.from(this.#consumers.values(), ({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout)),
+      Array.from(this.#consumers.values(), ({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout, hurry)),
     );
   }
 

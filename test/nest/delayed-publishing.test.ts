@@ -34,7 +34,7 @@ describe('a message that was published with a delay', () => {
 
     await publisher.publish('orders', 'order.placed', { id: 7 }, { delay: '10m' });
     await broker.settled();
-    expect(broker.queue('orders.delay.600000').messages).toBe(1);
+    expect(broker.queue('nest-amqp.delay.600000.orders').messages).toBe(1);
     broker.advance('9m');
     await broker.settled();
     expect(seen).toEqual([]);
