@@ -1,6 +1,5 @@
 /** The door `nest-amqp`: the Nest module, its decorators, injectables, definitions and errors. */
-export { AmqpChannel } from './client/amqp-channel.js';
-export { AmqpConnection, type AmqpConnectionOptions, type ConnectionStatus } from './client/amqp-connection.js';
+export type { AmqpConnectionOptions, ConnectionStatus } from './client/amqp-connection.js';
 export type { BackoffOptions } from './client/backoff.js';
 export type { Channel, ConfirmChannel } from './client/channel.js';
 export type {
@@ -66,6 +65,8 @@ export {
 export type { CheckLevel } from './messaging/check-facts.js';
 export type { CheckCode, CheckLevels } from './messaging/topology-checks.js';
 export { type TopologyConflict, type TopologyEntity, TopologyError } from './messaging/topology-error.js';
+export { AmqpChannel } from './nest/amqp.channel.js';
+export { AmqpConnection } from './nest/amqp.connection.js';
 export {
   AmqpDelivery,
   AmqpHeader,
