@@ -2,6 +2,7 @@
  * The one family of errors that this package throws, their codes, and the rules for text that came from a peer.
  * What an error means to a caller (retry, give up, reconnect) is decided where it is caught, not here.
  */
+import { types } from 'node:util';
 
 /**
  * What went wrong, as a string that stays the same between releases.
@@ -32,6 +33,7 @@
  * | `PUBLISH_REFUSED` | The broker refused the exchange that a message was published to: it does not exist, or is not open to this user. |
  * | `PUBLISHER_BUFFER_FULL` | There is no connection, or the broker blocks it, and as many publishes wait as may. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
+ * | `PUBLISH_ALL_FAILED` | `publishAll` ended before its source did; `PublishAllError` says how far it came. |
  * | `REPLY_TIMEOUT` | A request was not replied to in time. |
  * | `REPLY_LOST` | The channel to which the reply to a request would have come has ended. |
  * | `REQUEST_LIMIT` | As many requests await their reply as may. |
@@ -73,6 +75,7 @@ export type AmqpErrorCode =
   | 'PUBLISH_REFUSED'
   | 'PUBLISHER_BUFFER_FULL'
   | 'PUBLISH_OUTCOME_UNKNOWN'
+  | 'PUBLISH_ALL_FAILED'
   | 'REPLY_TIMEOUT'
   | 'REPLY_LOST'
   | 'REQUEST_LIMIT'
@@ -204,6 +207,40 @@ export class PublisherBufferFullError extends AmqpError {
         'already. ' +
         'Publish it again later, or let more of them wait (maxBuffered, maxBufferedBytes).',
     );
+  }
+}
+
+/** What a `PublishAllError` tells. */
+export interface PublishAllFacts {
+  readonly confirmed: number;
+  readonly taken: number;
+  readonly index: number | undefined;
+  readonly isAborted: boolean;
+  readonly cause: unknown;
+}
+
+/** A `publishAll` that ended before its source did, or with one that failed; `cause` says why. */
+export class PublishAllError extends AmqpError {
+  override readonly name = 'PublishAllError';
+  /** Messages that the broker has confirmed. */
+  readonly confirmed: number;
+  /** Messages that were taken from the source. */
+  readonly taken: number;
+  /** Which message failed first, from 0; undefined when it was the source, the progress callback or the signal. */
+  readonly index: number | undefined;
+
+  constructor({ confirmed, taken, index, isAborted, cause }: PublishAllFacts) {
+    const why = index === undefined ? (isAborted ? 'its signal fired' : 'it was ended') : `message ${index} failed`;
+    const rest = isAborted ? 'Of the others some may arrive.' : 'The others that were taken have failed.';
+    super(
+      isAborted ? 'ABORTED' : 'PUBLISH_ALL_FAILED',
+      `publishAll stopped because ${why}; of ${taken} messages that it took, the broker has confirmed ${confirmed}. ` +
+        `${confirmed < taken ? `${rest} ` : ''}${types.isNativeError(cause) ? cause.message : printable(String(cause))}`,
+      { cause },
+    );
+    this.confirmed = confirmed;
+    this.taken = taken;
+    this.index = index;
   }
 }
 

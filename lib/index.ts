@@ -24,6 +24,7 @@ export {
   type AmqpErrorCode,
   InvalidPayloadError,
   type PayloadIssue,
+  PublishAllError,
   PublishNackedError,
   PublisherBufferFullError,
   PublishOutcomeUnknownError,
@@ -51,6 +52,7 @@ export { PartialBatchError } from './messaging/partial-batch-error.js';
 export type { OutgoingMessage, PublishInterceptor, PublishNext } from './messaging/publish-interceptor.js';
 export type { PublishMessageOptions, PublisherOptions } from './messaging/publish-options.js';
 export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js';
+export type { PublishAllOptions, PublishProgress } from './messaging/publish-run.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
 export { RegisteredConsumer } from './messaging/registered-consumer.js';
 export type { Serializer } from './messaging/serializer.js';

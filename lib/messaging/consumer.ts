@@ -62,6 +62,7 @@ export interface DrainOptions {
 }
 
 export class Consumer {
+  readonly #connection: AmqpConnection;
   readonly #options: ConsumerOptions;
   readonly #log: Log;
   readonly #consumer: AmqpConsumer;
@@ -69,6 +70,7 @@ export class Consumer {
 
   constructor(connection: AmqpConnection, options: ConsumerOptions, receiver: MessageReceiver, log: Log) {
     const { queue, prefetch, exclusive, consumerTag, arguments: args } = options;
+    this.#connection = connection;
     this.#options = options;
     this.#log = log;
     this.#receiver = receiver;
@@ -102,8 +104,9 @@ export class Consumer {
     return this.#consumer.status.state;
   }
 
+  /** By its name; one that the broker names has another one on every connection. */
   get queue(): string {
-    return this.#options.queue;
+    return this.#connection.topology.current(this.#options.queue);
   }
 
   /** Deliveries whose handler is running, or that have not been answered since. */
@@ -166,7 +169,9 @@ export class Consumer {
     const stopped = this.#consumer.stop(timeout, () => this.#receiver.idle(), hurry);
     this.#receiver.stop();
     await stopped;
-    this.#receiver.abandon(hurry?.aborted === true ? 'the second signal' : `${timeout} ms (shutdownTimeout)`);
+    this.#receiver.abandon(
+      hurry?.aborted === true ? 'a second signal to the process' : `${timeout} ms (shutdownTimeout)`,
+    );
   }
 
   #tell(status: ConsumerStatus): void {
@@ -199,7 +204,7 @@ export class Consumer {
   }
 
   async #ensureQueue(opened: Connection): Promise<void> {
-    if (this.#options.ensureQueue === undefined) await ensureQueue(opened, this.queue, this.#options.topology);
+    if (this.#options.ensureQueue === undefined) await ensureQueue(opened, this.#options.queue, this.#options.topology);
     else await this.#options.ensureQueue(opened);
   }
 }

@@ -28,6 +28,11 @@ export interface PublishMessageOptions
   extends Omit<BasicProperties, 'deliveryMode' | 'expiration'>, Omit<PublisherOptions, 'carry'> {
   /** What it is compressed with, unless it is bytes, which may be already: `'gzip'`, `'deflate'` or `'br'`. @default none */
   readonly contentEncoding?: string | undefined;
+  /**
+   * Has the broker hold it for so long before it goes to the exchange, at most 24 days; not with `expiration`. See
+   * docs/publishing.md. @default not at all
+   */
+  readonly delay?: Duration | undefined;
   /** How long it may wait in a queue. */
   readonly expiration?: Duration | undefined;
   /**
@@ -42,6 +47,7 @@ const MESSAGE_OPTIONS = [
   'mandatory',
   'timeout',
   'signal',
+  'delay',
   'expiration',
   'contentType',
   'contentEncoding',

@@ -6,12 +6,17 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { PublishOptions } from '../client/channel-options.js';
 import { AmqpError } from '../errors.js';
 import { milliseconds, timerMilliseconds } from '../time/duration.js';
+import { DelayedPublishes } from './delayed-publishes.js';
 import { Correlation } from './correlation.js';
 import { compress, isUncompressed } from './content-encoding.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
 import { type OutgoingMessage, type PublishInterceptor, intercepted } from './publish-interceptor.js';
 import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
+import { type PublishAllOptions, PublishRun, runOptions } from './publish-run.js';
 import { Serializers } from './serializer.js';
+
+/** The routing key of all payloads of a `publishAll`, or of each. */
+type RoutingKeyOf = string | ((payload: unknown) => string);
 
 /** Publishes to one exchange, see `AmqpPublisher.to`. */
 export interface ExchangePublisher {
@@ -48,6 +53,7 @@ export class AmqpPublisher {
   readonly #defaults: PublisherOptions;
   readonly #serializers: Serializers;
   readonly #timeout: number;
+  readonly #delayed: DelayedPublishes;
   readonly #correlation: Correlation | undefined;
   readonly #interceptors: PublishInterceptors | undefined;
 
@@ -59,6 +65,7 @@ export class AmqpPublisher {
     interceptors?: PublishInterceptors,
   ) {
     this.#channel = channel;
+    this.#delayed = new DelayedPublishes(channel);
     this.#correlation = Correlation.of(defaults.carry);
     this.#interceptors = interceptors;
     this.#defaults = defaults;
@@ -128,8 +135,10 @@ export class AmqpPublisher {
     const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
     const message = options === undefined ? this.#plain(contentType) : this.#with(options, contentType);
     const timeout = options?.timeout === undefined ? this.#timeout : timerMilliseconds(options.timeout, 'timeout');
+    const bounds = { signal: options?.signal, timeout };
     try {
-      await this.#channel.publish(exchange, routingKey, body, message, { signal: options?.signal, timeout });
+      if (options?.delay === undefined) await this.#channel.publish(exchange, routingKey, body, message, bounds);
+      else await this.#delayed.publish(options.delay, { exchange, routingKey }, body, message, bounds);
     } catch (error) {
       // The error was made where the bytes came in; the stack that helps is the caller's.
       if (error instanceof AmqpError) Error.captureStackTrace(error);
@@ -151,7 +160,7 @@ export class AmqpPublisher {
   }
 
   #with(
-    { expiration, persistent, timeout: _, signal: __, ...said }: PublishMessageOptions,
+    { expiration, persistent, timeout: _, signal: __, delay: ___, ...said }: PublishMessageOptions,
     contentType: string,
   ): PublishOptions {
     const plain = this.#plain(contentType);
@@ -168,6 +177,45 @@ export class AmqpPublisher {
       expiration: expiration === undefined ? undefined : String(Math.round(milliseconds(expiration, 'expiration'))),
       deliveryMode: persistent === undefined ? plain.deliveryMode : persistent ? 2 : 1,
     };
+  }
+
+  /**
+   * Publishes all payloads of a source, which may be endless: it is asked for more as the broker confirms. Resolves to their number
+   * when all are confirmed. Ends at the first that fails, or when the signal fires, with `PublishAllError`, which says how many are
+   * confirmed; throws `INVALID_OPTION` and `INVALID_ARGUMENT`. The routing key may depend on the payload.
+   *
+   * @example
+   * ```ts
+   * await publisher.publishAll('orders', ({ kind }) => `order.${kind}`, readOrders(), { progress: ({ confirmed }) => bar.set(confirmed) });
+   * ```
+   */
+  publishAll<T>(
+    exchange: string,
+    routingKey: string | ((payload: T) => string),
+    payloads: Iterable<T> | AsyncIterable<T>,
+    options?: PublishAllOptions,
+  ): Promise<number>;
+  /** Publishes all payloads of a source by a contract. */
+  publishAll<Contract extends MessageContract>(
+    contract: Contract,
+    payloads: Iterable<InferInput<Contract>> | AsyncIterable<InferInput<Contract>>,
+    options?: PublishAllOptions,
+  ): Promise<number>;
+  async publishAll(target: string | MessageContract, ...given: unknown[]): Promise<number> {
+    // The overloads have checked the types.
+    if (target instanceof MessageContract) {
+      const [payloads, options = {}] = given as [Iterable<unknown>, PublishAllOptions?];
+      const { run, each } = runOptions(options);
+      return await new PublishRun((payload) => this.publish(target, payload, each), run).of(payloads);
+    }
+    const [routingKey, payloads, options = {}] = given as [RoutingKeyOf, Iterable<unknown>, PublishAllOptions?];
+    const { run, each } = runOptions(options);
+    const keyOf = typeof routingKey === 'function' ? routingKey : () => routingKey;
+    // A key that cannot be made fails its message.
+    const publish = async (payload: unknown): Promise<void> => {
+      await this.publish(target, keyOf(payload), payload, each);
+    };
+    return await new PublishRun(publish, run).of(payloads);
   }
 
   /** A handle that publishes to one exchange. */

@@ -20,6 +20,7 @@ import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
 import { queueConsumers, type QueueConsumer } from './queue-consumers.js';
 import { ReceiverFactory } from './message-receivers.js';
+import { ShutdownHurry } from './shutdown-hurry.js';
 import { TopologyRegistry } from './topology-registry.js';
 
 /** A connection that consumers may name. */
@@ -180,12 +181,13 @@ export class ConsumerRegistry
 
   /** Runs before every other module's `onModuleDestroy`: handlers still find their database open. */
   async onModuleDestroy(): Promise<void> {
-    await this.#stopAll();
+    using hurry = new ShutdownHurry();
+    await this.#stopAll(hurry.signal);
   }
 
-  async #stopAll(): Promise<void> {
+  async #stopAll(hurry?: AbortSignal): Promise<void> {
     await Promise.all(
-      Array.from(this.#consumers.values(), ({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout)),
+      Array.from(this.#consumers.values(), ({ consumer, shutdownTimeout }) => consumer.stop(shutdownTimeout, hurry)),
     );
   }
 

@@ -10,6 +10,7 @@ import {
   AmqpPublisher,
   Consume,
   type ConsumeOptionsWithQueue,
+  ConsumerRegistry,
   type Delivery,
   type TopologyConflict,
   TopologyError,
@@ -502,6 +503,7 @@ describe('a queue without a name', () => {
     await scratch.publish(exchange, '', '1');
     const [, first] = (await got.next()) as [unknown, string];
     expect(first).toMatch(/^amq\./);
+    expect(app.get(ConsumerRegistry).list()).toMatchObject([{ queue: first }]);
     // Nobody else's: the broker says so.
     await expect(scratch.state(first)).rejects.toMatchObject({ replyCode: 405 });
 

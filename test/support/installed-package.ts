@@ -62,9 +62,10 @@ export class InstalledPackage implements AsyncDisposable {
     return bare;
   }
 
-  /** Makes another installed package, that only an application needs, available beside it. */
-  async link(name: string): Promise<void> {
-    await link(this.folder, name);
+  /** Makes another installed package, that only an application needs, available beside it; or another version of one. */
+  async link(name: string, from = ROOT): Promise<void> {
+    await rm(join(this.folder, 'node_modules', name), { recursive: true, force: true });
+    await link(this.folder, name, from);
   }
 
   /** Compiles the TypeScript of a folder of the repository, as a user of the package would; returns where the result is. */
@@ -115,10 +116,10 @@ async function install(folder: string): Promise<string[]> {
   return packed.files.map(({ path }) => path);
 }
 
-async function link(folder: string, name: string): Promise<void> {
+async function link(folder: string, name: string, from = ROOT): Promise<void> {
   const path = join(folder, 'node_modules', name);
   await mkdir(join(path, '..'), { recursive: true });
-  await symlink(join(ROOT, 'node_modules', name), path, 'dir');
+  await symlink(join(from, 'node_modules', name), path, 'dir');
 }
 
 async function tsc(cwd: string, ...args: string[]): Promise<void> {

@@ -1,0 +1,122 @@
+/** Publishes with a delay: where they wait, what they are when they arrive, and how they fail. */
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+
+import { AmqpChannel } from '../../lib/client/amqp-channel.js';
+import { AmqpConnection } from '../../lib/client/amqp-connection.js';
+import type { PublishMessageOptions } from '../../lib/messaging/publish-options.js';
+import { AmqpPublisher } from '../../lib/messaging/publisher.js';
+import { EmbeddedBroker } from '../../lib/testing.js';
+import { brokerUrl } from '../support/broker.mjs';
+import { failure } from '../support/client.js';
+import { CuttableLine, Scratch } from '../support/scratch.js';
+
+let scratch: Scratch;
+let line: CuttableLine;
+let connection: AmqpConnection;
+let publisher: AmqpPublisher;
+
+beforeEach(async () => {
+  scratch = await Scratch.open();
+  line = new CuttableLine();
+  connection = new AmqpConnection(brokerUrl, { dial: line.dial, recovery: { initialDelay: 1 } });
+  await connection.open();
+  publisher = new AmqpPublisher(new AmqpChannel(connection));
+});
+
+afterEach(async () => {
+  await connection.close();
+  await scratch[Symbol.asyncDispose]();
+});
+
+/** Where messages for an exchange wait; deleted with the test, and its exchange with it. */
+const waitQueue = (exchange: string, ms: number): string => scratch.owns(`nest-amqp.delay.${ms}.${exchange}`);
+
+describe('a delayed publish', () => {
+  test('arrives with its routing key and properties, in order, and not at once', async () => {
+    const exchange = await scratch.exchange('topic');
+    const queue = await scratch.queue();
+    await scratch.bind(queue, exchange, 'order.*');
+    const waiting = waitQueue(exchange, 1_000);
+    for (const [index, key] of ['order.placed', 'order.billed', 'order.sent'].entries()) {
+      await publisher.publish(exchange, key, index, { delay: '1s', headers: { mine: 1 }, priority: 3 });
+    }
+    expect(await scratch.state(waiting)).toBeDefined();
+    for (const [index, routingKey] of ['order.placed', 'order.billed', 'order.sent'].entries()) {
+      const message = await scratch.take(queue);
+      expect(message).toMatchObject({ exchange, routingKey });
+      expect(message.body.toString()).toBe(String(index));
+      expect(message.properties).toMatchObject({ priority: 3, headers: { mine: 1 }, deliveryMode: 2 });
+    }
+  });
+
+  test('reaches a queue by its name, and all of CC', async () => {
+    const [queue, copy] = [await scratch.queue(), await scratch.queue()];
+    scratch.owns('nest-amqp.delay.37');
+    await publisher.sendToQueue(queue, 'x', { delay: 37, headers: { CC: [copy] } });
+    expect((await scratch.take(queue)).body.toString()).toBe('"x"');
+    expect((await scratch.take(copy)).body.toString()).toBe('"x"');
+  });
+
+  test('survives lost connections, and wait queues that somebody deletes', async () => {
+    const exchange = await scratch.exchange('fanout');
+    const queue = await scratch.queue();
+    await scratch.bind(queue, exchange);
+    const waiting = waitQueue(exchange, 20);
+    await publisher.publish(exchange, '', 1, { delay: 20 });
+    line.cut();
+    await publisher.publish(exchange, '', 2, { delay: 20 });
+    await scratch.hasMessages(queue, 2);
+    await scratch.delete(waiting);
+    await publisher.publish(exchange, '', 3, { delay: 20 });
+    await scratch.hasMessages(queue, 3);
+    expect(await scratch.drain(queue)).toEqual(['1', '2', '3']);
+  });
+
+  test('to an exchange that is not there is refused at once', async () => {
+    const error = await failure(publisher.publish('test.no-such-exchange', 'key', 1, { delay: 50 }));
+    expect(error).toMatchObject({ code: 'PUBLISH_REFUSED', replyCode: 404 });
+    expect(error.message).toContain("'test.no-such-exchange'");
+  });
+
+  test.each<[PublishMessageOptions, string]>([
+    [{ delay: 0 }, '1 ms or more'],
+    [{ delay: '25d' }, '24 days'],
+    [{ delay: -5 }, 'delay'],
+    [{ delay: 'soon' as never }, 'delay'],
+    [{ delay: 5, expiration: 5 }, 'either delay or expiration'],
+  ])('with %p is refused', async (options, said) => {
+    const error = await failure(publisher.sendToQueue('billing', 1, options));
+    expect(error.code).toBe('INVALID_OPTION');
+    expect(error.message).toContain(said);
+  });
+
+  test('is given up at its deadline while there is no broker', async () => {
+    line.isDown = true;
+    line.cut();
+    const error = await failure(publisher.sendToQueue('billing', 1, { delay: 5, timeout: 50 }));
+    expect(error).toMatchObject({ code: 'ABORTED' });
+    expect(error.message).toContain('was not sent');
+    const aborted = await failure(
+      publisher.sendToQueue('billing', 1, { delay: 5, signal: AbortSignal.abort(new Error('enough')) }),
+    );
+    expect(aborted).toMatchObject({ code: 'ABORTED' });
+  });
+});
+
+test('what waits has its time by the clock, and nothing is left of it an hour after', async () => {
+  await using broker = EmbeddedBroker.create({ clock: 'manual' });
+  await using ours = new AmqpConnection(broker.url);
+  await ours.open();
+  const channel = new AmqpChannel(ours);
+  await channel.queueDeclare('billing');
+  await new AmqpPublisher(channel).sendToQueue('billing', 1, { delay: '10m' });
+  expect(broker.queue('nest-amqp.delay.600000').messages).toBe(1);
+  broker.advance('9m');
+  expect(broker.queue('billing').messages).toBe(0);
+  broker.advance('1m');
+  await broker.settled();
+  expect(broker.queue('billing').messages).toBe(1);
+  broker.advance('1h');
+  expect(broker.queues.map(({ name }) => name)).toEqual(['billing']);
+  expect(broker.exchanges.filter(({ name }) => name.startsWith('nest-amqp'))).toEqual([]);
+});
