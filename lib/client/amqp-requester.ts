@@ -99,7 +99,21 @@ export class AmqpRequester implements AsyncDisposable {
     exchange: string,
     routingKey: string,
     body: string | Uint8Array,
+    options?: RequestMessageOptions,
+  ): Promise<Message> {
+    return await this.requestMany(exchange, routingKey, body, options);
+  }
+
+  /**
+   * @internal A request that is replied to until `isLast` says so, which must not throw; resolves to that reply. The timeout is that
+   * of each.
+   */
+  async requestMany(
+    exchange: string,
+    routingKey: string,
+    body: string | Uint8Array,
     { timeout, signal, ...properties }: RequestMessageOptions = {},
+    isLast?: (reply: Message) => boolean,
   ): Promise<Message> {
     this.#life.signal.throwIfAborted();
     const limit = timeout === undefined ? this.#timeout : timerMilliseconds(timeout, 'timeout');
@@ -112,7 +126,13 @@ export class AmqpRequester implements AsyncDisposable {
       return await new Promise<Message>((resolve, reject) => {
         const message = { exchange, routingKey, body, properties, correlationId };
         const progress = { sentOn: undefined, isConfirmed: false };
-        const request: PendingRequest = { ...message, deadline, ...progress, resolve, reject };
+        const isLastInTime =
+          isLast &&
+          ((reply: Message): boolean => {
+            timer.refresh();
+            return isLast(reply);
+          });
+        const request: PendingRequest = { ...message, deadline, ...progress, isLast: isLastInTime, resolve, reject };
         if (signal?.aborted === true) throw aborted(request, signal.reason);
         const channel = this.#channelFor(exchange);
         channel.request(request);
@@ -141,6 +161,11 @@ export class AmqpRequester implements AsyncDisposable {
       this.#pending -= 1;
       stopWaiting();
     }
+  }
+
+  /** @internal Says something to whoever replied to a request to that exchange. */
+  tell(exchange: string, address: string, properties: PublishOptions): void {
+    this.#channels.get(exchange)?.tell(address, properties);
   }
 
   /** Rejects what is pending with `CHANNEL_CLOSED` and closes the channels. The connection stays. Closing twice is no error. */

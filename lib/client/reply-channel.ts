@@ -29,6 +29,8 @@ export interface PendingRequest {
   sentOn: ConfirmChannel | undefined;
   /** The broker has confirmed it. */
   isConfirmed: boolean;
+  /** Whether no more replies are awaited after this one. Undefined: the first is the last. */
+  readonly isLast: ((reply: Message) => boolean) | undefined;
   readonly resolve: (reply: Message) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -75,6 +77,13 @@ export class ReplyChannel {
     return this.#pending.get(key) === request && this.#pending.delete(key);
   }
 
+  /** Says something to whoever replied; nothing comes back, and nobody hears whether it arrived. */
+  tell(address: string, properties: PublishOptions): void {
+    this.#ready()
+      ?.basicPublish('', address, '', properties)
+      .catch(() => undefined);
+  }
+
   /** Rejects what is pending with what `reason` makes of it, and closes the channel for good. */
   async close(reason: (request: PendingRequest) => unknown = () => undefined): Promise<void> {
     this.#isClosed = true;
@@ -116,6 +125,7 @@ export class ReplyChannel {
       this.#onUnexpectedReply();
       return;
     }
+    if (request.isLast?.(reply) === false) return;
     this.#pending.delete(key);
     request.resolve(reply);
   }

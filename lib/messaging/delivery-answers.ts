@@ -9,6 +9,7 @@ import { AmqpError, quoted } from '../errors.js';
 import { labelOf } from './consumer.js';
 import { type Delivery, DeliveryScope } from './delivery.js';
 import { FailedDeliveries, type FailedDeliveriesOptions, type Log, idOf, messageOf } from './failed-deliveries.js';
+import { HandlerReplies } from './handler-replies.js';
 import { type Replier, isRequest } from './replier.js';
 
 /**
@@ -33,6 +34,7 @@ export class DeliveryAnswers {
   readonly #log: Log;
   readonly #ended: (message: Message) => void;
   readonly #failures: FailedDeliveries;
+  readonly #replies: HandlerReplies | undefined;
   #scope: DeliveryScope;
   /** Of what is acknowledged before it is handled, the reply outlives the channel. */
   readonly #ours: DeliveryScope | undefined;
@@ -56,6 +58,7 @@ export class DeliveryAnswers {
       log,
     );
     this.#scope = this.#newScope();
+    this.#replies = options.replier && new HandlerReplies(options.replier, options.name, this.#label, log);
     this.#ours = options.ack === 'none' ? this.#newScope() : undefined;
   }
 
@@ -82,22 +85,16 @@ export class DeliveryAnswers {
 
   /** Its handler has returned this. Who awaits a reply is told before the broker is. */
   done(message: Message, delivery: Delivery, scope: DeliveryScope, result: unknown): void {
-    const { replier } = this.#options;
-    if (replier !== undefined && message.hasReplyTo && !message.wasPutBack && isRequest(message)) {
-      void this.#reply(replier, message, delivery, scope, result);
-    } else {
-      this.#acknowledge(message, delivery);
-    }
+    const replies = this.#repliesTo(message);
+    if (replies === undefined || message.wasPutBack) this.#acknowledge(message, delivery);
+    else void this.#reply(replies, message, delivery, scope, result);
   }
 
   /** Its handler has failed, or it came to none. */
   failed(message: Message, error: unknown, scope: DeliveryScope): void {
-    const { replier } = this.#options;
-    if (replier !== undefined && message.hasReplyTo && this.#isOver(message, error) && isRequest(message)) {
-      void this.#replyError(replier, message, error, scope);
-    } else {
-      this.#settleFailed(message, error, scope);
-    }
+    const replies = this.#repliesTo(message);
+    if (replies === undefined || !this.#isOver(message, error)) this.#settleFailed(message, error, scope);
+    else void this.#replyError(replies, message, error, scope);
   }
 
   /** Whether its handler has answered it. */
@@ -144,34 +141,36 @@ export class DeliveryAnswers {
     );
   }
 
-  /** Never rejects. A result that cannot be written is a failure of the handler. */
+  /** Undefined for what nobody awaits a reply to, as nearly everything: one octet of it is looked at. */
+  #repliesTo(message: Message): HandlerReplies | undefined {
+    return this.#replies !== undefined && message.hasReplyTo && isRequest(message) ? this.#replies : undefined;
+  }
+
+  /** Never rejects. */
   async #reply(
-    replier: Replier,
+    replies: HandlerReplies,
     message: Message,
     delivery: Delivery,
     scope: DeliveryScope,
     result: unknown,
   ): Promise<void> {
-    if (this.#options.ack !== 'manual') delivery.over();
-    let undelivered: AmqpError | undefined;
-    try {
-      undelivered = await replier.reply(message, result, this.#ours ?? scope);
-    } catch (error) {
-      delivery.over();
-      this.failed(message, error, scope);
-      return;
+    const end = await replies.result(message, delivery, result, this.#ours ?? scope);
+    switch (end.kind) {
+      case 'replied':
+        this.#acknowledge(message, delivery);
+        return;
+      case 'told':
+        delivery.over();
+        this.#failures.settleTold(message, end.error);
+        this.#end(message);
+        return;
+      case 'failed':
+        delivery.over();
+        this.failed(message, end.error, scope);
+        return;
+      default:
+        end satisfies never;
     }
-    if (undelivered !== undefined) this.#tellUndelivered(message, undelivered);
-    this.#acknowledge(message, delivery);
-  }
-
-  #tellUndelivered(message: Message, { message: why }: AmqpError): void {
-    quietly(() => {
-      this.#log.warn(
-        `${this.#label} could not reply to the message with routing key ${quoted(message.routingKey)}${idOf(message)}, ` +
-          `whose requester may be gone. ${why}`,
-      );
-    });
   }
 
   #acknowledge(message: Message, delivery: Delivery): void {
@@ -190,10 +189,9 @@ export class DeliveryAnswers {
   }
 
   /** Never rejects. A requester that was told of the error has it; otherwise it becomes of the message what would without one. */
-  async #replyError(replier: Replier, message: Message, error: unknown, scope: DeliveryScope): Promise<void> {
-    const undelivered = await replier.replyError(message, error, this.#options.name, this.#ours ?? scope);
-    if (undelivered !== undefined) this.#tellUndelivered(message, undelivered);
-    if (undelivered !== undefined || this.isAnswered(message)) {
+  async #replyError(replies: HandlerReplies, message: Message, error: unknown, scope: DeliveryScope): Promise<void> {
+    const isTold = await replies.error(message, error, this.#ours ?? scope);
+    if (!isTold || this.isAnswered(message)) {
       this.#settleFailed(message, error, scope);
       return;
     }

@@ -4,6 +4,7 @@ import type { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { originOf } from './attempt-headers.js';
+import { wantsStream } from './reply-format.js';
 
 const NO_HEADERS: FieldTable = Object.freeze(Object.create(null) as FieldTable);
 
@@ -153,6 +154,11 @@ export class Delivery<T = unknown> {
     if (sent) this.#scope.owner.answered(this);
     else this.#scope.owner.answeredInVain(this, wasAnswered);
     return sent;
+  }
+
+  /** @internal Whether its requester takes every value of a handler that has many. */
+  get wantsStream(): boolean {
+    return this.#message.hasReplyTo && wantsStream(this.#message);
   }
 
   /** @internal Whether an answer would be sent. */

@@ -16,6 +16,7 @@ import { cut } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
 import { isUnsendable } from './handover.js';
 import { errorHeaders, remoteFactsOf } from './reply-format.js';
+import { type StreamEnd, ReplyStreams, type WrittenReply } from './reply-streams.js';
 import { type Serialized, Serializers } from './serializer.js';
 
 /** How long a reply is tried to be published, in milliseconds: requesters wait no longer by default. */
@@ -37,6 +38,7 @@ export interface ReplierOptions {
 /** The replies of one connection's handlers. They have a channel of their own. */
 export class Replier {
   readonly #channel: AmqpChannel;
+  readonly #streams: ReplyStreams;
   readonly #serializers: Serializers;
   readonly #contentType: string | undefined;
   readonly #appId: string | undefined;
@@ -46,6 +48,7 @@ export class Replier {
     { serializers = new Serializers(), contentType, appId }: ReplierOptions = {},
   ) {
     this.#channel = new AmqpChannel(connection);
+    this.#streams = new ReplyStreams(this.#channel);
     this.#serializers = serializers;
     this.#contentType = contentType;
     this.#appId = appId;
@@ -56,9 +59,32 @@ export class Replier {
    * cannot be written: that is the handler's fault.
    */
   async reply(request: Message, result: unknown, life: DeliveryScope): Promise<AmqpError | undefined> {
-    const written = this.#written(result);
-    const { body, contentType } = types.isPromise(written) ? await written : written;
-    return await this.#deliver(request, body, { contentType }, life);
+    const { body, properties } = await this.#write(result, isDirect(request));
+    return await this.#deliver(request, body, properties, life);
+  }
+
+  /**
+   * Publishes every value of a handler that has many. Resolves when the broker has confirmed them, or nobody wants more. Rejects with
+   * what the handler failed with when nothing was sent yet.
+   */
+  async stream(
+    request: Message,
+    values: AsyncIterable<unknown>,
+    handler: string,
+    life: DeliveryScope,
+  ): Promise<StreamEnd> {
+    const direct = isDirect(request);
+    const end = await this.#streams.send({
+      request,
+      values,
+      write: (value) => this.#write(value, direct),
+      writeError: (error) => this.#writeError(this.#factsOf(error, handler), direct),
+      isDirect: direct,
+      life,
+    });
+    // Nobody else tells a requester that still waits.
+    if (end.kind === 'stopped' && end.why.code === 'REPLY_LOST') await this.replyError(request, end.why, handler, life);
+    return end;
   }
 
   /** Publishes an error that the handler of that name had. Resolves as `reply` does, and never rejects. */
@@ -68,7 +94,7 @@ export class Replier {
     handler: string,
     life: DeliveryScope,
   ): Promise<AmqpError | undefined> {
-    const facts = remoteFactsOf(error, `${this.#appId ?? hostname()}/${handler}`);
+    const facts = this.#factsOf(error, handler);
     try {
       return await this.#deliverError(request, facts, life);
     } catch {
@@ -81,9 +107,35 @@ export class Replier {
   }
 
   async #deliverError(request: Message, facts: RemoteFacts, life: DeliveryScope): Promise<AmqpError | undefined> {
+    const { body, properties } = this.#writeError(facts, isDirect(request));
+    return await this.#deliver(request, body, properties, life);
+  }
+
+  #factsOf(error: unknown, handler: string): RemoteFacts {
+    return remoteFactsOf(error, `${this.#appId ?? hostname()}/${handler}`);
+  }
+
+  #writeError(facts: RemoteFacts, direct: boolean): WrittenReply {
     const { name, code, message } = facts;
-    const body = JSON.stringify({ name, code, message });
-    return await this.#deliver(request, body, { contentType: JSON_TYPE, headers: errorHeaders(facts) }, life);
+    const said = { contentType: JSON_TYPE, headers: errorHeaders(facts) };
+    return { body: JSON.stringify({ name, code, message }), properties: this.#properties(said, direct) };
+  }
+
+  async #write(result: unknown, direct: boolean): Promise<WrittenReply> {
+    const written = this.#written(result);
+    const { body, contentType } = types.isPromise(written) ? await written : written;
+    return { body, properties: this.#properties({ contentType }, direct) };
+  }
+
+  #properties(said: ReplyOptions, direct: boolean): ReplyOptions {
+    return {
+      ...said,
+      // A reply is worth nothing after a restart of the broker: neither its requester nor its queue is there.
+      deliveryMode: 1,
+      timestamp: Math.floor(Date.now() / 1000),
+      appId: this.#appId,
+      ...(direct ? {} : { mandatory: true, messageId: randomUUID() }),
+    };
   }
 
   #written(result: unknown): (Partial<Serialized> & Pick<Serialized, 'body'>) | Promise<Serialized> {
@@ -95,17 +147,9 @@ export class Replier {
   async #deliver(
     request: Message,
     body: string | Uint8Array,
-    said: ReplyOptions,
+    properties: ReplyOptions,
     life: DeliveryScope,
   ): Promise<AmqpError | undefined> {
-    const properties: ReplyOptions = {
-      ...said,
-      // A reply is worth nothing after a restart of the broker: neither its requester nor its queue is there.
-      deliveryMode: 1,
-      timestamp: Math.floor(Date.now() / 1000),
-      appId: this.#appId,
-      ...(isDirect(request) ? {} : { mandatory: true, messageId: randomUUID() }),
-    };
     if (this.#channel.isConnected()) {
       try {
         await (await this.#channel.opened()).reply(request, body, properties);
@@ -152,6 +196,11 @@ export function isRequest(message: Message): boolean {
   } catch {
     return false;
   }
+}
+
+/** True for what has values over time. */
+export function isStream(result: unknown): result is AsyncIterable<unknown> {
+  return typeof result === 'object' && result !== null && Symbol.asyncIterator in result;
 }
 
 /**

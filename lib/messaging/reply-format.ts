@@ -9,6 +9,11 @@
  * | `x-error-code` | error replies | its `code`, or the status of an HttpException, where it has one |
  * | `x-error-message` | error replies | its message |
  * | `x-error-server` | error replies | who answered: application and handler |
+ * | `x-reply-stream` | requests | `true`: every value of a handler that has many is wanted |
+ * | `x-reply-stream` | replies to those, and what stops them | the same random text on all replies of one run of the handler |
+ * | `x-reply-number` | replies to those | counts from 1 |
+ * | `x-reply-end` | the last of them | `true`; it has no value, and an error reply may be it |
+ * | `x-reply-stop` | what their requester sends to their `replyTo` | `true`: no more, please |
  */
 import type { RemoteFacts } from '../errors.js';
 import type { Message } from '../client/message.js';
@@ -19,6 +24,11 @@ const ERROR_NAME = 'x-error-name';
 const ERROR_CODE = 'x-error-code';
 const ERROR_MESSAGE = 'x-error-message';
 const ERROR_SERVER = 'x-error-server';
+
+const STREAM = 'x-reply-stream';
+const NUMBER = 'x-reply-number';
+const END = 'x-reply-end';
+const STOP = 'x-reply-stop';
 
 /** Most characters of a code and of a server's name; those of name and message are as in dead letters. */
 const LONGEST = 200;
@@ -47,6 +57,52 @@ export function errorIn({ properties: { headers } }: Message): RemoteFacts | und
   const message = textOf(headers[ERROR_MESSAGE]);
   if (name === undefined && code === undefined && message === undefined) return undefined;
   return { name: name ?? 'Error', code, message: message ?? '', server: textOf(headers[ERROR_SERVER]) };
+}
+
+/** The header of a request for all values. */
+export const WANTS_STREAM: FieldTable = { [STREAM]: true };
+
+/** Whether a request asks for all values. Not when nobody can tell. */
+export function wantsStream(request: Message): boolean {
+  try {
+    return request.properties.headers?.[STREAM] === true;
+  } catch {
+    return false;
+  }
+}
+
+/** Which reply of which stream it is. */
+export interface StreamPlace {
+  readonly stream: string;
+  readonly number: number;
+  readonly isEnd: boolean;
+}
+
+/** The headers of one reply of a stream. */
+export function placeHeaders({ stream, number, isEnd }: StreamPlace): FieldTable {
+  return { [STREAM]: stream, [NUMBER]: number, ...(isEnd ? { [END]: true } : {}) };
+}
+
+/** Undefined for a reply that is the only one. */
+export function placeOf({ properties: { headers } }: Message): StreamPlace | undefined {
+  const { [STREAM]: stream, [NUMBER]: number, [END]: end } = headers ?? {};
+  if (typeof stream !== 'string' || typeof number !== 'number') return undefined;
+  return { stream, number, isEnd: end === true };
+}
+
+/** The headers that ask the server of a stream to stop. */
+export function stopHeaders(stream: string): FieldTable {
+  return { [STREAM]: stream, [STOP]: true };
+}
+
+/** The stream that a message asks to stop; undefined when it asks nothing of the kind. */
+export function stoppedStream(message: Message): string | undefined {
+  try {
+    const { [STREAM]: stream, [STOP]: stop } = message.properties.headers ?? {};
+    return stop === true && typeof stream === 'string' ? stream : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Servers by others may write numbers. */

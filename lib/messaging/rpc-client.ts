@@ -2,21 +2,23 @@
  * Requests and what their replies come to: payloads out, values or the server's errors back. Channels, correlation and deadlines
  * are the client's `AmqpRequester`; what the headers of a reply mean is `reply-format`'s.
  */
+import { randomUUID } from 'node:crypto';
 import { types } from 'node:util';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from '../client/amqp-requester.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
 import { refuseUnknown } from '../client/option-names.js';
-import { RemoteError, destination } from '../errors.js';
+import { AmqpError, RemoteError, destination } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
 import { Correlation } from './correlation.js';
 import { compress, isUncompressed } from './content-encoding.js';
 import { type Decoder, decoderOf } from './decoder.js';
 import { type InferInput, type InferReply, MessageContract, holdTo, validated } from './message.js';
+import { IncomingReplies, type ReplyObserver } from './incoming-replies.js';
 import type { PublisherOptions } from './publish-options.js';
-import { errorIn } from './reply-format.js';
+import { WANTS_STREAM, errorIn, stopHeaders } from './reply-format.js';
 import { Serializers } from './serializer.js';
 
 /** Defaults of an `RpcClient`. */
@@ -168,6 +170,62 @@ export class RpcClient implements AsyncDisposable {
   /** Sends a request to a queue by its name, through the default exchange. */
   async requestToQueue<T = unknown>(queue: string, payload: unknown, options?: RpcRequestOptions): Promise<T> {
     return await this.request<T>('', queue, payload, options);
+  }
+
+  /**
+   * Sends a request for all values of a handler that has many; the function returned stops it, and asks the server to stop. The
+   * timeout is how long each reply may be waited for.
+   */
+  protected stream<T>(
+    exchange: string,
+    routingKey: string,
+    payload: unknown,
+    { signal, ...options }: RpcRequestOptions,
+    observer: ReplyObserver<T>,
+  ): () => void {
+    const correlationId = options.correlationId ?? randomUUID();
+    const replies = new IncomingReplies({
+      exchange,
+      routingKey,
+      valueOf: (reply) => this.#valueOf(reply, exchange, routingKey),
+      stop: (address, stream) => {
+        this.#requester.tell(exchange, address, { correlationId, headers: stopHeaders(stream) });
+      },
+      // The caller's word for what comes.
+      observer: observer,
+    });
+    const onAbort = (): void => {
+      replies.fail(new AmqpError('ABORTED', 'The wait for replies was aborted.', { cause: signal?.reason }));
+      replies.stop();
+    };
+    const stop = (): void => {
+      signal?.removeEventListener('abort', onAbort);
+      replies.stop();
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted === true) onAbort();
+    const headers = { ...options.headers, ...WANTS_STREAM };
+    void this.#stream(exchange, routingKey, payload, { ...options, correlationId, headers }, replies).finally(() => {
+      signal?.removeEventListener('abort', onAbort);
+    });
+    return stop;
+  }
+
+  async #stream(
+    exchange: string,
+    routingKey: string,
+    payload: unknown,
+    options: RpcRequestOptions,
+    replies: IncomingReplies,
+  ): Promise<void> {
+    try {
+      const { body, message } = await this.#written(payload, options);
+      if (replies.isOver) return;
+      await this.#requester.requestMany(exchange, routingKey, body, message, (reply) => replies.receive(reply));
+    } catch (error) {
+      replies.fail(error);
+      replies.stop();
+    }
   }
 
   /** Rejects what is pending with `CHANNEL_CLOSED`, and closes its channels. Closing twice is no error. */

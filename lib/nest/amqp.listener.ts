@@ -4,7 +4,7 @@ import { promiseOf } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { type ConsumerDefaults, type GlobalEnhancers, PARAM, PARAMS_METADATA } from './amqp.decorators.js';
-import { isManyValued, lastValueOf } from './handler-result.js';
+import { HandlerValues, isManyValued, lastValueOf } from './handler-result.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
@@ -225,11 +225,16 @@ function direct(method: Method, fill: Fill | null, filtered: (around: Run) => Ru
   };
 }
 
-/** What has values over time counts by its last one; what goes wrong with it meanwhile is the filters'. */
+/** What has values over time counts by its last one, unless its requester wants them all; what goes wrong with it meanwhile is the filters'. */
 function settling(run: Run, fail: Assembled['fail']): Run {
   return (payload, delivery) => {
-    const settle = (result: unknown): unknown =>
-      isManyValued(result) ? lastValueOf(result).catch((error: unknown) => fail(error, payload, delivery)) : result;
+    const failed = (error: unknown): unknown => fail(error, payload, delivery);
+    const settle = (result: unknown): unknown => {
+      if (!isManyValued(result)) return result;
+      return 'wantsStream' in delivery && delivery.wantsStream
+        ? new HandlerValues(result, failed)
+        : lastValueOf(result).catch(failed);
+    };
     const result = run(payload, delivery);
     return promiseOf(result)?.then(settle) ?? settle(result);
   };

@@ -1,0 +1,74 @@
+/**
+ * What the requesters of one handler are told: its results, all values of those that have many, or its errors. How a reply is
+ * written and published is the `replier`'s; what becomes of the delivery is `handled-deliveries`'s.
+ */
+import { quietly } from '../client/listeners.js';
+import type { Message } from '../client/message.js';
+import { type AmqpError, quoted } from '../errors.js';
+import type { Delivery, DeliveryScope } from './delivery.js';
+import { type Log, idOf } from './failed-deliveries.js';
+import { type Replier, isStream } from './replier.js';
+
+/** After a result: the requester has it (or is gone), it was told of an error in the end, or the result failed unsaid. */
+export type ResultEnd =
+  | { readonly kind: 'replied' }
+  | { readonly kind: 'told'; readonly error: unknown }
+  | { readonly kind: 'failed'; readonly error: unknown };
+
+const REPLIED: ResultEnd = { kind: 'replied' };
+
+export class HandlerReplies {
+  readonly #replier: Replier;
+  readonly #name: string;
+  readonly #label: string;
+  readonly #log: Log;
+
+  /** `name` is what requesters are told of the handler, `label` what the log is. */
+  constructor(replier: Replier, name: string, label: string, log: Log) {
+    this.#replier = replier;
+    this.#name = name;
+    this.#label = label;
+    this.#log = log;
+  }
+
+  /** Replies with what the handler returned. A result that cannot be written is a failure of the handler. Never rejects. */
+  async result(message: Message, delivery: Delivery, result: unknown, life: DeliveryScope): Promise<ResultEnd> {
+    try {
+      if (isStream(result) && delivery.wantsStream) return await this.#values(message, delivery, result, life);
+      this.#tellUndelivered(message, await this.#replier.reply(message, result, life));
+      return REPLIED;
+    } catch (error) {
+      return { kind: 'failed', error };
+    }
+  }
+
+  /** Says whether the requester was told. Never rejects. */
+  async error(message: Message, error: unknown, life: DeliveryScope): Promise<boolean> {
+    const undelivered = await this.#replier.replyError(message, error, this.#name, life);
+    this.#tellUndelivered(message, undelivered);
+    return undelivered === undefined;
+  }
+
+  /** The handler runs on meanwhile: its signal fires when its requester wants no more. */
+  async #values(
+    message: Message,
+    delivery: Delivery,
+    values: AsyncIterable<unknown>,
+    life: DeliveryScope,
+  ): Promise<ResultEnd> {
+    const end = await this.#replier.stream(message, values, this.#name, life);
+    if (end.kind === 'failed') return { kind: 'told', error: end.error };
+    if (end.kind === 'stopped') delivery.over(end.why);
+    return REPLIED;
+  }
+
+  #tellUndelivered(message: Message, undelivered: AmqpError | undefined): void {
+    if (undelivered === undefined) return;
+    quietly(() => {
+      this.#log.warn(
+        `${this.#label} could not reply to the message with routing key ${quoted(message.routingKey)}${idOf(message)}, ` +
+          `whose requester may be gone. ${undelivered.message}`,
+      );
+    });
+  }
+}
