@@ -35,7 +35,8 @@ export {
 export type { DrainOptions } from './messaging/consumer.js';
 export { Delivery } from './messaging/delivery.js';
 export type { DeadLetterOption } from './messaging/failed-deliveries.js';
-export type { AckMode } from './messaging/handled-deliveries.js';
+export type { OrderBy } from './messaging/handled-deliveries.js';
+export type { AckMode } from './messaging/delivery-answers.js';
 export {
   type Infer,
   type InferInput,
@@ -46,6 +47,7 @@ export {
   message,
 } from './messaging/message.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
+export { PartialBatchError } from './messaging/partial-batch-error.js';
 export type { OutgoingMessage, PublishInterceptor, PublishNext } from './messaging/publish-interceptor.js';
 export type { PublishMessageOptions, PublisherOptions } from './messaging/publish-options.js';
 export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js';
@@ -73,6 +75,7 @@ export {
   AmqpProperties,
   AmqpSignal,
   Consume,
+  type BatchOptions,
   type ConsumeHandlerOptions,
   type ConsumeOptionsFactory,
   type ConsumeOptionsWithQueue,
