@@ -45,6 +45,7 @@ import { types } from 'node:util';
  * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw. |
  * | `UNDECODABLE` | A received body or its properties cannot be decoded. |
  * | `HANDLER_TIMEOUT` | A handler took longer than its `timeout`. |
+ * | `NO_HANDLER` | No handler of its queue takes the routing key of a message. |
  * | `INVALID_PAYLOAD` | The payload of a message is not what the schema says. |
  * | `UNSERIALIZABLE` | A payload cannot be turned into bytes. |
  * | `ABORTED` | The caller's `AbortSignal` fired, or its deadline passed. |
@@ -86,6 +87,7 @@ export type AmqpErrorCode =
   | 'SETUP_FAILED'
   | 'UNDECODABLE'
   | 'HANDLER_TIMEOUT'
+  | 'NO_HANDLER'
   | 'INVALID_PAYLOAD'
   | 'UNSERIALIZABLE'
   | 'ABORTED';

@@ -1,6 +1,5 @@
 /** The door `nest-amqp`: the Nest module, its decorators, injectables, definitions and errors. */
-export { AmqpChannel } from './client/amqp-channel.js';
-export { AmqpConnection, type AmqpConnectionOptions, type ConnectionStatus } from './client/amqp-connection.js';
+export type { AmqpConnectionOptions, ConnectionStatus } from './client/amqp-connection.js';
 export type { BackoffOptions } from './client/backoff.js';
 export type { Channel, ConfirmChannel } from './client/channel.js';
 export type {
@@ -36,7 +35,8 @@ export {
 export type { DrainOptions } from './messaging/consumer.js';
 export { Delivery } from './messaging/delivery.js';
 export type { DeadLetterOption } from './messaging/failed-deliveries.js';
-export type { AckMode } from './messaging/handled-deliveries.js';
+export type { OrderBy } from './messaging/handled-deliveries.js';
+export type { AckMode } from './messaging/delivery-answers.js';
 export {
   type Infer,
   type InferInput,
@@ -47,6 +47,7 @@ export {
   message,
 } from './messaging/message.js';
 export { RejectDelivery, RequeueDelivery, RetryDelivery, type RetryOptions } from './messaging/outcome.js';
+export { PartialBatchError } from './messaging/partial-batch-error.js';
 export type { OutgoingMessage, PublishInterceptor, PublishNext } from './messaging/publish-interceptor.js';
 export type { PublishMessageOptions, PublisherOptions } from './messaging/publish-options.js';
 export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js';
@@ -66,12 +67,15 @@ export {
 export type { CheckLevel } from './messaging/check-facts.js';
 export type { CheckCode, CheckLevels } from './messaging/topology-checks.js';
 export { type TopologyConflict, type TopologyEntity, TopologyError } from './messaging/topology-error.js';
+export { AmqpChannel } from './nest/amqp.channel.js';
+export { AmqpConnection } from './nest/amqp.connection.js';
 export {
   AmqpDelivery,
   AmqpHeader,
   AmqpProperties,
   AmqpSignal,
   Consume,
+  type BatchOptions,
   type ConsumeHandlerOptions,
   type ConsumeOptionsFactory,
   type ConsumeOptionsWithQueue,

@@ -6,7 +6,7 @@ import { fieldTypeOf, isSameValue, printed } from './argument-values.js';
 import { internalError, preconditionFailed } from './broker-error.js';
 import type { BrokerMessage } from './broker-message.js';
 import type { Binding } from './exchange.js';
-import { TopicPatterns } from './topic-pattern.js';
+import { TopicPatterns } from '../protocol/topic-pattern.js';
 
 export interface Router {
   /** Of a binding that is not there yet. */

@@ -4,7 +4,8 @@ import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError } from '../errors.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import type { QueueDefinition } from '../messaging/definitions.js';
-import type { AckMode } from '../messaging/handled-deliveries.js';
+import type { AckMode } from '../messaging/delivery-answers.js';
+import type { OrderBy } from '../messaging/handled-deliveries.js';
 import type { DeadLetterOption } from '../messaging/failed-deliveries.js';
 import { MessageContract, isStandardSchema } from '../messaging/message.js';
 import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
@@ -13,12 +14,15 @@ import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { type ConsumeContractOptions, type ContractDecorator, contractNote } from './consume-contract.js';
+import { checkConcurrency, checkHandling } from './handler-checks.js';
 import { type ConsumeBinding, topologyIn } from './consume-topology.js';
 
 /** Defaults that `AmqpModule` gives to every `@Consume`. */
 export interface ConsumerDefaults {
   /** Most deliveries of one consumer under way at a time, 1 to 65535. @default 50 */
   readonly prefetch?: number;
+  /** How many handlers of one consumer may run at once; the rest of what is prefetched waits. With `batch`, how many batches. @default prefetch */
+  readonly concurrency?: number;
   /**
    * Who acknowledges: the handler's return (`'auto'`), the handler with `delivery.ack()` (`'manual'`), or nobody (`'none'`): then
    * a message is done with before its handler runs, and lost with a process that ends. @default 'auto'
@@ -59,6 +63,24 @@ export interface GlobalEnhancers {
 export interface ConsumeHandlerOptions extends ConsumerDefaults {
   /** Binds the queue, once or several times, whenever it is declared. Bindings that are no longer named stay. */
   readonly bind?: ConsumeBinding | readonly ConsumeBinding[];
+  /**
+   * Routing keys that this handler takes, as a topic pattern (`*` is one word, `#` any number of them), where several handlers
+   * share a queue; it is the key that a message was first published with, also after a retry. What none of them takes is
+   * dead-lettered; a handler without `when` takes all the rest.
+   */
+  readonly when?: string;
+  /**
+   * Says which deliveries are handled one after the other, in the order in which they came: those for which it returns the same
+   * text or number. With undefined a delivery waits for no other. What it throws, the delivery has failed with.
+   */
+  readonly orderBy?: OrderBy;
+  /** Has the handler take many deliveries at once: `(payloads, deliveries)`. */
+  readonly batch?: BatchOptions;
+  /**
+   * This handler has a consumer of its own beside the others of its queue in this application, which say it too: each message goes
+   * to any one of them. @default false: a queue has one consumer, and two handlers without `when` fail the boot
+   */
+  readonly competing?: boolean;
   /** Name of the connection to consume on. @default 'default' */
   readonly connection?: string;
   /** Nobody else may consume from the queue. @default false */
@@ -78,6 +100,14 @@ export interface ConsumeHandlerOptions extends ConsumerDefaults {
   readonly arguments?: FieldTable;
 }
 
+/** How deliveries are gathered for a handler that takes many at once. */
+export interface BatchOptions {
+  /** Most deliveries in a batch, 1 to 65535. `prefetch` is raised to fit. */
+  readonly size: number;
+  /** How long the first of a batch waits for more. @default '1s' */
+  readonly maxWait?: Duration;
+}
+
 /** Options of `@Consume` in the form of one object. */
 export interface ConsumeOptionsWithQueue extends ConsumeHandlerOptions {
   /** Its name, or its definition: then it is declared as that says. A queue without a name is always given by its definition. */
@@ -86,6 +116,7 @@ export interface ConsumeOptionsWithQueue extends ConsumeHandlerOptions {
 
 const DEFAULTED_OPTIONS = [
   'prefetch',
+  'concurrency',
   'ack',
   'retry',
   'deadLetter',
@@ -117,6 +148,10 @@ const CONSUME_OPTIONS = [
   ...DEFAULTED_OPTIONS,
   'queue',
   'bind',
+  'when',
+  'orderBy',
+  'batch',
+  'competing',
   'connection',
   'exclusive',
   'priority',
@@ -161,6 +196,10 @@ export const PARAMS_METADATA = '__routeArguments__';
  * ```
  */
 export function Consume(queue: string | QueueDefinition, options?: ConsumeHandlerOptions): MethodDecorator;
+export function Consume(
+  contract: MessageContract,
+  options: ConsumeContractOptions & { readonly batch: BatchOptions },
+): MethodDecorator;
 export function Consume<Contract extends MessageContract>(
   contract: Contract,
   options: ConsumeContractOptions,
@@ -228,10 +267,11 @@ export function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
     );
   }
   checkDefaults(options, where);
+  checkHandling(options, where);
 }
 
 /** The arguments of basic.consume. */
-export function argumentsOf({ priority, arguments: args }: ConsumeHandlerOptions): FieldTable {
+export function argumentsOf(priority: number | undefined, args: FieldTable | undefined): FieldTable {
   return { ...(priority === undefined ? {} : { 'x-priority': priority }), ...args };
 }
 
@@ -249,7 +289,7 @@ const ENHANCER_KINDS = [
 ] as const satisfies readonly (keyof GlobalEnhancers)[];
 
 function checkDefaults(
-  { prefetch, ack = 'auto', retry, deadLetter, timeout, autoStart, globalEnhancers }: ConsumerDefaults,
+  { prefetch, concurrency, ack = 'auto', retry, deadLetter, timeout, autoStart, globalEnhancers }: ConsumerDefaults,
   where: string,
 ): void {
   if (typeof globalEnhancers === 'object') {
@@ -261,6 +301,7 @@ function checkDefaults(
       `prefetch of ${where} has to be an integer from 1 to 65535. Without a bound one consumer takes the whole queue into memory.`,
     );
   }
+  checkConcurrency(concurrency, where);
   if (!['auto', 'manual', 'none'].includes(ack)) {
     throw new AmqpError('INVALID_OPTION', `ack of ${where} has to be 'auto', 'manual' or 'none'.`);
   }

@@ -5,11 +5,11 @@
 import type { InjectionToken } from '@nestjs/common';
 import { type ContextId, ContextIdFactory, type ExternalContextCreator, type ModuleRef } from '@nestjs/core';
 import { REQUEST_CONTEXT_ID } from '@nestjs/core/router/request/request-constants.js';
+import type { BatchHandler } from '../messaging/batched-deliveries.js';
 import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
-import type { Delivery } from '../messaging/delivery.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
 import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';
-import { type Assembled, type Run, applies, assemble } from './amqp.listener.js';
+import { type Assembled, type Delivered, type Run, applies, assemble } from './amqp.listener.js';
 
 type GlobalEnhancersOption = ConsumerDefaults['globalEnhancers'];
 
@@ -52,33 +52,48 @@ export class HandlerFactory {
   }
 
   /** The handler of a method; what is not said about global enhancers comes from `defaults`. */
-  create({ wrapper, methodName, options }: DiscoveredHandler, defaults: ConsumerDefaults): DeliveryHandler {
+  create(handler: DiscoveredHandler, defaults: ConsumerDefaults): DeliveryHandler {
+    const run = this.#runOf(handler, defaults, false);
+    return (delivery) => run(delivery.payload, delivery);
+  }
+
+  /** The same of a method that takes many deliveries at once. */
+  createBatch(handler: DiscoveredHandler, defaults: ConsumerDefaults): BatchHandler {
+    const run = this.#runOf(handler, defaults, true);
+    return (deliveries) =>
+      run(
+        deliveries.map(({ payload }) => payload),
+        deliveries,
+      );
+  }
+
+  #runOf({ wrapper, methodName, options }: DiscoveredHandler, defaults: ConsumerDefaults, isBatch: boolean): Run {
     const globalEnhancers = options.globalEnhancers ?? defaults.globalEnhancers;
     const globals = this.#scopedGlobals(globalEnhancers);
     const assembleFor = (instance: object, contextId?: ContextId): Assembled =>
       assemble(this.#creator, {
         instance,
         methodName,
+        isBatch,
         moduleKey: wrapper.host?.token ?? '',
         globalEnhancers,
         ...(contextId === undefined ? {} : { scope: { contextId, inquirerId: wrapper.id } }),
       });
     if (globals.length === 0 && !isPerDelivery(wrapper)) {
-      const { run } = assembleFor(wrapper.instance as object);
-      return (delivery) => run(delivery.payload, delivery);
+      return assembleFor(wrapper.instance as object).run;
     }
     // Filters for what goes wrong before there is an instance; in the place of what is scoped they have nothing.
     let outside: Assembled | undefined;
-    return async (delivery) => {
+    return async (payload, delivery) => {
       let run: Run;
       try {
         const contextId = this.#contextIdOf(delivery, wrapper);
         run = assembleFor(await this.#instanceOf(wrapper, globals, contextId), contextId).run;
       } catch (error) {
         outside ??= assembleFor(placeholderOf(wrapper));
-        return outside.fail(error, delivery.payload, delivery);
+        return outside.fail(error, payload, delivery);
       }
-      return run(delivery.payload, delivery);
+      return run(payload, delivery);
     };
   }
 
@@ -92,8 +107,8 @@ export class HandlerFactory {
     ];
   }
 
-  /** As for a request of Nest's own: whoever asks for `REQUEST` gets the delivery, and durable providers are shared. */
-  #contextIdOf(delivery: Delivery, wrapper: Wrapper): ContextId {
+  /** As for a request of Nest's own: whoever asks for `REQUEST` gets the delivery, or the batch of them, and durable providers are shared. */
+  #contextIdOf(delivery: Delivered, wrapper: Wrapper): ContextId {
     const contextId = ContextIdFactory.getByRequest(delivery as unknown as Record<symbol, ContextId>);
     // So that ContextIdFactory.getByRequest(delivery) finds it in the handler too.
     Object.defineProperty(delivery, REQUEST_CONTEXT_ID, { value: contextId });

@@ -29,11 +29,26 @@ const paramsFactory = {
   },
 };
 
+/** The same of each delivery, for a handler of batches. */
+const batchParamsFactory = {
+  exchangeKeyForValue(type: number, data: unknown, [payloads, deliveries]: [unknown[], readonly Delivery[]]): unknown {
+    if (type === PARAM.signal) return AbortSignal.any(deliveries.map(({ signal }) => signal));
+    return deliveries.map((delivery, index) =>
+      paramsFactory.exchangeKeyForValue(type, data, [payloads[index], delivery]),
+    );
+  },
+};
+
+/** What a handler gets beside the payload, or the payloads. */
+export type Delivered = Delivery | readonly Delivery[];
+
 /** A method and what is around it. */
 export interface Target {
   /** What the method is called on. */
   readonly instance: object;
   readonly methodName: string;
+  /** It takes many deliveries at once. */
+  readonly isBatch: boolean;
   /** Key of the module that holds the instance: where its guards, pipes, interceptors and filters are found. */
   readonly moduleKey: string;
   readonly globalEnhancers: ConsumerDefaults['globalEnhancers'];
@@ -45,7 +60,7 @@ export interface Target {
 export interface Assembled {
   readonly run: Run;
   /** Hands an error to the filters. */
-  readonly fail: (error: unknown, payload: unknown, delivery: Delivery) => unknown;
+  readonly fail: (error: unknown, payload: unknown, delivery: Delivered) => unknown;
 }
 
 /** The method of an instance with its guards, pipes, interceptors and filters. */
@@ -59,7 +74,7 @@ export function assemble(creator: ExternalContextCreator, target: Target): Assem
     method,
     methodName,
     PARAMS_METADATA,
-    paramsFactory,
+    target.isBatch ? batchParamsFactory : paramsFactory,
     scope?.contextId,
     scope?.inquirerId,
     undefined,
@@ -72,8 +87,8 @@ export function assemble(creator: ExternalContextCreator, target: Target): Assem
 }
 
 type Method = (...args: unknown[]) => unknown;
-/** Of a delivery; may return a promise. */
-export type Run = (payload: unknown, delivery: Delivery) => unknown;
+/** Of a delivery, or of many; may return a promise. */
+export type Run = (payload: unknown, delivery: Delivered) => unknown;
 
 /** A decorated parameter, as far as it decides whether its value can be had at once. */
 interface Param {
@@ -216,7 +231,9 @@ function settling(run: Run, fail: Assembled['fail']): Run {
     const failed = (error: unknown): unknown => fail(error, payload, delivery);
     const settle = (result: unknown): unknown => {
       if (!isManyValued(result)) return result;
-      return delivery.wantsStream ? new HandlerValues(result, failed) : lastValueOf(result).catch(failed);
+      return 'wantsStream' in delivery && delivery.wantsStream
+        ? new HandlerValues(result, failed)
+        : lastValueOf(result).catch(failed);
     };
     const result = run(payload, delivery);
     return promiseOf(result)?.then(settle) ?? settle(result);

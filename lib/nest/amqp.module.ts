@@ -11,13 +11,14 @@ import {
 } from '@nestjs/common';
 import { DiscoveryModule, ModuleRef, ModulesContainer } from '@nestjs/core';
 import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
-import { AmqpChannel } from '../client/amqp-channel.js';
-import { AmqpConnection, type AmqpConnectionOptions } from '../client/amqp-connection.js';
+import type { AmqpConnection as ClientConnection, AmqpConnectionOptions } from '../client/amqp-connection.js';
 import { ConnectionTopology } from '../messaging/connection-topology.js';
 import { AmqpPublisher, type PublishInterceptors } from '../messaging/publisher.js';
 import { PublishingConnection } from '../messaging/publishing-connection.js';
 import { Replier } from '../messaging/replier.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
+import { AmqpChannel } from './amqp.channel.js';
+import { AmqpConnection } from './amqp.connection.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
 import { AmqpHealth } from './amqp.health.js';
@@ -163,7 +164,7 @@ function providersFor(name: string): Provider[] {
     {
       provide: PUBLISHING_CONNECTION,
       inject: [CONNECTION, RESOLVED_OPTIONS],
-      useFactory: (main: AmqpConnection, { url, connection: options }: ResolvedModuleOptions): AmqpConnection =>
+      useFactory: (main: ClientConnection, { url, connection: options }: ResolvedModuleOptions): ClientConnection =>
         new PublishingConnection(main, url, named(options, name, 'publishing')),
     },
     {
@@ -175,7 +176,7 @@ function providersFor(name: string): Provider[] {
     {
       provide: PUBLISHER_CHANNEL,
       inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
-      useFactory: (connection: AmqpConnection, { publisher }: ResolvedModuleOptions): AmqpChannel =>
+      useFactory: (connection: ClientConnection, { publisher }: ResolvedModuleOptions): AmqpChannel =>
         new AmqpChannel(connection, publisher),
     },
     {

@@ -1,7 +1,7 @@
 /** The tokens under which a connection's injectables are found: for the default connection their classes, else by name. */
 import { Inject, type InjectionToken } from '@nestjs/common';
-import { AmqpChannel } from '../client/amqp-channel.js';
-import { AmqpConnection } from '../client/amqp-connection.js';
+import { AmqpChannel } from './amqp.channel.js';
+import { AmqpConnection } from './amqp.connection.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
 import { AmqpHealth } from './amqp.health.js';
 import { AmqpRpcClient } from './amqp.rpc-client.js';

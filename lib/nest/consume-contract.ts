@@ -39,12 +39,28 @@ type Takes<Args extends readonly unknown[], Payload> = Args extends readonly []
           : false
         : false;
 
+/**
+ * Under which options keep the routing key of their contract: where several handlers share a queue, it picks theirs as `when` would.
+ * A handler that is alone takes whatever comes, also what was sent to the queue itself.
+ */
+export const CONTRACT_KEY = Symbol('nest-amqp:routing key of the contract');
+
 /** What a contract says, as options: the queue is bound to its exchange, and its schema reads what comes. */
 export function contractNote(
   { exchange, routingKey, schema }: MessageContract,
   options: ConsumeContractOptions,
-): ConsumeOptionsWithQueue {
+): ConsumeOptionsWithQueue & { readonly [CONTRACT_KEY]?: string } {
   // Every queue is bound to the default exchange, by its name.
   if (exchange === '') return { ...options, schema };
-  return { ...options, schema, bind: [{ exchange, routingKey }, options.bind ?? []].flat() };
+  return {
+    ...options,
+    schema,
+    bind: [{ exchange, routingKey }, options.bind ?? []].flat(),
+    [CONTRACT_KEY]: routingKey,
+  };
+}
+
+/** The routing keys that a handler takes where others share its queue; undefined for all the rest. */
+export function patternOf(options: ConsumeOptionsWithQueue & { readonly [CONTRACT_KEY]?: string }): string | undefined {
+  return options.when ?? options[CONTRACT_KEY];
 }

@@ -9,29 +9,22 @@ import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { ConsumerStatus } from '../client/consumer-status.js';
 import { tell, warnOf } from '../client/listeners.js';
-import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer, type DrainOptions } from '../messaging/consumer.js';
-import { HandledDeliveries } from '../messaging/handled-deliveries.js';
-import { handlingWith } from '../messaging/correlation.js';
 import type { Replier } from '../messaging/replier.js';
-import { retryPolicy } from '../messaging/outcome.js';
 import { RegisteredConsumer } from '../messaging/registered-consumer.js';
-import { timerMilliseconds } from '../time/duration.js';
-import { decoderOf } from '../messaging/decoder.js';
-import { argumentsOf, isFactory } from './amqp.decorators.js';
+import { type ConsumerDefaults, isFactory } from './amqp.decorators.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
-import { HandlerFactory } from './amqp.handler.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import { queueConsumers, type QueueConsumer } from './queue-consumers.js';
+import { ReceiverFactory } from './message-receivers.js';
 import { ShutdownHurry } from './shutdown-hurry.js';
 import { TopologyRegistry } from './topology-registry.js';
 
-const DEFAULT_PREFETCH = 50;
-
 /** A connection that consumers may name. */
-interface RegisteredConnection {
+export interface RegisteredConnection {
   readonly connection: AmqpConnection;
   /** What everything is published over; idle until something is. */
   readonly publishing: AmqpConnection;
@@ -41,6 +34,13 @@ interface RegisteredConnection {
   readonly channel: AmqpChannel;
   /** Where their replies are published. */
   readonly replier: Replier;
+}
+
+/** A consumer that is to start, and what it is made of. */
+export interface PlannedConsumer extends QueueConsumer {
+  readonly registered: RegisteredConnection;
+  /** What its handlers leave unsaid. */
+  readonly defaults: ConsumerDefaults;
 }
 
 /** A consumer, and what the registry knows of it beside. */
@@ -74,7 +74,7 @@ export class ConsumerRegistry
 {
   readonly #explorer: AmqpExplorer;
   readonly #topologies: TopologyRegistry;
-  readonly #handlers: HandlerFactory;
+  readonly #receivers: ReceiverFactory;
   readonly #connections = new Map<string, RegisteredConnection>();
   readonly #consumers = new Map<string, Entry>();
   readonly #logger = new Logger('AmqpModule');
@@ -88,7 +88,7 @@ export class ConsumerRegistry
     super();
     this.#explorer = explorer;
     this.#topologies = topologies;
-    this.#handlers = new HandlerFactory(contexts, moduleRef);
+    this.#receivers = new ReceiverFactory(contexts, moduleRef, this.#logger);
   }
 
   /** All of them, those that do not run among them. */
@@ -154,7 +154,7 @@ export class ConsumerRegistry
       const handlers = await this.#explorer.explore();
       // All of them before the first starts: a consumer sees what all declare.
       const queues = handlers.map(({ name, options }) => this.#topologies.addHandler(name, options));
-      const started = handlers.map((handler, index) => this.#start(handler, queues[index] ?? ''));
+      const started = this.#plan(handlers, queues).map((planned) => this.#start(planned));
       // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
       const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
       if (failure !== undefined) throw failure.reason;
@@ -191,56 +191,44 @@ export class ConsumerRegistry
     );
   }
 
-  async #start(handler: DiscoveredHandler, queue: string): Promise<void> {
-    const { connection, options, channel, ...registered } = this.#connectionFor(handler);
-    if (options.consumers === false) return;
-    const { prefetch = options.consumers.prefetch ?? DEFAULT_PREFETCH } = handler.options;
-    const { retry = options.consumers.retry, timeout = options.consumers.timeout } = handler.options;
-    const { topology } = registered.topology;
-    const deliveries = new HandledDeliveries(
-      connection,
-      {
-        name: handler.name,
-        queue,
-        topology,
-        channel,
-        concurrency: prefetch,
-        ack: handler.options.ack ?? options.consumers.ack,
-        retry: retry === undefined ? undefined : retryPolicy(retry, handler.name),
-        replier: registered.replier,
-        deadLetter: handler.options.deadLetter ?? options.consumers.deadLetter,
-        timeout: timeout === undefined ? undefined : timerMilliseconds(timeout, `timeout of ${handler.name}`),
-        decode: decoderOf({
-          serializers: options.serializers,
-          maxSize: options.connection.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE,
-          contentType: handler.options.contentType,
-          schema: handler.options.schema,
-        }),
-      },
-      handlingWith(options.publisher.carry, this.#handlers.create(handler, options.consumers)),
-      this.#logger,
-    );
+  /** Everything that is to start, checked as a whole before the first does. */
+  #plan(handlers: readonly DiscoveredHandler[], queues: readonly string[]): PlannedConsumer[] {
+    const byConnection = new Map<RegisteredConnection, Map<string, DiscoveredHandler[]>>();
+    for (const [index, handler] of handlers.entries()) {
+      const registered = this.#connectionFor(handler);
+      const queue = queues[index] ?? '';
+      const byQueue = byConnection.get(registered) ?? new Map<string, DiscoveredHandler[]>();
+      byConnection.set(registered, byQueue.set(queue, [...(byQueue.get(queue) ?? []), handler]));
+    }
+    return [...byConnection].flatMap(([registered, byQueue]) => {
+      const { consumers: defaults } = registered.options;
+      if (defaults === false) return [];
+      return [...byQueue]
+        .flatMap(([queue, sharing]) => queueConsumers(queue, sharing, defaults, this.#logger))
+        .map((consumer) => ({ ...consumer, registered, defaults }));
+    });
+  }
+
+  async #start(planned: PlannedConsumer): Promise<void> {
+    const { queue, handlers, prefetch, autoStart, registered } = planned;
+    const { connection, options, topology } = registered;
+    const late = handlers.some(({ handler }) => isFactory(handler.note));
     const consumer = new Consumer(
       connection,
       {
-        name: handler.name,
-        queue,
-        topology,
-        ensureQueue: registered.topology.preparation(queue, { late: isFactory(handler.note) }),
-        prefetch,
-        exclusive: handler.options.exclusive ?? false,
-        consumerTag: handler.options.consumerTag,
+        ...planned,
+        topology: topology.topology,
+        ensureQueue: topology.preparation(queue, { late }),
         changed: (status) => {
           tell(this, 'status', [registeredConsumer, status], warnOf);
         },
-        arguments: argumentsOf(handler.options),
       },
-      deliveries,
+      this.#receivers.receiverOf(planned),
       this.#logger,
     );
-    const name = this.#freeName(handler.name, queue);
+    const name = this.#freeName(planned.name, queue);
     const registeredConsumer = new RegisteredConsumer(
-      { name, connection: handler.options.connection ?? DEFAULT_CONNECTION, prefetch },
+      { name, connection: handlers[0]?.handler.options.connection ?? DEFAULT_CONNECTION, prefetch },
       consumer,
     );
     this.#consumers.set(name, {
@@ -248,7 +236,7 @@ export class ConsumerRegistry
       registered: registeredConsumer,
       shutdownTimeout: options.shutdownTimeout,
     });
-    if (!(handler.options.autoStart ?? options.consumers.autoStart ?? true)) return;
+    if (!autoStart) return;
     if (options.startup === 'background') consumer.startInBackground();
     else await consumer.start();
   }

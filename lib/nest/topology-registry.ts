@@ -93,7 +93,7 @@ export class TopologyRegistry {
       name,
       queue: key,
       exclusive: options.exclusive ?? false,
-      arguments: argumentsOf(options),
+      arguments: argumentsOf(options.priority, options.arguments),
       retries: (options.retry ?? consumers.retry) !== undefined,
       prefetch: options.prefetch,
       batchSize: undefined,

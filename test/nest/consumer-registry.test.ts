@@ -79,8 +79,8 @@ describe('the registry', () => {
     const [one, two] = [await scratch.queue(), await scratch.queue()];
     class Billing {
       @Consume(one)
-      @Consume(two)
-      @Consume(two)
+      @Consume(two, { competing: true })
+      @Consume(two, { competing: true })
       charge(): void {
         // takes them
       }
@@ -245,12 +245,12 @@ describe('autoStart', () => {
   test('false in the module leaves all of them to be started', async () => {
     const queue = await scratch.queue();
     class Billing {
-      @Consume(queue)
+      @Consume(queue, { competing: true })
       charge(): void {
         // takes them
       }
 
-      @Consume(queue, { autoStart: true })
+      @Consume(queue, { autoStart: true, competing: true })
       refund(): void {
         // takes them
       }

@@ -281,9 +281,9 @@ describe('options that cannot be are refused', () => {
     ],
     [
       'an unknown field of consumers',
-      { consumers: { concurrency: 1 } },
+      { consumers: { parallelism: 1 } as never },
       'INVALID_OPTION',
-      'consumers of AmqpModule has no field concurrency',
+      'consumers of AmqpModule has no field parallelism',
     ],
     ['an unknown connection option', { connection: { hartbeat: 1 } }, 'INVALID_OPTION', 'hartbeat'],
     ['a misspelt order of hosts', { connection: { shufleHosts: false } }, 'INVALID_OPTION', 'shufleHosts'],

@@ -473,6 +473,9 @@ describe('an error reply', () => {
   });
 });
 
+/** How often a connection is killed with requests in flight; more on demand. */
+const kills = Number(process.env['NEST_AMQP_RPC_KILLS'] ?? 5);
+
 describe('when connections end', () => {
   test('a request whose server dies is answered by the next one', async () => {
     const queue = await scratch.queue();
@@ -498,54 +501,57 @@ describe('when connections end', () => {
     gate.open();
   });
 
-  test('every request ends, however often its connection is killed', async () => {
-    const queue = await scratch.queue();
-    const line = new CuttableLine();
-    class Prices {
-      @Consume(queue, { prefetch: 200 })
-      async price(@Payload() sku: number): Promise<number> {
-        return await Promise.resolve(sku);
-      }
-    }
-    await using _server = await boot(Prices);
-    await using client = await TestApp.boot({
-      imports: [
-        AmqpModule.forRoot({
-          url: brokerUrl,
-          connection: { dial: line.dial, recovery: { initialDelay: 1, maxDelay: 5 } },
-        }),
-      ],
-    });
-    const rpc = client.get(AmqpRpcClient);
-    const kills = Number(process.env['NEST_AMQP_RPC_KILLS'] ?? 5);
-    const ends = { replied: 0, rejected: 0 };
-    const codes = new Set<unknown>();
-    for (let kill = 0; kill < kills; kill += 1) {
-      const requests = Array.from({ length: 100 }, (_, sku) => rpc.requestToQueue<number>(queue, sku));
-      const settled = Promise.allSettled(requests);
-      // Some of them are replied to, some are on their way, some not yet sent.
-      await Promise.race([requests[kill % 100]?.catch(() => undefined), settled]);
-      line.cut();
-      for (const [sku, end] of (await within('the end of every request', settled)).entries()) {
-        if (end.status === 'fulfilled') {
-          expect(end.value).toBe(sku);
-          ends.replied += 1;
-        } else {
-          codes.add((end.reason as { code?: unknown }).code);
-          ends.rejected += 1;
+  test(
+    'every request ends, however often its connection is killed',
+    async () => {
+      const queue = await scratch.queue();
+      const line = new CuttableLine();
+      class Prices {
+        @Consume(queue, { prefetch: 200 })
+        async price(@Payload() sku: number): Promise<number> {
+          return await Promise.resolve(sku);
         }
       }
-      expect(rpc.pendingCount).toBe(0);
-    }
-    if (process.env['NEST_AMQP_RPC_KILLS'] !== undefined) console.log(JSON.stringify({ kills, ...ends }));
-    expect(ends.replied + ends.rejected).toBe(kills * 100);
-    expect([...codes].filter((code) => code !== 'REPLY_LOST')).toEqual([]);
-    // The last kill may not have been noticed yet.
-    const again = await eventually('a request after the last kill', () =>
-      rpc.requestToQueue(queue, 'a').catch(() => undefined),
-    );
-    expect(again).toBe('a');
-  });
+      await using _server = await boot(Prices);
+      await using client = await TestApp.boot({
+        imports: [
+          AmqpModule.forRoot({
+            url: brokerUrl,
+            connection: { dial: line.dial, recovery: { initialDelay: 1, maxDelay: 5 } },
+          }),
+        ],
+      });
+      const rpc = client.get(AmqpRpcClient);
+      const ends = { replied: 0, rejected: 0 };
+      const codes = new Set<unknown>();
+      for (let kill = 0; kill < kills; kill += 1) {
+        const requests = Array.from({ length: 100 }, (_, sku) => rpc.requestToQueue<number>(queue, sku));
+        const settled = Promise.allSettled(requests);
+        // Some of them are replied to, some are on their way, some not yet sent.
+        await Promise.race([requests[kill % 100]?.catch(() => undefined), settled]);
+        line.cut();
+        for (const [sku, end] of (await within('the end of every request', settled)).entries()) {
+          if (end.status === 'fulfilled') {
+            expect(end.value).toBe(sku);
+            ends.replied += 1;
+          } else {
+            codes.add((end.reason as { code?: unknown }).code);
+            ends.rejected += 1;
+          }
+        }
+        expect(rpc.pendingCount).toBe(0);
+      }
+      if (process.env['NEST_AMQP_RPC_KILLS'] !== undefined) console.log(JSON.stringify({ kills, ...ends }));
+      expect(ends.replied + ends.rejected).toBe(kills * 100);
+      expect([...codes].filter((code) => code !== 'REPLY_LOST')).toEqual([]);
+      // The last kill may not have been noticed yet.
+      const again = await eventually('a request after the last kill', () =>
+        rpc.requestToQueue(queue, 'a').catch(() => undefined),
+      );
+      expect(again).toBe('a');
+    },
+    20_000 + kills * 2_000,
+  );
 });
 
 describe('peers by others', () => {

@@ -526,12 +526,12 @@ describe('a queue without a name', () => {
   test('is one queue wherever the same object stands: in a topology, in bindings, on several handlers', async () => {
     const exchange = await scratch.exchange('direct');
     class Cache {
-      @Consume(events, { bind: { exchange, routingKey: 'a' } })
+      @Consume(events, { bind: { exchange, routingKey: 'a' }, competing: true })
       one(payload: unknown, delivery: Delivery): void {
         got.push([payload, delivery.queue]);
       }
 
-      @Consume(events)
+      @Consume(events, { competing: true })
       other(payload: unknown, delivery: Delivery): void {
         got.push([payload, delivery.queue]);
       }

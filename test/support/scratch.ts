@@ -145,6 +145,7 @@ export class Scratch implements AsyncDisposable {
 
   /** Takes the next message out, waiting until there is one. */
   async take(queue: string): Promise<StoredMessage> {
+    await eventually(`the queue ${queue}`, () => this.state(queue));
     return await this.#with((channel) =>
       eventually(`a message in ${queue}`, async () => (await channel.basicGet(queue, { noAck: true }))?.message),
     );

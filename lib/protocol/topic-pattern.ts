@@ -89,6 +89,39 @@ function isBare<T>(at: Node<T>): boolean {
   return at.values.size === 0 && at.words.size === 0 && at.star === undefined && at.hash === undefined;
 }
 
+/**
+ * A routing key that both patterns match, or undefined when there is none.
+ *
+ * `here[j]` is a list of words that the rest of one pattern, from word i, and the rest of the other, from word j, both match. It
+ * is filled from the last words to the first, each from its neighbours: n words beside m take n times m steps.
+ */
+export function commonKey(one: string, other: string): string | undefined {
+  const [left, right] = [wordsOf(one), wordsOf(other)];
+  let below: (readonly string[] | undefined)[] = [];
+  for (let i = left.length; i >= 0; i -= 1) {
+    const here: (readonly string[] | undefined)[] = [];
+    for (let j = right.length; j >= 0; j -= 1) {
+      const [a, b] = [left[i], right[j]];
+      // `#` stands for no word, or takes the one that the other pattern has here, and stays.
+      if (a === '#') here[j] = below[j] ?? ahead(b, here[j + 1]);
+      else if (b === '#') here[j] = here[j + 1] ?? ahead(a, below[j]);
+      else if (a === undefined || b === undefined) here[j] = a === b ? [] : undefined;
+      else if (a === b || a === '*' || b === '*') here[j] = ahead(a === '*' ? b : a, below[j + 1]);
+    }
+    below = here;
+  }
+  const [words] = below;
+  // One empty word is no key: written down, it is the key without words. Two are, and `#` takes one of them.
+  if (words?.length === 1 && words[0] === '') return left.includes('#') && right.includes('#') ? '.' : undefined;
+  return words?.join('.');
+}
+
+/** Words with one more before them; any word where the pattern leaves it open. */
+function ahead(word: string | undefined, words: readonly string[] | undefined): readonly string[] | undefined {
+  if (word === undefined || words === undefined || word === '#') return words;
+  return [word === '*' ? 'x' : word, ...words];
+}
+
 /** As RabbitMQ splits: the empty key has no word, `.` has two empty ones. */
 function wordsOf(key: string): string[] {
   return key === '' ? [] : key.split('.');

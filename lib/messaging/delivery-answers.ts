@@ -1,0 +1,268 @@
+/**
+ * The answers to the deliveries of one handler: given for it or by it, counted, and told when they change nothing. When a delivery
+ * is begun, and what handles it, is decided above; what is done with failures is `failed-deliveries`'s.
+ */
+import type { AmqpConnection } from '../client/amqp-connection.js';
+import { quietly } from '../client/listeners.js';
+import type { Message } from '../client/message.js';
+import { AmqpError, quoted } from '../errors.js';
+import { labelOf } from './consumer.js';
+import { type Delivery, DeliveryScope } from './delivery.js';
+import { FailedDeliveries, type FailedDeliveriesOptions, type Log, idOf, messageOf } from './failed-deliveries.js';
+import { HandlerReplies } from './handler-replies.js';
+import { type Replier, isRequest } from './replier.js';
+
+/**
+ * Who acknowledges. `'auto'`: the handler's return. `'manual'`: the handler, with `delivery.ack()`, when it likes; what it throws
+ * counts as with `'auto'`. `'none'`: nobody; a message is done with before its handler runs, and lost with a process that ends.
+ */
+export type AckMode = 'auto' | 'manual' | 'none';
+
+export interface AnswerOptions extends Omit<FailedDeliveriesOptions, 'areOurs'> {
+  /** What the handler is called in the log: `BillingConsumer.charge`. */
+  readonly name: string;
+  /** @default 'auto' */
+  readonly ack?: AckMode | undefined;
+  /** Answers those that carry a `replyTo`. @default nobody */
+  readonly replier?: Replier | undefined;
+}
+
+export class DeliveryAnswers {
+  readonly #connection: AmqpConnection;
+  readonly #options: AnswerOptions;
+  readonly #label: string;
+  readonly #log: Log;
+  readonly #ended: (message: Message) => void;
+  readonly #failures: FailedDeliveries;
+  readonly #replies: HandlerReplies | undefined;
+  #scope: DeliveryScope;
+  /** Of what is acknowledged before it is handled, the reply outlives the channel. */
+  readonly #ours: DeliveryScope | undefined;
+  #underWay = 0;
+  #onIdle: (() => void)[] = [];
+  /** Of handlers that returned and left the answer for later. */
+  readonly #unanswered = new Map<Delivery, Message>();
+  #hasToldVain = false;
+
+  /** `ended` is called for every message that was begun, when it is under way no more. */
+  constructor(connection: AmqpConnection, options: AnswerOptions, log: Log, ended: (message: Message) => void) {
+    this.#connection = connection;
+    this.#options = options;
+    this.#label = labelOf(options);
+    this.#log = log;
+    this.#ended = ended;
+    this.#failures = new FailedDeliveries(
+      connection,
+      { ...options, areOurs: options.ack === 'none' },
+      this.#label,
+      log,
+    );
+    this.#scope = this.#newScope();
+    this.#replies = options.replier && new HandlerReplies(options.replier, options.name, this.#label, log);
+    this.#ours = options.ack === 'none' ? this.#newScope() : undefined;
+  }
+
+  /** What the deliveries of the present channel share. */
+  get scope(): DeliveryScope {
+    return this.#scope;
+  }
+
+  /** Messages that were begun and not answered yet. */
+  get underWay(): number {
+    return this.#underWay;
+  }
+
+  /** What is begun from now on came over another channel. */
+  renew(): void {
+    this.#scope = this.#newScope();
+  }
+
+  /** It is under way, until it is `done` or has `failed`. */
+  begin(message: Message): void {
+    this.#underWay += 1;
+    if (this.#options.ack === 'none') message.ack();
+  }
+
+  /** Its handler has returned this. Who awaits a reply is told before the broker is. */
+  done(message: Message, delivery: Delivery, scope: DeliveryScope, result: unknown): void {
+    const replies = this.#repliesTo(message);
+    if (replies === undefined || message.wasPutBack) this.#acknowledge(message, delivery);
+    else void this.#reply(replies, message, delivery, scope, result);
+  }
+
+  /** Its handler has failed, or it came to none. */
+  failed(message: Message, error: unknown, scope: DeliveryScope): void {
+    const replies = this.#repliesTo(message);
+    if (replies === undefined || !this.#isOver(message, error)) this.#settleFailed(message, error, scope);
+    else void this.#replyError(replies, message, error, scope);
+  }
+
+  /** Whether its handler has answered it. */
+  isAnswered(message: Message): boolean {
+    return message.settled && this.#options.ack !== 'none';
+  }
+
+  /** The channel is gone: what nobody has answered can be answered no more. */
+  lost(why: string): void {
+    this.#scope.end(
+      new AmqpError(
+        'CHANNEL_CLOSED',
+        `The delivery can be answered no more: the consumer of queue ${quoted(this.#options.queue)} stopped. ${why}`,
+      ),
+    );
+    for (const delivery of this.#unanswered.keys()) this.#answeredLate(delivery);
+  }
+
+  /** Nothing new is begun. */
+  stop(): void {
+    this.#failures.stop();
+  }
+
+  /** Resolves when nothing is under way. */
+  async idle(): Promise<void> {
+    if (this.#underWay === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#onIdle.push(resolve);
+    });
+  }
+
+  /** Nothing is waited for any more, and nothing can be answered. `until` says how long it was waited for. */
+  abandon(until: string): void {
+    this.#failures.abandon();
+    const why = new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`);
+    this.#scope.end(why);
+    this.#ours?.end(why);
+    if (this.#underWay === 0) return;
+    this.#log.warn(
+      `${this.#underWay} handlers of ${this.#label} still ran after ${until}; ` +
+        (this.#options.ack === 'none'
+          ? 'their messages are not delivered again.'
+          : 'the broker delivers their messages again.'),
+    );
+  }
+
+  /** Undefined for what nobody awaits a reply to, as nearly everything: one octet of it is looked at. */
+  #repliesTo(message: Message): HandlerReplies | undefined {
+    return this.#replies !== undefined && message.hasReplyTo && isRequest(message) ? this.#replies : undefined;
+  }
+
+  /** Never rejects. */
+  async #reply(
+    replies: HandlerReplies,
+    message: Message,
+    delivery: Delivery,
+    scope: DeliveryScope,
+    result: unknown,
+  ): Promise<void> {
+    const end = await replies.result(message, delivery, result, this.#ours ?? scope);
+    switch (end.kind) {
+      case 'replied':
+        this.#acknowledge(message, delivery);
+        return;
+      case 'told':
+        delivery.over();
+        this.#failures.settleTold(message, end.error);
+        this.#end(message);
+        return;
+      case 'failed':
+        delivery.over();
+        this.failed(message, end.error, scope);
+        return;
+      default:
+        end satisfies never;
+    }
+  }
+
+  #acknowledge(message: Message, delivery: Delivery): void {
+    if (this.#options.ack === 'manual' && delivery.isOpen) {
+      this.#unanswered.set(delivery, message);
+      return;
+    }
+    delivery.over();
+    message.ack();
+    this.#end(message);
+  }
+
+  /** Whether this error is the last that is heard of the message. */
+  #isOver(message: Message, error: unknown): boolean {
+    return this.isAnswered(message) ? !message.wasPutBack : this.#failures.givesUp(message, error);
+  }
+
+  /** Never rejects. A requester that was told of the error has it; otherwise it becomes of the message what would without one. */
+  async #replyError(replies: HandlerReplies, message: Message, error: unknown, scope: DeliveryScope): Promise<void> {
+    const isTold = await replies.error(message, error, this.#ours ?? scope);
+    if (!isTold || this.isAnswered(message)) {
+      this.#settleFailed(message, error, scope);
+      return;
+    }
+    this.#failures.settleTold(message, error);
+    this.#end(message);
+  }
+
+  #settleFailed(message: Message, error: unknown, scope: DeliveryScope): void {
+    if (this.isAnswered(message)) {
+      // Its handler has answered before it failed.
+      quietly(() => {
+        this.#log.error(
+          `${this.#label} failed on the message with routing key ${quoted(message.routingKey)}${idOf(message)}. ` +
+            `It was not answered again. ${messageOf(error)}`,
+        );
+      });
+      this.#end(message);
+      return;
+    }
+    const settled = this.#failures.settle(message, error, scope);
+    if (settled === undefined) {
+      this.#end(message);
+      return;
+    }
+    void settled.then(() => {
+      this.#end(message);
+    });
+  }
+
+  #end(message: Message): void {
+    this.#underWay -= 1;
+    this.#ended(message);
+    if (this.#underWay === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  #newScope(): DeliveryScope {
+    return new DeliveryScope({
+      queue: this.#connection.topology.current(this.#options.queue),
+      attemptOf: (message) => this.#failures.attemptOf(message),
+      answered: (delivery) => {
+        this.#answeredLate(delivery);
+      },
+      answeredInVain: (delivery, wasAnswered) => {
+        this.#answeredLate(delivery);
+        this.#tellVain(delivery, wasAnswered);
+      },
+    });
+  }
+
+  #answeredLate(delivery: Delivery): void {
+    const message = this.#unanswered.get(delivery);
+    if (message === undefined) return;
+    this.#unanswered.delete(delivery);
+    delivery.over();
+    this.#end(message);
+  }
+
+  /** Once for all: a handler that does it does it with every delivery. */
+  #tellVain(delivery: Delivery, wasAnswered: boolean): void {
+    if (this.#hasToldVain) return;
+    this.#hasToldVain = true;
+    const why =
+      this.#options.ack === 'none'
+        ? "which its consumer has not to (ack: 'none')"
+        : wasAnswered
+          ? 'which was answered before'
+          : 'whose channel was gone by then; the broker delivers it again';
+    quietly(() => {
+      this.#log.warn(
+        `${this.#label} answered delivery ${delivery.deliveryTag}, ${why}. That changes nothing, and is told this once.`,
+      );
+    });
+  }
+}

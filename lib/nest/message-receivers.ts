@@ -1,0 +1,98 @@
+/** Makes what gets the messages of a consumer: the one handler that it has, or a router before several. */
+import { isDeepStrictEqual } from 'node:util';
+import type { ExternalContextCreator, ModuleRef } from '@nestjs/core';
+import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
+import { BatchedDeliveries } from '../messaging/batched-deliveries.js';
+import type { MessageReceiver } from '../messaging/consumer.js';
+import { handlingWith } from '../messaging/correlation.js';
+import { decoderOf } from '../messaging/decoder.js';
+import { DeliveryRouter, unmatchedDeliveries } from '../messaging/delivery-router.js';
+import type { Log } from '../messaging/failed-deliveries.js';
+import { HandledDeliveries } from '../messaging/handled-deliveries.js';
+import { retryPolicy } from '../messaging/outcome.js';
+import { timerMilliseconds } from '../time/duration.js';
+import type { ConsumerDefaults } from './amqp.decorators.js';
+import { HandlerFactory } from './amqp.handler.js';
+import type { PlannedConsumer, RegisteredConnection } from './consumer-registry.js';
+import type { QueueHandler } from './queue-consumers.js';
+
+export class ReceiverFactory {
+  readonly #handlers: HandlerFactory;
+  readonly #log: Log;
+
+  constructor(contexts: ExternalContextCreator, moduleRef: ModuleRef, log: Log) {
+    this.#handlers = new HandlerFactory(contexts, moduleRef);
+    this.#log = log;
+  }
+
+  /** Who gets the messages: the one handler, or a router before several. */
+  receiverOf({ registered, defaults, queue, name, handlers, prefetch }: PlannedConsumer): MessageReceiver {
+    const { connection, channel } = registered;
+    const receivers = handlers.map((handler) => ({
+      when: handler.when,
+      receiver: this.#deliveriesOf(handler, queue, registered, defaults),
+    }));
+    const fallback = receivers.find(({ when }) => when === undefined)?.receiver;
+    if (fallback !== undefined && receivers.length === 1) return fallback;
+    const routes = new Map(
+      receivers.flatMap(({ when, receiver }) => (when === undefined ? [] : [[when, receiver] as const])),
+    );
+    // What no handler is to blame for goes where all of them would send it.
+    const deadLetters = handlers.map(({ handler }) => handler.options.deadLetter);
+    const deadLetter = deadLetters.every((one) => isDeepStrictEqual(one, deadLetters[0])) ? deadLetters[0] : undefined;
+    const unmatched = (): MessageReceiver =>
+      unmatchedDeliveries(
+        connection,
+        {
+          name,
+          queue,
+          topology: registered.topology.topology,
+          channel,
+          concurrency: prefetch,
+          deadLetter: deadLetter ?? defaults.deadLetter,
+        },
+        [...routes.keys()],
+        this.#log,
+      );
+    return new DeliveryRouter(connection, queue, routes, fallback ?? unmatched());
+  }
+
+  #deliveriesOf(
+    { handler, concurrency, batch }: QueueHandler,
+    queue: string,
+    {
+      connection,
+      options: { serializers, publisher, connection: wire },
+      topology: { topology },
+      channel,
+      replier,
+    }: RegisteredConnection,
+    defaults: ConsumerDefaults,
+  ): MessageReceiver {
+    const { name, options } = handler;
+    const { retry = defaults.retry, timeout = defaults.timeout, orderBy } = options;
+    const common = {
+      name,
+      queue,
+      topology,
+      channel,
+      concurrency,
+      ack: options.ack ?? defaults.ack,
+      retry: retry === undefined ? undefined : retryPolicy(retry, name),
+      deadLetter: options.deadLetter ?? defaults.deadLetter,
+      timeout: timeout === undefined ? undefined : timerMilliseconds(timeout, `timeout of ${name}`),
+      decode: decoderOf({
+        serializers,
+        maxSize: wire.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE,
+        contentType: options.contentType,
+        schema: options.schema,
+      }),
+    };
+    if (batch === undefined) {
+      const run = handlingWith(publisher.carry, this.#handlers.create(handler, defaults));
+      return new HandledDeliveries(connection, { ...common, orderBy, replier }, run, this.#log);
+    }
+    const run = this.#handlers.createBatch(handler, defaults);
+    return new BatchedDeliveries(connection, { ...common, ...batch }, run, this.#log);
+  }
+}
