@@ -2,7 +2,7 @@
 import { describe, expect, test } from '@jest/globals';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
-import { AmqpConnection, type ConnectionStatus } from '../../lib/client/amqp-connection.js';
+import { AmqpConnection, type AmqpConnectionOptions, type ConnectionStatus } from '../../lib/client/amqp-connection.js';
 import type { Message } from '../../lib/client/message.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
@@ -21,7 +21,11 @@ async function onBroker(): Promise<{ amqp: AmqpConnection; channel: AmqpChannel;
 }
 
 /** A handle on scripted peers, one for every dial. */
-function onPeers(options: AmqpConnectionOptions = quick): { amqp: AmqpConnection; channel: AmqpChannel; nextPeer: () => Promise<ScriptedPeer> } {
+function onPeers(options: AmqpConnectionOptions = quick): {
+  amqp: AmqpConnection;
+  channel: AmqpChannel;
+  nextPeer: () => Promise<ScriptedPeer>;
+} {
   const dialled = new Inbox<ScriptedPeer>();
   const dial = (): ScriptedPeer['transport'] => {
     const peer = new ScriptedPeer();
