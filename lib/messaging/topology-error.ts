@@ -1,17 +1,9 @@
 /** What a broker has against a topology, as one error that names every entity. Asking the broker is `topology`'s. */
+import type { RecordedEntity } from '../client/topology-record.js';
 import { AmqpError, type AmqpErrorFacts, factsOf, printable, quoted } from '../errors.js';
 
 /** Something that is declared. */
-export type TopologyEntity =
-  | { readonly kind: 'exchange'; readonly name: string }
-  | { readonly kind: 'queue'; readonly name: string }
-  | {
-      readonly kind: 'binding';
-      readonly source: string;
-      readonly destination: string;
-      readonly destinationKind: 'queue' | 'exchange';
-      readonly routingKey: string;
-    };
+export type TopologyEntity = RecordedEntity;
 
 /** One thing that the broker does not have, or has otherwise, or does not allow. */
 export interface TopologyConflict {
