@@ -243,7 +243,7 @@ export class ChannelDeliveries implements Settler, LateWriter {
   // ── answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** The one answer of a `Message`. */
-  settle(answer: Answer, deliveryTag: number): boolean {
+  settle(answer: Answer, deliveryTag: number, method: 'basic.nack' | 'basic.reject' = 'basic.reject'): boolean {
     if (!this.#channel.isOpen || !this.#ledger.isAwaiting(deliveryTag)) return false;
     this.#line.metrics[COUNTED_AS[answer]] += 1;
     if (answer === 'ack') {
@@ -252,7 +252,9 @@ export class ChannelDeliveries implements Settler, LateWriter {
       else if (isFirst) this.#line.writeLate(this);
     } else {
       this.#ledger.settle(deliveryTag);
-      this.#line.send(this.#number, 'basic.reject', { deliveryTag, requeue: answer === 'requeue' });
+      const requeue = answer === 'requeue';
+      if (method === 'basic.reject') this.#line.send(this.#number, method, { deliveryTag, requeue });
+      else this.#line.send(this.#number, method, { deliveryTag, multiple: false, requeue });
     }
     if (this.#ledger.outstanding === 0) this.#tellSettled();
     return true;

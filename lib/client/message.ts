@@ -5,8 +5,8 @@ import type { BasicProperties } from '../protocol/properties.js';
 
 /** Where a message's answer goes. Of a channel that has ended every answer is a harmless no-op. */
 export interface Settler {
-  /** Says whether the answer was sent. */
-  settle(answer: Answer, deliveryTag: number): boolean;
+  /** Says whether the answer was sent; `method` is how anything but `'ack'` is said. */
+  settle(answer: Answer, deliveryTag: number, method?: 'basic.nack' | 'basic.reject'): boolean;
   /** Has the connection read nothing more; the function returned has it read on. */
   pauseReading(): () => void;
 }
@@ -115,20 +115,26 @@ export class Message {
     return this.#settle('ack');
   }
 
-  /** Not done: back into the queue (with `basic.reject`, which counts towards a quorum queue's delivery limit), or with `requeue: false` dead-lettered or dropped. */
+  /**
+   * Not done: back into the queue, or with `requeue: false` dead-lettered or dropped. With `basic.nack`, which quorum queues of
+   * RabbitMQ 4.3 and later do not count towards their delivery limit: for what has not been tried.
+   */
   nack({ requeue = true }: { requeue?: boolean } = {}): boolean {
-    return this.#settle(requeue ? 'requeue' : 'discard');
+    return this.#settle(requeue ? 'requeue' : 'discard', 'basic.nack');
   }
 
-  /** Refused: dead-lettered where the queue says so, else dropped; with `requeue: true` back into the queue. */
+  /**
+   * Refused: dead-lettered where the queue says so, else dropped; with `requeue: true` back into the queue. With `basic.reject`, which
+   * counts towards the delivery limit of a quorum queue: for what was tried and failed.
+   */
   reject({ requeue = false }: { requeue?: boolean } = {}): boolean {
-    return this.#settle(requeue ? 'requeue' : 'discard');
+    return this.#settle(requeue ? 'requeue' : 'discard', 'basic.reject');
   }
 
-  #settle(answer: Answer): boolean {
+  #settle(answer: Answer, method?: 'basic.nack' | 'basic.reject'): boolean {
     if (this.#answer !== undefined) return false;
     this.#answer = answer;
-    return this.#settler.settle(answer, this.deliveryTag);
+    return this.#settler.settle(answer, this.deliveryTag, method);
   }
 }
 

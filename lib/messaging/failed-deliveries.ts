@@ -121,7 +121,7 @@ export class FailedDeliveries {
     // The broker has forgotten it.
     if (this.#options.areOurs) return this.#retry(failure, HOLD, scope);
     if (failure.message.redelivered) return this.#putBackLater(failure.message, scope);
-    failure.message.nack();
+    failure.message.reject({ requeue: true });
     return undefined;
   }
 
@@ -129,13 +129,13 @@ export class FailedDeliveries {
     const lost = scope.controller();
     await pause(HOLD, AbortSignal.any([lost.signal, this.#stopping.signal]));
     scope.release(lost);
-    message.nack();
+    message.reject({ requeue: true });
   }
 
   #retry(failure: Failure, delay: number, scope: DeliveryScope): Promise<void> | undefined {
     const isBrokers = this.#isRetriedByBroker && !(failure.error instanceof RetryDelivery);
     if (isBrokers && !this.#options.areOurs) {
-      const sent = failure.message.nack();
+      const sent = failure.message.reject({ requeue: true });
       this.#tell('warn', failure, sent ? 'The broker delivers it again after a while.' : NOT_SENT);
       return undefined;
     }

@@ -16,7 +16,11 @@ test('a message that is fetched too late goes back to its queue', async () => {
   expect(await getting).toMatchObject({ code: 'REQUEST_TIMEOUT', method: 'basic.get' });
   const got = { deliveryTag: 4, redelivered: false, exchange: '', routingKey: 'q', messageCount: 0 };
   peer.sendContent(1, 'basic.get-ok', got, {}, 'late');
-  expect((await peer.receive('basic.reject')).args).toEqual({ deliveryTag: 4, requeue: true });
+  expect((await peer.receive('basic.nack')).args).toEqual({
+    deliveryTag: 4,
+    multiple: false,
+    requeue: true,
+  });
   await connection.close();
 });
 
@@ -30,7 +34,11 @@ test('a consumer that starts too late is cancelled, and what it got goes back', 
   controller.abort();
   expect((await starting).code).toBe('ABORTED');
   peer.sendContent(1, 'basic.deliver', deliver(1), {}, 'x');
-  expect((await peer.receive('basic.reject')).args).toEqual({ deliveryTag: 1, requeue: true });
+  expect((await peer.receive('basic.nack')).args).toEqual({
+    deliveryTag: 1,
+    multiple: false,
+    requeue: true,
+  });
   peer.send(1, 'basic.consume-ok', { consumerTag: 'c' });
   expect((await peer.receive('basic.cancel')).args).toEqual({ consumerTag: 'c', noWait: true });
   expect(delivered).toEqual([]);

@@ -7,6 +7,7 @@ import type { AmqpError } from '../../lib/errors.js';
 import type { Consumer } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
+import { RequeueDelivery } from '../../lib/messaging/outcome.js';
 import { AmqpPublisher } from '../../lib/messaging/publisher.js';
 import type { Topology } from '../../lib/messaging/definitions.js';
 import { applyTopology } from '../../lib/messaging/topology.js';
@@ -316,6 +317,45 @@ describe('a message that nobody can read', () => {
     expect((await peer.receive('basic.ack')).args).toEqual({ deliveryTag: 2, multiple: false });
     expect(inbox.all.map(({ payload }) => payload)).toEqual(['fine']);
     expect(await log.next('error')).toContain('delivery tag 1');
+  });
+
+  test('gives back what has not begun with basic.nack, and what its handler puts back with basic.reject', async () => {
+    // Quorum queues of RabbitMQ 4.3 count the second towards their delivery limit.
+    const log = new CollectedLog();
+    const peer = new ScriptedPeer();
+    await using scripted = new AmqpConnection('amqp://127.0.0.1', { dial: () => peer.transport, closeTimeout: 1 });
+    const opened = scripted.open();
+    await peer.handshake();
+    await opened;
+    const consumer = loneHandler(
+      scripted,
+      { ...DEFAULTS, prefetch: 1, channel: new AmqpChannel(scripted), queue: 'billing', consumerTag: 't' },
+      (delivery) => {
+        if (delivery.payload === 'again') throw new RequeueDelivery();
+        return new Promise<void>(() => undefined);
+      },
+      log,
+    );
+    const started = consumer.start();
+    await peer.openChannel();
+    await peer.answer('queue.declare-ok', { queue: 'billing', messageCount: 0, consumerCount: 0 });
+    await peer.answer('channel.close-ok', {});
+    const channel = await peer.openChannel();
+    await peer.answer('basic.qos-ok', {});
+    await peer.answer('basic.consume-ok', { consumerTag: 't' });
+    await started;
+    const deliver = { consumerTag: 't', redelivered: false, exchange: '', routingKey: 'billing' };
+    for (const [deliveryTag, body] of [
+      [1, '"again"'],
+      [2, '"runs"'],
+      [3, '"waits"'],
+    ] as const) {
+      peer.sendContent(channel, 'basic.deliver', { ...deliver, deliveryTag }, {}, body);
+    }
+    expect((await peer.receive('basic.reject')).args).toEqual({ deliveryTag: 1, requeue: true });
+    const stopped = consumer.stop(1);
+    expect((await peer.receive('basic.nack')).args).toEqual({ deliveryTag: 3, multiple: false, requeue: true });
+    await stopped;
   });
 });
 
