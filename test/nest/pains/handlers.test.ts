@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { AmqpConnection, AmqpModule, AmqpPublisher, Consume, Delivery, getConnectionToken } from 'nest-amqp';
 
 import { brokerUrl } from '../../support/broker.mjs';
+import { failure } from '../../support/client.js';
 import { TestApp } from '../../support/nest-app.js';
 import { Scratch } from '../../support/scratch.js';
 import { Inbox } from '../../support/waits.js';
@@ -140,4 +141,80 @@ test('e22: every decorator of a method makes a consumer (golevelup: the last one
     await scratch.sendJson(queue, 1);
     expect(await got.next()).toBe(queue);
   }
+});
+
+test('e18: a pattern with # in it matches what a topic exchange would, and no more (golevelup: a.#.z has a.x.c)', async () => {
+  const [queue, exchange] = [await scratch.queue(), await scratch.exchange('topic')];
+  await scratch.bind(queue, exchange, '#');
+  class Billing {
+    @Consume(queue, { when: 'a.#.z' })
+    matched(_payload: unknown, { routingKey }: Delivery): void {
+      got.push(['matched', routingKey]);
+    }
+
+    @Consume(queue)
+    rest(_payload: unknown, { routingKey }: Delivery): void {
+      got.push(['rest', routingKey]);
+    }
+  }
+  await using _app = await boot(Billing);
+  for (const [routingKey, handler] of [
+    ['a.x.c', 'rest'],
+    ['a.x.z', 'matched'],
+    ['a.z', 'matched'],
+    ['a.z.c', 'rest'],
+  ] as const) {
+    await scratch.publish(exchange, routingKey, '1');
+    expect(await got.next()).toEqual([handler, routingKey]);
+  }
+});
+
+test('e21: handlers that share a queue have each its own messages (golevelup: round-robin, to the wrong handler)', async () => {
+  const [queue, exchange] = [await scratch.queue(), await scratch.exchange('topic')];
+  await scratch.bind(queue, exchange, '#');
+  class Billing {
+    @Consume(queue, { when: 'order.placed' })
+    placed(_payload: unknown, { routingKey }: Delivery): void {
+      got.push(['placed', routingKey]);
+    }
+
+    @Consume(queue, { when: 'order.cancelled' })
+    cancelled(_payload: unknown, { routingKey }: Delivery): void {
+      got.push(['cancelled', routingKey]);
+    }
+  }
+  await using _app = await boot(Billing);
+  for (const what of ['placed', 'cancelled', 'cancelled', 'placed', 'placed']) {
+    await scratch.publish(exchange, `order.${what}`, '1');
+    expect(await got.next()).toEqual([what, `order.${what}`]);
+  }
+
+  class Careless {
+    @Consume(queue)
+    placed(): void {
+      // never runs
+    }
+
+    @Consume(queue)
+    cancelled(): void {
+      // never runs
+    }
+  }
+  const { message } = await failure(boot(Careless));
+  expect(message).toContain('Careless.placed');
+  expect(message).toContain('Careless.cancelled');
+});
+
+test('e19: a batch of 50 has 50 messages, with the prefetch raised to fit (golevelup: batches of 10)', async () => {
+  const queue = await scratch.queue();
+  class Orders {
+    @Consume(queue, { prefetch: 10, batch: { size: 50, maxWait: '1h' } })
+    insert(payloads: unknown[]): void {
+      got.push(payloads.length);
+    }
+  }
+  await using _app = await boot(Orders);
+  for (let id = 0; id < 100; id += 1) await scratch.sendJson(queue, id);
+  expect(await got.next()).toBe(50);
+  expect(await got.next()).toBe(50);
 });

@@ -1,6 +1,6 @@
 /** Requests whose server fails, answers nonsense or comes too late: the caller learns of it, and of nothing else suffers anybody. */
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { AmqpModule, AmqpRpcClient, Consume, type Delivery } from 'nest-amqp';
+import { AmqpConnection, AmqpModule, AmqpRpcClient, Consume, type Delivery } from 'nest-amqp';
 
 import { connect } from '../../../lib/client/connection.js';
 import type { Message } from '../../../lib/client/message.js';
@@ -8,7 +8,7 @@ import { brokerUrl } from '../../support/broker.mjs';
 import { failure } from '../../support/client.js';
 import { TestApp } from '../../support/nest-app.js';
 import { CuttableLine, Scratch } from '../../support/scratch.js';
-import { Inbox } from '../../support/waits.js';
+import { Gate, Inbox } from '../../support/waits.js';
 
 let scratch: Scratch;
 let queue: string;
@@ -101,4 +101,36 @@ test('e18: handlers reply to any queue, and need no reply queue of their own (go
   const { body, properties } = await scratch.take(replies);
   expect(JSON.parse(body.toString())).toEqual({ payload: 7, replyTo: replies });
   expect(properties.correlationId).toBe('c-7');
+});
+
+test('e17: a connection lost while a request is answered ends neither process nor request (golevelup: the process exits)', async () => {
+  const line = new CuttableLine();
+  const gate = new Gate();
+  const got = new Inbox<boolean>();
+  class Prices {
+    @Consume(queue)
+    async price(payload: unknown, { redelivered }: Delivery): Promise<unknown> {
+      got.push(redelivered);
+      if (!redelivered) await gate.opened;
+      return payload;
+    }
+  }
+  const connection = { dial: line.dial, recovery: { initialDelay: 1, maxDelay: 20 } };
+  await using server = await TestApp.boot({
+    imports: [AmqpModule.forRoot({ url: brokerUrl, connection })],
+    providers: [Prices],
+  });
+  await using caller = await TestApp.boot({ imports: [AmqpModule.forRoot({ url: brokerUrl })] });
+  const reply = caller.get(AmqpRpcClient).requestToQueue(queue, 7);
+  expect(await got.next()).toBe(false);
+  line.cut();
+  expect(await got.next()).toBe(true);
+  expect(await reply).toBe(7);
+  // What the first one returns now goes nowhere, and hurts nobody.
+  gate.open();
+  await caller
+    .get(AmqpRpcClient)
+    .requestToQueue(queue, 8, { timeout: '10s' })
+    .catch(() => undefined);
+  expect(server.get(AmqpConnection).status.state).toBe('open');
 });
