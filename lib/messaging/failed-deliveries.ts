@@ -11,7 +11,7 @@ import { printable, quoted } from '../errors.js';
 import { attemptOf, originOf } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
-import { RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
+import { RetryDelivery, type RetryPolicy, isDeliberate, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
 import type { PlannedQueue } from './topology-plan.js';
 import type { QueueDefinition, Topology } from './definitions.js';
@@ -43,6 +43,8 @@ export interface FailedDeliveriesOptions {
 
 /** How long a delivery is held that was put back before, in milliseconds. */
 const HOLD = 1_000;
+/** Most of a stack that is logged, in characters. */
+const LONGEST_STACK = 4_000;
 
 export class FailedDeliveries {
   readonly #connection: AmqpConnection;
@@ -234,7 +236,7 @@ export class FailedDeliveries {
   #tell(level: 'warn' | 'error', { message, queue, error }: Failure, what: string): void {
     try {
       this.#log[level](
-        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${messageOf(error)}`,
+        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${messageOf(error)}${framesOf(error)}`,
       );
     } catch (thrown) {
       warnOf(thrown);
@@ -287,4 +289,12 @@ export function messageOf(error: unknown): string {
   } catch {
     return 'What was thrown has no text.';
   }
+}
+
+/** Where an error was thrown that nobody meant to, in lines of their own. */
+function framesOf(error: unknown): string {
+  if (!(error instanceof Error) || isDeliberate(error)) return '';
+  const { stack = '' } = error;
+  const begin = stack.indexOf('\n    at ');
+  return begin < 0 ? '' : stack.slice(begin, begin + LONGEST_STACK);
 }

@@ -115,6 +115,12 @@ function isBeyondHelp(error: unknown): boolean {
   return status >= 400 && status < 500 && !LATER.has(status);
 }
 
+/** True for what is thrown to say what is to become of a delivery: where it was thrown is of no interest. */
+export function isDeliberate(error: unknown): boolean {
+  if (error instanceof RequeueDelivery || error instanceof RetryDelivery || error instanceof AmqpError) return true;
+  return isBeyondHelp(error) || LATER.has(statusOf(error));
+}
+
 /** Nest's HttpException by its face: this floor does not know Nest, and an application may have it twice. */
 function statusOf(error: unknown): number {
   try {

@@ -110,7 +110,14 @@ interface Internals {
   readonly filtersContextCreator: object;
   readonly interceptorsContextCreator: { create(...args: unknown[]): unknown[] };
   /** Hands what the target throws to the filters. */
-  readonly externalErrorProxy: { createProxy(target: Run, filters: unknown, contextType: string): Run };
+  readonly externalErrorProxy: { createProxy(target: Run, filters: Pick<Filters, 'next'>, contextType: string): Run };
+}
+
+/** The filters of a handler. */
+interface Filters {
+  /** What the filter that takes the error returns; null or undefined when there is none. */
+  invokeCustomFilters(error: unknown, host: unknown): unknown;
+  next(error: unknown, host: unknown): unknown;
 }
 
 /** Puts the values of decorated parameters into `args`. */
@@ -158,9 +165,9 @@ function adapted(
     found.interceptors = interceptors;
     return interceptors;
   };
-  const createProxy = (piped: Run, filters: unknown, contextType: string): Run => {
+  const createProxy = (piped: Run, filters: Filters, contextType: string): Run => {
     const { guards, interceptors, fill } = found;
-    const filtered = (around: Run): Run => externalErrorProxy.createProxy(around, filters, contextType);
+    const filtered = (around: Run): Run => externalErrorProxy.createProxy(around, unlogged(filters), contextType);
     outcome.filtered = filtered;
     return guards?.length === 0 && interceptors?.length === 0 && fill !== undefined
       ? direct(method, fill, filtered)
@@ -197,6 +204,20 @@ function pipingPayload(creator: ExternalContextCreator, pipes: never[], { instan
   return async (args, given, delivery) => {
     await apply?.(args, given, delivery);
     args[1] = delivery;
+  };
+}
+
+/**
+ * The filters without the one that Nest puts last, which logs what comes to it: whoever settles the delivery logs that too, with what
+ * becomes of the message, and knows an error from `RetryDelivery`.
+ */
+function unlogged(filters: Filters): Pick<Filters, 'next'> {
+  return {
+    next: (error, host) => {
+      const handled = filters.invokeCustomFilters(error, host) ?? undefined;
+      if (handled === undefined) throw error;
+      return handled;
+    },
   };
 }
 

@@ -140,7 +140,7 @@ describe.each(['classic', 'quorum'] as const)('on a %s queue, a handler that thr
       'x-nest-amqp-failed-at': expect.any(Date),
     });
     expect(headers).not.toHaveProperty('x-nest-amqp-attempt');
-    expect(await log.next('warn')).toMatch(/attempt 2\. RangeError: over the limit$/);
+    expect(await log.next('warn')).toMatch(/attempt 2\. RangeError: over the limit\n/);
     const told = await log.next('error');
     expect(told).toContain("routing key 'order.placed' (message id 'm-7')");
     expect(told).toContain(`'${dead}'`);

@@ -27,6 +27,7 @@ import {
   type ConsumerDefaults,
   Delivery,
   Payload,
+  RejectDelivery,
 } from 'nest-amqp';
 import { EMPTY, type Observable, concat, map, of, throwError } from 'rxjs';
 
@@ -351,6 +352,33 @@ describe('an interceptor', () => {
     await app.close();
     expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
     expect(await scratch.state(dead)).toMatchObject({ messageCount: 0 });
+  });
+});
+
+describe('an error', () => {
+  test.each<[what: string, thrown: () => Error, hasFrames: boolean]>([
+    ['that nobody expects is logged once, with where it was thrown', () => new Error('out of stock'), true],
+    [
+      'that says what is to become of the message is logged once, in a line',
+      () => new RejectDelivery('out of stock'),
+      false,
+    ],
+    ['of HTTP is logged once, in a line', () => new BadRequestException('out of stock'), false],
+  ])('%s', async (_what, thrown, hasFrames) => {
+    class Billing {
+      @Consume(queue)
+      charge(): void {
+        throw thrown();
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    await app.close();
+    const lines = app.log.lines.all.filter(({ text }) => text.includes('out of stock'));
+    expect(lines).toHaveLength(1);
+    expect(lines[0]?.text).toContain('Billing.charge');
+    expect(/\n {4}at .*pipeline\.test\.ts/.test(lines[0]?.text ?? '')).toBe(hasFrames);
   });
 });
 
