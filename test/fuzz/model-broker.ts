@@ -372,6 +372,10 @@ class ModelLine {
       case 'basic.ack':
         this.#answered(channel, method.args.deliveryTag, 'ack');
         return;
+      case 'basic.nack':
+        if (method.args.multiple) this.#fault('a message that was given back took others with it');
+        this.#answered(channel, method.args.deliveryTag, method.args.requeue ? 'requeue' : 'discard');
+        return;
       case 'basic.reject':
         this.#answered(channel, method.args.deliveryTag, method.args.requeue ? 'requeue' : 'discard');
         return;
