@@ -54,6 +54,7 @@ export { AmqpPublisher, type ExchangePublisher } from './messaging/publisher.js'
 export type { PublishAllOptions, PublishProgress } from './messaging/publish-run.js';
 export type { RpcOptions, RpcRequestOptions } from './messaging/rpc-client.js';
 export { RegisteredConsumer } from './messaging/registered-consumer.js';
+export type { RunningDelivery } from './messaging/running-deliveries.js';
 export type { Serializer } from './messaging/serializer.js';
 export {
   type BindingDefinition,

@@ -20,6 +20,7 @@ import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
 import type { Log } from './failed-deliveries.js';
 import { handlerTimeout, promiseOf } from './handled-deliveries.js';
 import { PartialBatchError } from './partial-batch-error.js';
+import type { RunningDelivery } from './running-deliveries.js';
 
 /** Nobody replies to requests that come in a batch. */
 export interface BatchHandlerOptions extends Omit<AnswerOptions, 'replier'> {
@@ -83,6 +84,10 @@ export class BatchedDeliveries implements MessageReceiver {
 
   get underWay(): number {
     return this.#answers.underWay;
+  }
+
+  get oldest(): RunningDelivery | undefined {
+    return this.#answers.oldest;
   }
 
   renew(): void {
@@ -181,6 +186,7 @@ export class BatchedDeliveries implements MessageReceiver {
   /** What comes too late counts no more: the deliveries have been answered. */
   #await(promise: Promise<unknown>, batch: Batch): void {
     const { timeout } = this.#options;
+    for (const { message, scope } of batch.items) this.#answers.goesOn(message, scope);
     let isOver = false;
     const timer =
       timeout === undefined

@@ -16,6 +16,7 @@ import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { Topology } from './definitions.js';
 import { type Log, messageOf } from './failed-deliveries.js';
 import { ensureQueue } from './topology.js';
+import type { RunningDelivery } from './running-deliveries.js';
 
 export interface ConsumerOptions {
   /** What it is called in the log: `BillingConsumer.charge`. */
@@ -38,6 +39,8 @@ export interface ConsumerOptions {
 export interface MessageReceiver {
   /** Messages that were begun and not answered yet. */
   readonly underWay: number;
+  /** Of those that go on after their handler was called, the one that was begun first. */
+  readonly oldest: RunningDelivery | undefined;
   /** What comes from now on comes over another channel. */
   renew(): void;
   /** Begins to handle it, now or later. Never throws. */
@@ -112,6 +115,11 @@ export class Consumer {
   /** Deliveries whose handler is running, or that have not been answered since. */
   get underWay(): number {
     return this.#receiver.underWay;
+  }
+
+  /** The delivery that has been under way for the longest time, of those that go on after their handler was called. */
+  get oldest(): RunningDelivery | undefined {
+    return this.#receiver.oldest;
   }
 
   get #label(): string {

@@ -11,6 +11,7 @@ import { type Delivery, DeliveryScope } from './delivery.js';
 import { FailedDeliveries, type FailedDeliveriesOptions, type Log, idOf, messageOf } from './failed-deliveries.js';
 import { HandlerReplies } from './handler-replies.js';
 import { type Replier, isRequest } from './replier.js';
+import { type RunningDelivery, RunningDeliveries } from './running-deliveries.js';
 
 /**
  * Who acknowledges. `'auto'`: the handler's return. `'manual'`: the handler, with `delivery.ack()`, when it likes; what it throws
@@ -25,7 +26,12 @@ export interface AnswerOptions extends Omit<FailedDeliveriesOptions, 'areOurs'> 
   readonly ack?: AckMode | undefined;
   /** Answers those that carry a `replyTo`. @default nobody */
   readonly replier?: Replier | undefined;
+  /** How long the broker waits for an answer, in milliseconds. @default what the queue's definition says, else 30 minutes */
+  readonly consumerTimeout?: number | undefined;
 }
+
+/** RabbitMQ's `consumer_timeout`, unless it is configured: https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout */
+const CONSUMER_TIMEOUT = 30 * 60 * 1000;
 
 export class DeliveryAnswers {
   readonly #connection: AmqpConnection;
@@ -35,6 +41,7 @@ export class DeliveryAnswers {
   readonly #ended: (message: Message) => void;
   readonly #failures: FailedDeliveries;
   readonly #replies: HandlerReplies | undefined;
+  readonly #running: RunningDeliveries;
   #scope: DeliveryScope;
   /** Of what is acknowledged before it is handled, the reply outlives the channel. */
   readonly #ours: DeliveryScope | undefined;
@@ -57,6 +64,11 @@ export class DeliveryAnswers {
       this.#label,
       log,
     );
+    const limit = consumerTimeoutOf(options);
+    const tellLate = (message: Message, ms: number): void => {
+      this.#tellLate(message, ms, limit);
+    };
+    this.#running = new RunningDeliveries(limit / 2, options.ack === 'none' ? undefined : tellLate);
     this.#scope = this.#newScope();
     this.#replies = options.replier && new HandlerReplies(options.replier, options.name, this.#label, log);
     this.#ours = options.ack === 'none' ? this.#newScope() : undefined;
@@ -72,6 +84,11 @@ export class DeliveryAnswers {
     return this.#underWay;
   }
 
+  /** The one that was begun first, of those that are under way. */
+  get oldest(): RunningDelivery | undefined {
+    return this.#running.oldest;
+  }
+
   /** What is begun from now on came over another channel. */
   renew(): void {
     this.#scope = this.#newScope();
@@ -83,10 +100,15 @@ export class DeliveryAnswers {
     if (this.#options.ack === 'none') message.ack();
   }
 
+  /** It is not done when its handler has been called: that has returned a promise, or a list of them waits. */
+  goesOn(message: Message, scope: DeliveryScope): void {
+    this.#running.add(message, scope);
+  }
+
   /** Its handler has returned this. Who awaits a reply is told before the broker is. */
   done(message: Message, delivery: Delivery, scope: DeliveryScope, result: unknown): void {
     const replies = this.#repliesTo(message);
-    if (replies === undefined || message.wasPutBack) this.#acknowledge(message, delivery);
+    if (replies === undefined || message.wasPutBack) this.#acknowledge(message, delivery, scope);
     else void this.#reply(replies, message, delivery, scope, result);
   }
 
@@ -129,6 +151,7 @@ export class DeliveryAnswers {
   /** Nothing is waited for any more, and nothing can be answered. `until` says how long it was waited for. */
   abandon(until: string): void {
     this.#failures.abandon();
+    this.#running.end();
     const why = new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`);
     this.#scope.end(why);
     this.#ours?.end(why);
@@ -154,10 +177,11 @@ export class DeliveryAnswers {
     scope: DeliveryScope,
     result: unknown,
   ): Promise<void> {
+    this.#running.add(message, scope);
     const end = await replies.result(message, delivery, result, this.#ours ?? scope);
     switch (end.kind) {
       case 'replied':
-        this.#acknowledge(message, delivery);
+        this.#acknowledge(message, delivery, scope);
         return;
       case 'told':
         delivery.over();
@@ -173,8 +197,9 @@ export class DeliveryAnswers {
     }
   }
 
-  #acknowledge(message: Message, delivery: Delivery): void {
+  #acknowledge(message: Message, delivery: Delivery, scope: DeliveryScope): void {
     if (this.#options.ack === 'manual' && delivery.isOpen) {
+      this.#running.add(message, scope);
       this.#unanswered.set(delivery, message);
       return;
     }
@@ -190,6 +215,7 @@ export class DeliveryAnswers {
 
   /** Never rejects. A requester that was told of the error has it; otherwise it becomes of the message what would without one. */
   async #replyError(replies: HandlerReplies, message: Message, error: unknown, scope: DeliveryScope): Promise<void> {
+    this.#running.add(message, scope);
     const isTold = await replies.error(message, error, this.#ours ?? scope);
     if (!isTold || this.isAnswered(message)) {
       this.#settleFailed(message, error, scope);
@@ -216,6 +242,7 @@ export class DeliveryAnswers {
       this.#end(message);
       return;
     }
+    this.#running.add(message, scope);
     void settled.then(() => {
       this.#end(message);
     });
@@ -223,6 +250,7 @@ export class DeliveryAnswers {
 
   #end(message: Message): void {
     this.#underWay -= 1;
+    this.#running.delete(message);
     this.#ended(message);
     if (this.#underWay === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
   }
@@ -249,6 +277,16 @@ export class DeliveryAnswers {
     this.#end(message);
   }
 
+  #tellLate(message: Message, ms: number, limit: number): void {
+    quietly(() => {
+      this.#log.warn(
+        `${this.#label} has had the message with routing key ${quoted(message.routingKey)}${idOf(message)} for ${ms} ms without an answer. ` +
+          `The broker waits ${limit} ms (consumer_timeout); then it takes back all that the channel has, and delivers it again. ` +
+          'Answer earlier, do the work in parts, or give the queue a longer x-consumer-timeout.',
+      );
+    });
+  }
+
   /** Once for all: a handler that does it does it with every delivery. */
   #tellVain(delivery: Delivery, wasAnswered: boolean): void {
     if (this.#hasToldVain) return;
@@ -265,4 +303,10 @@ export class DeliveryAnswers {
       );
     });
   }
+}
+
+function consumerTimeoutOf({ consumerTimeout, queue, topology }: AnswerOptions): number {
+  const definition = topology.queues?.find(({ name }) => name === queue);
+  const declared = consumerTimeout ?? definition?.arguments?.['x-consumer-timeout'];
+  return typeof declared === 'number' && declared > 0 ? declared : CONSUMER_TIMEOUT;
 }

@@ -10,6 +10,7 @@ import { originOf } from './attempt-headers.js';
 import type { MessageReceiver } from './consumer.js';
 import type { Log } from './failed-deliveries.js';
 import { HandledDeliveries, type HandlerOptions } from './handled-deliveries.js';
+import type { RunningDelivery } from './running-deliveries.js';
 
 /** A handler and the routing keys that it takes; without `when` all that no other one takes. */
 export interface Route {
@@ -44,6 +45,15 @@ export class DeliveryRouter implements MessageReceiver {
 
   get underWay(): number {
     return this.#receivers.reduce((sum, { underWay }) => sum + underWay, 0);
+  }
+
+  get oldest(): RunningDelivery | undefined {
+    return this.#receivers
+      .map(({ oldest }) => oldest)
+      .reduce(
+        (one, other) => (other !== undefined && (one === undefined || other.since < one.since) ? other : one),
+        undefined,
+      );
   }
 
   renew(): void {

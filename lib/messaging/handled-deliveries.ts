@@ -14,6 +14,7 @@ import { Delivery, type DeliveryScope } from './delivery.js';
 import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
 import type { Log } from './failed-deliveries.js';
 import { Lanes } from './lanes.js';
+import type { RunningDelivery } from './running-deliveries.js';
 
 /** Says which deliveries are handled one after the other: those with the same key. */
 export type OrderBy = (delivery: Delivery) => unknown;
@@ -69,6 +70,10 @@ export class HandledDeliveries implements MessageReceiver {
 
   get underWay(): number {
     return this.#answers.underWay;
+  }
+
+  get oldest(): RunningDelivery | undefined {
+    return this.#answers.oldest;
   }
 
   renew(): void {
@@ -134,6 +139,7 @@ export class HandledDeliveries implements MessageReceiver {
       return;
     }
     if (types.isPromise(payload)) {
+      this.#answers.goesOn(message, scope);
       payload.then(
         (decoded) => {
           this.#run(new Delivery(message, decoded, scope), message, scope);
@@ -195,6 +201,7 @@ export class HandledDeliveries implements MessageReceiver {
 
   #await(promise: Promise<unknown>, message: Message, delivery: Delivery, scope: DeliveryScope): void {
     const { timeout } = this.#options;
+    this.#answers.goesOn(message, scope);
     if (timeout !== undefined) {
       this.#awaitUntil(timeout, promise, message, delivery, scope);
       return;

@@ -1,6 +1,7 @@
 /** A consumer as the application sees it: where it stands, and to pause, resume and drain. Its life is `consumer`'s. */
 import type { ConsumerState, ConsumerStatus } from '../client/consumer-status.js';
 import type { Consumer, DrainOptions } from './consumer.js';
+import type { RunningDelivery } from './running-deliveries.js';
 
 /** What names a consumer. */
 export interface ConsumerIdentity {
@@ -43,6 +44,14 @@ export class RegisteredConsumer {
   /** Deliveries whose handler is running, or that have not been answered since. */
   get underWay(): number {
     return this.#consumer.underWay;
+  }
+
+  /**
+   * The delivery that has been under way for the longest time, of those whose handler has returned a promise, or has left the
+   * answer for later.
+   */
+  get oldest(): RunningDelivery | undefined {
+    return this.#consumer.oldest;
   }
 
   /**

@@ -41,6 +41,8 @@ export interface ConsumerHealth {
   readonly error?: string;
   /** Deliveries that are not answered yet. */
   readonly underWay: number;
+  /** How long the oldest of those that run has been under way, in milliseconds. */
+  readonly oldestMs?: number;
 }
 
 /** What `AmqpHealth.check` tells. */
@@ -172,7 +174,7 @@ class WatchedConnection {
 }
 
 function healthOf(consumer: RegisteredConsumer): ConsumerHealth {
-  const { name, queue, status, underWay } = consumer;
+  const { name, queue, status, underWay, oldest } = consumer;
   const why = 'why' in status ? status.why : 'error' in status ? status.error?.message : undefined;
   return {
     name,
@@ -181,6 +183,7 @@ function healthOf(consumer: RegisteredConsumer): ConsumerHealth {
     since: status.since,
     ...(why !== undefined && { error: why }),
     underWay,
+    ...(oldest !== undefined && { oldestMs: Date.now() - oldest.since.getTime() }),
   };
 }
 

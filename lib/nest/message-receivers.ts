@@ -10,6 +10,7 @@ import { DeliveryRouter, unmatchedDeliveries } from '../messaging/delivery-route
 import type { Log } from '../messaging/failed-deliveries.js';
 import { HandledDeliveries } from '../messaging/handled-deliveries.js';
 import { retryPolicy } from '../messaging/outcome.js';
+import type { FieldTable } from '../protocol/field-table.js';
 import { timerMilliseconds } from '../time/duration.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
 import { HandlerFactory } from './amqp.handler.js';
@@ -77,6 +78,7 @@ export class ReceiverFactory {
       topology,
       channel,
       concurrency,
+      consumerTimeout: consumerTimeoutOf(options.arguments),
       ack: options.ack ?? defaults.ack,
       retry: retry === undefined ? undefined : retryPolicy(retry, name),
       deadLetter: options.deadLetter ?? defaults.deadLetter,
@@ -95,4 +97,10 @@ export class ReceiverFactory {
     const run = this.#handlers.createBatch(handler, defaults);
     return new BatchedDeliveries(connection, { ...common, ...batch }, run, this.#log);
   }
+}
+
+/** The broker's by consumer: https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout */
+function consumerTimeoutOf(args: FieldTable | undefined): number | undefined {
+  const timeout = args?.['x-consumer-timeout'];
+  return typeof timeout === 'number' ? timeout : undefined;
 }

@@ -227,3 +227,43 @@ describe('answering in vain', () => {
     expect(log.text('warn').split('\n')).toHaveLength(1);
   });
 });
+
+describe('a delivery that goes on', () => {
+  test('is known, the oldest first, until it is answered; one that is done at once never is', async () => {
+    const gate = new Gate();
+    const consumer = await consume(({ payload }) => (payload === 'quick' ? undefined : gate.opened));
+    for (const payload of ['quick', 'first', 'second']) {
+      await scratch.sendJson(queue, payload);
+      await got.next();
+    }
+    const { oldest } = consumer;
+    expect(oldest).toMatchObject({ routingKey: queue, deliveryTag: 2 });
+    expect(oldest?.since).toBeInstanceOf(Date);
+    gate.open();
+    await eventually('nothing under way', () => Promise.resolve(consumer.underWay === 0 || undefined));
+    expect(consumer.oldest).toBeUndefined();
+  });
+
+  test('is warned of once when it has had half the time for which the broker waits, manual answers too', async () => {
+    const consumer = await consume(() => undefined, { ack: 'manual', consumerTimeout: 60 });
+    await scratch.sendJson(queue, 'slow');
+    const delivery = await got.next();
+    const told = await log.next('warn', 'without an answer');
+    expect(told).toContain('waits 60 ms (consumer_timeout)');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(log.text('warn').split('without an answer')).toHaveLength(2);
+    expect(delivery.ack()).toBe(true);
+    expect(consumer.oldest).toBeUndefined();
+  });
+
+  test('is not warned of when nobody waits for its answer', async () => {
+    const gate = new Gate();
+    const consumer = await consume(() => gate.opened, { ack: 'none', consumerTimeout: 20 });
+    await scratch.sendJson(queue, 'slow');
+    await got.next();
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    expect(consumer.oldest).toMatchObject({ deliveryTag: 1 });
+    expect(log.text('warn')).toBe('');
+    gate.open();
+  });
+});
