@@ -70,8 +70,15 @@ export interface RetryPolicy {
 const DEFAULT_DELAYS: readonly Duration[] = ['1s', '10s', '1m'];
 
 /** Throws `INVALID_OPTION`. `where` names who said it. */
-export function retryPolicy({ attempts, delays = DEFAULT_DELAYS }: RetryOptions, where: string): RetryPolicy {
+export function retryPolicy(options: RetryOptions, where: string): RetryPolicy {
   // Options often come from configuration, past the compiler.
+  if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `retry of ${where} has to be an object: { attempts: 3, delays: ['1s', '10s'] }.`,
+    );
+  }
+  const { attempts, delays = DEFAULT_DELAYS } = options;
   const given: unknown = delays;
   if (!Array.isArray(given) || given.length === 0) {
     throw new AmqpError('INVALID_OPTION', `retry.delays of ${where} has to be a list of one length of time or more.`);

@@ -69,13 +69,12 @@ test('a global prefetch bounds all consumers of a channel together, beside what 
   await bench.ready(one, 1);
   await bench.ready(other, 2);
   expect([first.all.length, second.all.length]).toEqual([2, 1]);
-  // Room for one, and the first may hold one more.
+  // Room for one, and each may hold one more: which of them has it is the broker's to say.
   (await first.next()).ack();
   await came(4, first, second);
-  expect(first.all.length).toBe(3);
   await channel.basicQos(0, { global: true });
   await came(5, first, second);
-  expect(second.all.length).toBe(2);
+  expect([first.all.length, second.all.length]).toEqual([3, 2]);
 });
 
 test('a prefetch for each consumer that is set later lifts the global one', async () => {

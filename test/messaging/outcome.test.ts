@@ -103,6 +103,8 @@ describe('retry', () => {
   });
 
   test.each<[options: unknown, named: string]>([
+    [3, 'retry'],
+    [null, 'retry'],
     [{ attempts: 0 }, 'retry.attempts'],
     [{ attempts: 1.5 }, 'retry.attempts'],
     [{ delays: [] }, 'retry.delays'],
