@@ -128,6 +128,8 @@ describe("ack: 'none'", () => {
     await scratch.sendJson(queue, 1);
     const delivery = await got.next();
     expect(delivery.ack()).toBe(false);
+    // With its answer the broker has read the acknowledgement too, which left with the turn.
+    await (await connection.opened()).channel();
     line.cut();
     await log.next('log', 'runs');
     await log.next('log', 'runs');
