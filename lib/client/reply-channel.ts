@@ -145,6 +145,8 @@ export class ReplyChannel {
     } finally {
       this.#isOpening = false;
     }
+    // One came when nobody waited any more, and before that was heard here.
+    if (this.#waiting().length > 0) void this.#open();
   }
 
   /** The channel, when requests may be sent on it. A broker that blocks would leave them to pile up here unread. */

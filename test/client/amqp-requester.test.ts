@@ -86,6 +86,27 @@ describe('on the real broker', () => {
     expect(requester.pendingCount).toBe(0);
   });
 
+  test('a request is sent that comes just as the connection opens for one that nobody awaits any more', async () => {
+    const { queue, requests } = await inbox();
+    // As many turns of the microtask queue later as there may be between the connection's word and the look for requests.
+    for (const turns of [0, 1, 2, 3, 4]) {
+      await using late = new AmqpConnection(brokerUrl);
+      await using other = new AmqpRequester(late);
+      expect(await failure(other.request('', queue, 'given up', { timeout: 1 }))).toMatchObject({
+        code: 'REPLY_TIMEOUT',
+      });
+      const reply = (async () => {
+        await late.opened();
+        for (let turn = 0; turn < turns; turn += 1) await Promise.resolve();
+        return await other.request('', queue, `after ${turns}`);
+      })();
+      await late.open();
+      const request = await requests.next(`the request after ${turns} turns`);
+      await server.reply(request, 'here');
+      expect(text(await reply)).toBe('here');
+    }
+  });
+
   test('3,000 requests at a time get their own replies, whatever the order in which these come', async () => {
     const { queue, requests } = await inbox();
     const count = 3_000;
