@@ -124,6 +124,16 @@ export class DeliveryAnswers {
     return message.settled && this.#options.ack !== 'none';
   }
 
+  /** Whether a handler that began now would begin for nothing: the broker delivers it again, or nobody waits any more. */
+  isForNothing(scope: DeliveryScope): boolean {
+    return (this.#ours ?? scope).hasEnded;
+  }
+
+  /** It comes to no handler, and its answer is the broker's. */
+  leave(message: Message): void {
+    this.#end(message);
+  }
+
   /** The channel is gone: what nobody has answered can be answered no more. */
   lost(why: string): void {
     this.#scope.end(

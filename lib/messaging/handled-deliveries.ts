@@ -142,7 +142,8 @@ export class HandledDeliveries implements MessageReceiver {
       this.#answers.goesOn(message, scope);
       payload.then(
         (decoded) => {
-          this.#run(new Delivery(message, decoded, scope), message, scope);
+          if (this.#answers.isForNothing(scope)) this.#answers.leave(message);
+          else this.#run(new Delivery(message, decoded, scope), message, scope);
         },
         (error: unknown) => {
           this.#answers.failed(message, error, scope);

@@ -66,6 +66,16 @@ function noted(inbox: Inbox<Delivery>): DeliveryHandler {
   };
 }
 
+/** A decoder that takes until its gate is opened. */
+function gated(gates: Inbox<Gate>): () => Promise<string> {
+  return async () => {
+    const gate = new Gate();
+    gates.push(gate);
+    await gate.opened;
+    return 'read';
+  };
+}
+
 /** A running consumer that notes what it gets. */
 async function collecting(queue: string, options?: Partial<LoneHandlerOptions>): Promise<Inbox<Delivery>> {
   const inbox = new Inbox<Delivery>();
@@ -392,6 +402,25 @@ describe('a consumer that loses', () => {
     expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
   });
 
+  test('its connection while it reads a message begins no handler for that one, which is delivered again', async () => {
+    const queue = await scratch.queue();
+    const reading = new Inbox<Gate>();
+    const inbox = new Inbox<Delivery>();
+    const consumer = consumerOf(queue, noted(inbox), { decode: gated(reading) });
+    await consumer.start();
+    await scratch.send(queue, 'slow');
+    const lost = await reading.next();
+    line.cut();
+    const again = await reading.next();
+    lost.open();
+    again.open();
+    expect((await inbox.next()).redelivered).toBe(true);
+    await consumer.drain();
+    expect(inbox.all).toHaveLength(1);
+    expect(consumer.underWay).toBe(0);
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
+  });
+
   test('its queue declares it again and goes on', async () => {
     const queue = await scratch.queue();
     const inbox = await collecting(queue);
@@ -605,6 +634,22 @@ describe('stop()', () => {
     const started = expect(consumer.start()).rejects.toMatchObject({ code: 'ABORTED' });
     await within('the stop', consumer.stop(1_000));
     await within('the start', started);
+  });
+
+  test('has no handler begin after it, for a message that was still being read', async () => {
+    const queue = await scratch.queue();
+    const reading = new Inbox<Gate>();
+    const inbox = new Inbox<Delivery>();
+    const consumer = consumerOf(queue, noted(inbox), { decode: gated(reading) });
+    await consumer.start();
+    await scratch.send(queue, 'slow');
+    const gate = await reading.next();
+    await consumer.stop(0);
+    gate.open();
+    await scratch.hasMessages(queue, 1);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(inbox.all).toEqual([]);
+    expect(consumer.underWay).toBe(0);
   });
 
   test('twice, or before the start, is no error', async () => {
