@@ -260,6 +260,8 @@ export function promiseOf(returned: unknown): Promise<unknown> | undefined {
 /** Objects are as many keys as there are deliveries, and would put nothing into an order. */
 function keyOf(key: unknown): unknown {
   if ((typeof key !== 'object' || key === null) && typeof key !== 'function') return key;
+  // Of a promise, nobody else hears what it rejects with.
+  void promiseOf(key)?.catch(() => undefined);
   throw new AmqpError(
     'INVALID_ARGUMENT',
     'orderBy returned an object, or a promise, as the key of a delivery: no two of them are the same. Return text or a number.',

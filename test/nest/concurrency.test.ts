@@ -267,6 +267,7 @@ describe('orderBy', () => {
     ],
     ['returns an object', ({ payload }) => payload, 'orderBy returned an object'],
     ['returns a promise', () => Promise.resolve('a'), 'or a promise'],
+    ['returns a promise that rejects', () => Promise.reject(new Error('no customer')), 'or a promise'],
   ])('that %s fails that delivery alone', async (_what, orderBy, told) => {
     const queue = await scratch.queue();
     const dead = scratch.owns(`${queue}.dead`);
