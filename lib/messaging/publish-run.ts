@@ -61,6 +61,7 @@ export class PublishRun<T> {
   /** Resolves the one wait that there is at a time. */
   #wake: () => void = () => undefined;
   #willTell = false;
+  #isOver = false;
 
   constructor(publish: (payload: T) => Promise<void>, options: RunOptions) {
     this.#publish = publish;
@@ -82,7 +83,7 @@ export class PublishRun<T> {
     } finally {
       signal?.removeEventListener('abort', abort);
       // What is still under way after an abort is told to nobody.
-      this.#willTell = true;
+      this.#isOver = true;
     }
     if (this.#failure === undefined) return this.#confirmed;
     const isAborted = signal?.aborted === true;
@@ -149,11 +150,11 @@ export class PublishRun<T> {
   }
 
   #tellSoon(): void {
-    if (this.#willTell || this.#options.progress === undefined) return;
+    if (this.#isOver || this.#willTell || this.#options.progress === undefined) return;
     this.#willTell = true;
     setImmediate(() => {
       this.#willTell = false;
-      if (this.#underWay > 0) this.#tell();
+      if (this.#underWay > 0 && !this.#isOver) this.#tell();
     });
   }
 

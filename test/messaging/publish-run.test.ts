@@ -6,7 +6,7 @@ import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import { PublishAllError } from '../../lib/errors.js';
 import { message } from '../../lib/messaging/message.js';
-import type { PublishProgress } from '../../lib/messaging/publish-run.js';
+import { type PublishProgress, PublishRun } from '../../lib/messaging/publish-run.js';
 import { AmqpPublisher } from '../../lib/messaging/publisher.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure } from '../support/client.js';
@@ -179,6 +179,34 @@ describe('publishAll', () => {
     silent.open();
     const fired = failed(publisher.publishAll('', queue, new Numbers(), { signal: AbortSignal.abort() }));
     expect(await fired).toMatchObject({ code: 'ABORTED', taken: 0, confirmed: 0 });
+  });
+
+  test('tells progress nothing more once it has ended', async () => {
+    const abort = new AbortController();
+    const told: PublishProgress[] = [];
+    const confirmed: unknown[] = [];
+    // Confirmed by hand: one before the abort, in the same turn of the event loop, and one after it.
+    const confirms: (() => void)[] = [];
+    const publish = async (): Promise<void> => {
+      await new Promise<void>((resolve) => confirms.push(resolve));
+      confirmed.push(true);
+    };
+    const progress = (at: PublishProgress): void => {
+      told.push(at);
+    };
+    const run = new PublishRun<number>(publish, { maxInFlight: 2, progress, signal: abort.signal });
+    const ended = failed(run.of(new Numbers(3)));
+    while (confirms.length < 2) await new Promise((resolve) => setImmediate(resolve));
+    confirms.shift()?.();
+    while (confirmed.length < 1) await Promise.resolve();
+    abort.abort();
+    await ended;
+    const atEnd = told.length;
+    await new Promise((resolve) => setImmediate(resolve));
+    confirms.shift()?.();
+    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(told).toHaveLength(atEnd);
   });
 
   test('refuses what makes no sense before it asks for anything', async () => {
