@@ -195,6 +195,8 @@ export class BatchedDeliveries implements MessageReceiver {
             isOver = true;
             this.#failed(batch, handlerTimeout(timeout));
           }, timeout);
+    // The connection keeps the process alive, and nobody heeds this without one.
+    timer?.unref();
     promise.then(
       () => {
         clearTimeout(timer);

@@ -226,6 +226,8 @@ export class HandledDeliveries implements MessageReceiver {
       delivery.over(error);
       this.#answers.failed(message, error, scope);
     }, ms);
+    // The connection keeps the process alive, and nobody heeds this without one.
+    timer.unref();
     promise.then(
       (result) => {
         if (timer === undefined) return;

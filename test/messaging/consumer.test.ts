@@ -596,6 +596,25 @@ describe('stop()', () => {
     expect(consumer.underWay).toBe(0);
   });
 
+  test('leaves no timers of handlers that keep the process alive', async () => {
+    const queue = await scratch.queue();
+    const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+    const begun = new Inbox<Delivery>();
+    const forEver: DeliveryHandler = (delivery) => {
+      begun.push(delivery);
+      return new Promise(() => undefined);
+    };
+    const consumer = consumerOf(queue, forEver, { timeout: 24 * 60 * 60 * 1000 });
+    await consumer.start();
+    const before = timers();
+    // More than there are timers of anything else.
+    const count = 20;
+    for (let n = 0; n < count; n += 1) await scratch.send(queue, 'never done');
+    for (let n = 0; n < count; n += 1) await begun.next();
+    await consumer.stop(0);
+    expect(timers()).toBeLessThan(before + count / 2);
+  });
+
   test('ends a consumer that is still starting', async () => {
     const queue = await scratch.queue();
     const consumer = consumerOf(queue, () => Promise.resolve());
