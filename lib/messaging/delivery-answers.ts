@@ -50,6 +50,7 @@ export class DeliveryAnswers {
   /** Of handlers that returned and left the answer for later. */
   readonly #unanswered = new Map<Delivery, Message>();
   #hasToldVain = false;
+  #hasToldDropped = false;
 
   /** `ended` is called for every message that was begun, when it is under way no more. */
   constructor(connection: AmqpConnection, options: AnswerOptions, log: Log, ended: (message: Message) => void) {
@@ -272,6 +273,9 @@ export class DeliveryAnswers {
       answered: (delivery) => {
         this.#answeredLate(delivery);
       },
+      refused: (delivery) => {
+        if (this.#failures.areDroppedByBroker) this.#tellDropped(delivery);
+      },
       answeredInVain: (delivery, wasAnswered) => {
         this.#answeredLate(delivery);
         this.#tellVain(delivery, wasAnswered);
@@ -293,6 +297,20 @@ export class DeliveryAnswers {
         `${this.#label} has had the message with routing key ${quoted(message.routingKey)}${idOf(message)} for ${ms} ms without an answer. ` +
           `The broker waits ${limit} ms (consumer_timeout); then it takes back all that the channel has, and delivers it again. ` +
           'Answer earlier, do the work in parts, or give the queue a longer x-consumer-timeout.',
+      );
+    });
+  }
+
+  /** Once for all, like what is answered in vain. */
+  #tellDropped(delivery: Delivery): void {
+    if (this.#hasToldDropped) return;
+    this.#hasToldDropped = true;
+    const queue = quoted(delivery.queue);
+    quietly(() => {
+      this.#log.warn(
+        `${this.#label} rejected delivery ${delivery.deliveryTag}, which the broker drops: no dead-letter exchange is known for ` +
+          `queue ${queue}. Throw RejectDelivery, and it is a dead letter; or give the queue's definition a deadLetter. ` +
+          "Where a policy dead-letters it, say deadLetter: { by: 'broker' }. This is told this once.",
       );
     });
   }

@@ -15,6 +15,8 @@ export interface DeliveryOwner {
   attemptOf(message: Message): number;
   /** The handler has answered. */
   answered(delivery: Delivery): void;
+  /** The handler has refused it for good, without a word to whoever made it. */
+  refused(delivery: Delivery): void;
   /** The handler has answered in vain: a second time, or when the channel was gone. */
   answeredInVain(delivery: Delivery, wasAnswered: boolean): void;
 }
@@ -138,7 +140,7 @@ export class Delivery<T = unknown> {
   /** Puts it back into the queue, or with `requeue: false` has it dead-lettered by the broker, or dropped. */
   nack(options?: { requeue?: boolean }): boolean {
     const wasAnswered = this.#isOver || this.#message.settled;
-    return this.#told(!wasAnswered && this.#message.nack(options), wasAnswered);
+    return this.#told(!wasAnswered && this.#message.nack(options), wasAnswered, options?.requeue === false);
   }
 
   /**
@@ -147,12 +149,14 @@ export class Delivery<T = unknown> {
    */
   reject(options?: { requeue?: boolean }): boolean {
     const wasAnswered = this.#isOver || this.#message.settled;
-    return this.#told(!wasAnswered && this.#message.reject(options), wasAnswered);
+    return this.#told(!wasAnswered && this.#message.reject(options), wasAnswered, options?.requeue !== true);
   }
 
-  #told(sent: boolean, wasAnswered: boolean): boolean {
-    if (sent) this.#scope.owner.answered(this);
-    else this.#scope.owner.answeredInVain(this, wasAnswered);
+  #told(sent: boolean, wasAnswered: boolean, isRefused = false): boolean {
+    const { owner } = this.#scope;
+    if (sent && isRefused) owner.refused(this);
+    if (sent) owner.answered(this);
+    else owner.answeredInVain(this, wasAnswered);
     return sent;
   }
 

@@ -94,6 +94,11 @@ export class FailedDeliveries {
     );
   }
 
+  /** Whether the broker drops what is rejected, for all that is known here. A stream keeps it. */
+  get areDroppedByBroker(): boolean {
+    return !this.#isStream && typeof this.#options.deadLetter !== 'object' && !this.#hasDeadLetterExchange;
+  }
+
   /** Settles a request whose requester was told of the error: it is done with. */
   settleTold(message: Message, error: unknown): void {
     const queue = this.#connection.topology.current(this.#options.queue);
@@ -219,9 +224,13 @@ export class FailedDeliveries {
   get #isDeadLetteredByBroker(): boolean {
     const { deadLetter, areOurs } = this.#options;
     if (areOurs || this.#isStream) return false;
-    if (deadLetter !== undefined) return typeof deadLetter === 'object';
-    const { deadLetter: defined, arguments: args } = this.#definition ?? {};
-    return defined !== undefined || args?.['x-dead-letter-exchange'] !== undefined;
+    return deadLetter === undefined ? this.#hasDeadLetterExchange : typeof deadLetter === 'object';
+  }
+
+  /** As far as the definition of the queue says. */
+  get #hasDeadLetterExchange(): boolean {
+    const { deadLetter, arguments: args } = this.#definition ?? {};
+    return deadLetter !== undefined || args?.['x-dead-letter-exchange'] !== undefined;
   }
 
   /** Quorum queues of RabbitMQ 4.3 and later hold back what is rejected, when they are declared so. */

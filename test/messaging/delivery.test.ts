@@ -269,3 +269,64 @@ describe('a delivery that goes on', () => {
     gate.open();
   });
 });
+
+describe('refusing by hand', () => {
+  const dropped = 'which the broker drops';
+  const refuse = (delivery: Delivery): void => {
+    delivery.reject();
+  };
+
+  async function refusing(handler: DeliveryHandler, options: Partial<LoneHandlerOptions>): Promise<void> {
+    await consume(handler, options);
+    for (const id of [1, 2, 3]) await scratch.sendJson(queue, id);
+    await got.next('the last', ({ payload }) => payload === 3);
+    await scratch.hasMessages(queue, 0);
+  }
+
+  test.each<[string, DeliveryHandler]>([
+    ['reject()', refuse],
+    ['nack({ requeue: false })', (delivery) => void delivery.nack({ requeue: false })],
+  ])('by %s is told once for all where nobody knows of a dead-letter exchange', async (_how, handler) => {
+    await refusing(handler, { deadLetter: undefined });
+    const told = log.text('warn').split('\n');
+    expect(told).toHaveLength(1);
+    expect(told[0]).toContain(`rejected delivery 1, ${dropped}`);
+    expect(told[0]).toContain(`'${queue}'`);
+    expect(told[0]).toContain('Throw RejectDelivery');
+  });
+
+  test('is told where the dead letters of what is thrown go to a queue, which rejecting does not know', async () => {
+    await refusing(refuse, { deadLetter: `${queue}.elsewhere` });
+    expect(log.text('warn')).toContain(dropped);
+  });
+
+  test.each<[string, () => Partial<LoneHandlerOptions>]>([
+    ['is left to the broker', () => ({ deadLetter: { by: 'broker' } })],
+    [
+      'has an exchange in the definition',
+      () => ({ deadLetter: undefined, topology: { queues: [{ name: queue, deadLetter: { exchange: '' } }] } }),
+    ],
+    [
+      'has an exchange in the arguments',
+      () => ({
+        deadLetter: undefined,
+        topology: { queues: [{ name: queue, arguments: { 'x-dead-letter-exchange': '' } }] },
+      }),
+    ],
+  ])('is nothing to tell where dead-lettering %s', async (_where, options) => {
+    await refusing(refuse, options());
+    expect(log.text('warn')).not.toContain(dropped);
+  });
+
+  test('is nothing to tell when it puts the delivery back', async () => {
+    await refusing(
+      (delivery) => {
+        if (delivery.redelivered) delivery.ack();
+        else if (delivery.payload === 1) delivery.reject({ requeue: true });
+        else delivery.nack();
+      },
+      { deadLetter: undefined },
+    );
+    expect(log.text('warn')).not.toContain(dropped);
+  });
+});
