@@ -96,7 +96,7 @@ export class TopologyRegistry {
       arguments: argumentsOf(options.priority, options.arguments),
       retries: (options.retry ?? consumers.retry) !== undefined,
       prefetch: options.prefetch,
-      batchSize: undefined,
+      batchSize: options.batch?.size,
     });
     return key;
   }

@@ -614,6 +614,25 @@ test('an exclusive queue with a name comes back with its bindings as soon as nob
 });
 
 describe('declarations that are known to go wrong', () => {
+  test('tell of a prefetch that its handler gives, and that is below its batches', async () => {
+    const [one, other] = [await scratch.queue(), await scratch.queue()];
+    class Billing {
+      @Consume(one, { prefetch: 5, batch: { size: 10 } })
+      small(): void {
+        // takes them
+      }
+
+      @Consume(other, { batch: { size: 100 } })
+      large(): void {
+        // takes them
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp({ consumers: { prefetch: 5 } })], providers: [Billing] });
+    const warned = app.log.text('warn');
+    expect(warned).toContain('@Consume of Billing.small has prefetch 5 and batches of 10');
+    expect(warned).not.toContain('Billing.large');
+  });
+
   test('are logged once, however often they are declared', async () => {
     const [exchange, name] = [scratch.exchangeName(), scratch.queueName()];
     const line = new CuttableLine();
