@@ -2,6 +2,7 @@
  * The answers to the deliveries of one handler: given for it or by it, counted, and told when they change nothing. When a delivery
  * is begun, and what handles it, is decided above; what is done with failures is `failed-deliveries`'s.
  */
+import type { StandardSchemaV1 } from '@standard-schema/spec';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
@@ -26,6 +27,8 @@ export interface AnswerOptions extends Omit<FailedDeliveriesOptions, 'areOurs'> 
   readonly ack?: AckMode | undefined;
   /** Answers those that carry a `replyTo`. @default nobody */
   readonly replier?: Replier | undefined;
+  /** What results have to be that are replied. @default anything */
+  readonly replySchema?: StandardSchemaV1 | undefined;
   /** How long the broker waits for an answer, in milliseconds. @default what the queue's definition says, else 30 minutes */
   readonly consumerTimeout?: number | undefined;
 }
@@ -71,7 +74,7 @@ export class DeliveryAnswers {
     };
     this.#running = new RunningDeliveries(limit / 2, options.ack === 'none' ? undefined : tellLate);
     this.#scope = this.#newScope();
-    this.#replies = options.replier && new HandlerReplies(options.replier, options.name, this.#label, log);
+    this.#replies = options.replier && new HandlerReplies(options.replier, options, this.#label, log);
     this.#ours = options.ack === 'none' ? this.#newScope() : undefined;
   }
 

@@ -2,6 +2,7 @@
  * What the requesters of one handler are told: its results, all values of those that have many, or its errors. How a reply is
  * written and published is the `replier`'s; what becomes of the delivery is `handled-deliveries`'s.
  */
+import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { type AmqpError, quoted } from '../errors.js';
@@ -20,22 +21,29 @@ const REPLIED: ResultEnd = { kind: 'replied' };
 export class HandlerReplies {
   readonly #replier: Replier;
   readonly #name: string;
+  readonly #schema: StandardSchemaV1 | undefined;
   readonly #label: string;
   readonly #log: Log;
 
-  /** `name` is what requesters are told of the handler, `label` what the log is. */
-  constructor(replier: Replier, name: string, label: string, log: Log) {
+  /** `name` is what requesters are told of the handler, `label` what the log is; results have to fit `replySchema`. */
+  constructor(
+    replier: Replier,
+    { name, replySchema }: { readonly name: string; readonly replySchema?: StandardSchemaV1 | undefined },
+    label: string,
+    log: Log,
+  ) {
     this.#replier = replier;
     this.#name = name;
+    this.#schema = replySchema;
     this.#label = label;
     this.#log = log;
   }
 
-  /** Replies with what the handler returned. A result that cannot be written is a failure of the handler. Never rejects. */
+  /** Replies with what the handler returned. A result that cannot be written, or does not fit, is a failure of the handler. Never rejects. */
   async result(message: Message, delivery: Delivery, result: unknown, life: DeliveryScope): Promise<ResultEnd> {
     try {
       if (isStream(result) && delivery.wantsStream) return await this.#values(message, delivery, result, life);
-      this.#tellUndelivered(message, await this.#replier.reply(message, result, life));
+      this.#tellUndelivered(message, await this.#replier.reply(message, result, life, this.#schema));
       return REPLIED;
     } catch (error) {
       return { kind: 'failed', error };
@@ -56,7 +64,7 @@ export class HandlerReplies {
     values: AsyncIterable<unknown>,
     life: DeliveryScope,
   ): Promise<ResultEnd> {
-    const end = await this.#replier.stream(message, values, this.#name, life);
+    const end = await this.#replier.stream(message, values, this.#name, life, this.#schema);
     if (end.kind === 'failed') return { kind: 'told', error: end.error };
     if (end.kind === 'stopped') delivery.over(end.why);
     return REPLIED;

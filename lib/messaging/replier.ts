@@ -2,6 +2,7 @@
  * Replies to requests: results and errors written and published, confirmed, to where each request says. Which of them a request
  * gets, and what becomes of the delivery, is decided by `handled-deliveries`; what the headers mean is told in `reply-format`.
  */
+import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { types } from 'node:util';
@@ -15,6 +16,7 @@ import { AmqpError, type RemoteFacts } from '../errors.js';
 import { cut } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
 import { isUnsendable } from './handover.js';
+import { validated } from './message.js';
 import { errorHeaders, remoteFactsOf } from './reply-format.js';
 import { type StreamEnd, ReplyStreams, type WrittenReply } from './reply-streams.js';
 import { type Serialized, Serializers } from './serializer.js';
@@ -56,10 +58,15 @@ export class Replier {
 
   /**
    * Publishes what a handler returned. Resolves when the broker has confirmed it, or to why it cannot be delivered. Rejects when it
-   * cannot be written: that is the handler's fault.
+   * cannot be written, or does not fit the schema: that is the handler's fault.
    */
-  async reply(request: Message, result: unknown, life: DeliveryScope): Promise<AmqpError | undefined> {
-    const { body, properties } = await this.#write(result, isDirect(request));
+  async reply(
+    request: Message,
+    result: unknown,
+    life: DeliveryScope,
+    schema?: StandardSchemaV1,
+  ): Promise<AmqpError | undefined> {
+    const { body, properties } = await this.#write(result, isDirect(request), schema);
     return await this.#deliver(request, body, properties, life);
   }
 
@@ -72,12 +79,13 @@ export class Replier {
     values: AsyncIterable<unknown>,
     handler: string,
     life: DeliveryScope,
+    schema?: StandardSchemaV1,
   ): Promise<StreamEnd> {
     const direct = isDirect(request);
     const end = await this.#streams.send({
       request,
       values,
-      write: (value) => this.#write(value, direct),
+      write: (value) => this.#write(value, direct, schema),
       writeError: (error) => this.#writeError(this.#factsOf(error, handler), direct),
       isDirect: direct,
       life,
@@ -121,7 +129,9 @@ export class Replier {
     return { body: JSON.stringify({ name, code, message }), properties: this.#properties(said, direct) };
   }
 
-  async #write(result: unknown, direct: boolean): Promise<WrittenReply> {
+  /** What is sent is the result as it was returned: the schema's output is for the requester, where the same schema reads it. */
+  async #write(result: unknown, direct: boolean, schema: StandardSchemaV1 | undefined): Promise<WrittenReply> {
+    if (schema !== undefined) await validated(schema, result, 'What the handler replies');
     const written = this.#written(result);
     const { body, contentType } = types.isPromise(written) ? await written : written;
     return { body, properties: this.#properties({ contentType }, direct) };

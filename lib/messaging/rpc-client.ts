@@ -71,6 +71,13 @@ const REQUEST_OPTIONS = [
   'clusterId',
 ] as const satisfies readonly (keyof RpcRequestOptions)[];
 
+/** Where a request for all values goes, and the contract that it is made by. */
+export interface StreamTarget {
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly contract?: MessageContract | undefined;
+}
+
 /** Between two lines of the log about replies that nobody awaits, in milliseconds. */
 const TELL_INTERVAL = 10_000;
 
@@ -148,12 +155,9 @@ export class RpcClient implements AsyncDisposable {
     payload: unknown,
     options: RpcRequestOptions | undefined,
   ): Promise<unknown> {
-    const { exchange, routingKey, reply } = contract;
+    const { exchange, routingKey } = contract;
     await holdTo(contract, payload);
-    const value = await this.#request(exchange, routingKey, payload, options);
-    return reply === undefined
-      ? value
-      : await validated(reply, value, `The reply of ${destination(exchange, routingKey)}`);
+    return await heldReply(contract, await this.#request(exchange, routingKey, payload, options));
   }
 
   async #request(
@@ -174,11 +178,10 @@ export class RpcClient implements AsyncDisposable {
 
   /**
    * Sends a request for all values of a handler that has many; the function returned stops it, and asks the server to stop. The
-   * timeout is how long each reply may be waited for.
+   * timeout is how long each reply may be waited for. The payload and every value are held to the contract, where there is one.
    */
   protected stream<T>(
-    exchange: string,
-    routingKey: string,
+    { exchange, routingKey, contract }: StreamTarget,
     payload: unknown,
     { signal, ...options }: RpcRequestOptions,
     observer: ReplyObserver<T>,
@@ -187,7 +190,11 @@ export class RpcClient implements AsyncDisposable {
     const replies = new IncomingReplies({
       exchange,
       routingKey,
-      valueOf: (reply) => this.#valueOf(reply, exchange, routingKey),
+      valueOf: (reply) => {
+        const value = this.#valueOf(reply, exchange, routingKey);
+        if (contract === undefined) return value;
+        return types.isPromise(value) ? value.then((read) => heldReply(contract, read)) : heldReply(contract, value);
+      },
       stop: (address, stream) => {
         this.#requester.tell(exchange, address, { correlationId, headers: stopHeaders(stream) });
       },
@@ -205,20 +212,21 @@ export class RpcClient implements AsyncDisposable {
     signal?.addEventListener('abort', onAbort, { once: true });
     if (signal?.aborted === true) onAbort();
     const headers = { ...options.headers, ...WANTS_STREAM };
-    void this.#stream(exchange, routingKey, payload, { ...options, correlationId, headers }, replies).finally(() => {
+    const target = { exchange, routingKey, contract };
+    void this.#stream(target, payload, { ...options, correlationId, headers }, replies).finally(() => {
       signal?.removeEventListener('abort', onAbort);
     });
     return stop;
   }
 
   async #stream(
-    exchange: string,
-    routingKey: string,
+    { exchange, routingKey, contract }: StreamTarget,
     payload: unknown,
     options: RpcRequestOptions,
     replies: IncomingReplies,
   ): Promise<void> {
     try {
+      if (contract !== undefined) await holdTo(contract, payload);
       const { body, message } = await this.#written(payload, options);
       if (replies.isOver) return;
       await this.#requester.requestMany(exchange, routingKey, body, message, (reply) => replies.receive(reply));
@@ -282,4 +290,9 @@ export class RpcClient implements AsyncDisposable {
       `${count} ${count === 1 ? 'reply was' : 'replies were'} dropped that nobody awaits: late, or with an unknown correlation id.`,
     );
   }
+}
+
+/** What the contract's `reply` makes of a value. Throws, or rejects with, `INVALID_PAYLOAD`. */
+function heldReply({ reply, exchange, routingKey }: MessageContract, value: unknown): unknown {
+  return reply === undefined ? value : validated(reply, value, `The reply of ${destination(exchange, routingKey)}`);
 }

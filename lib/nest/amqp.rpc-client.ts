@@ -1,6 +1,7 @@
 /** The RPC client as Nest applications inject it, with Observables. What a request and its reply are is `messaging/rpc-client`'s. */
 import { Observable } from 'rxjs';
-import { RpcClient, type RpcRequestOptions } from '../messaging/rpc-client.js';
+import { type InferInput, type InferReply, MessageContract } from '../messaging/message.js';
+import { RpcClient, type RpcRequestOptions, type StreamTarget } from '../messaging/rpc-client.js';
 
 /**
  * Sends requests to handlers of `@Consume`, or to any AMQP server, and resolves to what they return.
@@ -22,8 +23,25 @@ export class AmqpRpcClient extends RpcClient {
     exchange: string,
     routingKey: string,
     payload: unknown,
-    options: RpcRequestOptions = {},
-  ): Observable<T> {
-    return new Observable<T>((subscriber) => this.stream<T>(exchange, routingKey, payload, options, subscriber));
+    options?: RpcRequestOptions,
+  ): Observable<T>;
+  /** The same by a contract: its `reply` makes each value. What does not fit is `INVALID_PAYLOAD`: a payload is not sent then. */
+  request$<Contract extends MessageContract>(
+    contract: Contract,
+    payload: InferInput<Contract>,
+    options?: RpcRequestOptions,
+  ): Observable<InferReply<Contract>>;
+  request$(target: string | MessageContract, key: unknown, payload?: unknown, options?: unknown): Observable<unknown> {
+    // The overloads have checked the types.
+    if (target instanceof MessageContract) {
+      const { exchange, routingKey } = target;
+      return this.#values({ exchange, routingKey, contract: target }, key, payload as RpcRequestOptions | undefined);
+    }
+    const to = { exchange: target, routingKey: key as string };
+    return this.#values(to, payload, options as RpcRequestOptions | undefined);
+  }
+
+  #values(target: StreamTarget, payload: unknown, options: RpcRequestOptions = {}): Observable<unknown> {
+    return new Observable((subscriber) => this.stream(target, payload, options, subscriber));
   }
 }

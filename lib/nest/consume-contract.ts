@@ -1,4 +1,5 @@
 /** `@Consume` by a contract: what it says as options, and what the compiler asks of the methods that it decorates. */
+import type { StandardSchemaV1 } from '@standard-schema/spec';
 import type { Observable } from 'rxjs';
 import type { Delivery } from '../messaging/delivery.js';
 import type { Infer, InferReplyInput, MessageContract } from '../messaging/message.js';
@@ -45,22 +46,36 @@ type Takes<Args extends readonly unknown[], Payload> = Args extends readonly []
  */
 export const CONTRACT_KEY = Symbol('nest-amqp:routing key of the contract');
 
+/** Under which options keep what the `reply` of their contract says of results. */
+const CONTRACT_REPLY = Symbol('nest-amqp:reply schema of the contract');
+
+/** Options, and what a contract says beside them. */
+interface ContractNote extends ConsumeOptionsWithQueue {
+  readonly [CONTRACT_KEY]?: string;
+  readonly [CONTRACT_REPLY]?: StandardSchemaV1 | undefined;
+}
+
 /** What a contract says, as options: the queue is bound to its exchange, and its schema reads what comes. */
 export function contractNote(
-  { exchange, routingKey, schema }: MessageContract,
+  { exchange, routingKey, schema, reply }: MessageContract,
   options: ConsumeContractOptions,
-): ConsumeOptionsWithQueue & { readonly [CONTRACT_KEY]?: string } {
+): ContractNote {
+  const said = { ...options, schema, [CONTRACT_REPLY]: reply };
   // Every queue is bound to the default exchange, by its name.
-  if (exchange === '') return { ...options, schema };
+  if (exchange === '') return said;
   return {
-    ...options,
-    schema,
+    ...said,
     bind: [{ exchange, routingKey }, options.bind ?? []].flat(),
     [CONTRACT_KEY]: routingKey,
   };
 }
 
 /** The routing keys that a handler takes where others share its queue; undefined for all the rest. */
-export function patternOf(options: ConsumeOptionsWithQueue & { readonly [CONTRACT_KEY]?: string }): string | undefined {
+export function patternOf(options: ContractNote): string | undefined {
   return options.when ?? options[CONTRACT_KEY];
+}
+
+/** What a handler's results have to be for those who request them; undefined where no contract says so. */
+export function replySchemaOf(options: ContractNote): StandardSchemaV1 | undefined {
+  return options[CONTRACT_REPLY];
 }

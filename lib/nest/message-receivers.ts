@@ -14,6 +14,7 @@ import type { FieldTable } from '../protocol/field-table.js';
 import { timerMilliseconds } from '../time/duration.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
 import { HandlerFactory } from './amqp.handler.js';
+import { replySchemaOf } from './consume-contract.js';
 import type { PlannedConsumer, RegisteredConnection } from './consumer-registry.js';
 import type { QueueHandler } from './queue-consumers.js';
 
@@ -92,7 +93,12 @@ export class ReceiverFactory {
     };
     if (batch === undefined) {
       const run = handlingWith(publisher.carry, this.#handlers.create(handler, defaults));
-      return new HandledDeliveries(connection, { ...common, orderBy, replier }, run, this.#log);
+      return new HandledDeliveries(
+        connection,
+        { ...common, orderBy, replier, replySchema: replySchemaOf(options) },
+        run,
+        this.#log,
+      );
     }
     const run = this.#handlers.createBatch(handler, defaults);
     return new BatchedDeliveries(connection, { ...common, ...batch }, run, this.#log);

@@ -10,8 +10,10 @@ import {
   type Infer,
   InvalidPayloadError,
   type MessageDefinition,
+  RemoteError,
   message,
 } from 'nest-amqp';
+import { type Observable, from, lastValueFrom, tap, toArray } from 'rxjs';
 import * as v from 'valibot';
 import { z } from 'zod';
 
@@ -121,6 +123,76 @@ test('a request is held to its contract on the way out, and its reply on the way
   const error = await failure(rpc.request(PriceOf, { sku: 'odd' }));
   expect(error.code).toBe('INVALID_PAYLOAD');
   expect(error.message).toContain(`The reply of queue '${queue}'`);
+});
+
+test('a reply that does not fit is an error reply and a warning in the log of its server, and is not tried again', async () => {
+  const queue = await scratch.queue();
+  const PriceOf = message({
+    exchange: '',
+    routingKey: queue,
+    schema: z.object({ sku: z.string() }),
+    reply: z.object({ price: z.string().transform(Number) }),
+  });
+  class Pricing {
+    @Consume(PriceOf, { queue, retry: { attempts: 3, delays: [1] } })
+    price({ sku }: { sku: string }): { price: string } {
+      handled.push(sku);
+      // Past the compiler.
+      return { price: sku === 'odd' ? (5 as never) : '12' };
+    }
+  }
+  await using app = await TestApp.boot({ imports: [amqp()], providers: [Pricing] });
+  const rpc = app.get(AmqpRpcClient);
+  expect(await rpc.request(PriceOf, { sku: 'book' })).toEqual({ price: 12 });
+  const error = await failure(rpc.request(PriceOf, { sku: 'odd' }));
+  expect(error).toBeInstanceOf(RemoteError);
+  expect(error).toMatchObject({ remote: { name: 'InvalidPayloadError', code: 'INVALID_PAYLOAD' } });
+  expect(error.message).toContain('What the handler replies is not what the schema says. price');
+  expect(await app.log.next('warn', 'Pricing.price')).toContain('What the handler replies');
+  // Nobody awaits this one's result.
+  await scratch.sendJson(queue, { sku: 'odd' });
+  expect(await rpc.request(PriceOf, { sku: 'last' })).toEqual({ price: 12 });
+  expect(handled.all).toEqual(['book', 'odd', 'odd', 'last']);
+  await scratch.hasMessages(queue, 0);
+});
+
+test('request$ by a contract holds the payload and every value to it, on both sides', async () => {
+  const queue = await scratch.queue();
+  const Countdown = message({
+    exchange: '',
+    routingKey: queue,
+    schema: z.object({ values: z.array(z.unknown()) }),
+    reply: z.string().transform(Number),
+  });
+  class Counting {
+    @Consume(Countdown, { queue })
+    count({ values }: Infer<typeof Countdown>): Observable<string> {
+      return from(values as string[]);
+    }
+  }
+  await using app = await TestApp.boot({ imports: [amqp()], providers: [Counting] });
+  const rpc = app.get(AmqpRpcClient);
+  expect(await lastValueFrom(rpc.request$(Countdown, { values: ['3', '2', '1'] }).pipe(toArray()))).toEqual([3, 2, 1]);
+  const got: number[] = [];
+  const odd = rpc.request$(Countdown, { values: ['3', 2, '1'] }).pipe(tap((value) => got.push(value)));
+  expect(await failure(lastValueFrom(odd))).toMatchObject({
+    code: 'REMOTE_ERROR',
+    remote: { code: 'INVALID_PAYLOAD' },
+  });
+  expect(got).toEqual([3]);
+  const unsent = rpc.request$(Countdown, { values: 1 } as never);
+  expect((await failure(lastValueFrom(unsent))).message).toContain(`The payload to queue '${queue}'`);
+  // A server that knows nothing of the contract.
+  const theirs = await scratch.queue();
+  const channel = app.get(AmqpChannel);
+  await channel.basicConsume(theirs, async (request) => {
+    await channel.reply(request, '5', { contentType: 'application/json' });
+    request.ack();
+  });
+  const foreign = message({ exchange: '', routingKey: theirs, schema: z.string(), reply: z.string() });
+  expect((await failure(lastValueFrom(rpc.request$(foreign, 'x')))).message).toContain(
+    `The reply of queue '${theirs}'`,
+  );
 });
 
 test.each([
