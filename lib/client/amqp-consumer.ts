@@ -146,15 +146,20 @@ export class AmqpConsumer {
     settled: () => Promise<unknown> = () => Promise.resolve(),
     hurry?: AbortSignal,
   ): Promise<void> {
-    if (this.#status.state === 'stopped') return;
+    const ends = (work: Promise<unknown>): Promise<void> =>
+      within(timeout, hurry === undefined ? work : Promise.race([work, aborted(hurry)]));
+    if (this.#status.state === 'stopped') {
+      // Its connection was closed for good; what it delivered may still run.
+      await ends(settled());
+      return;
+    }
     if (this.#status.state === 'idle') {
       this.#life.abort();
       this.#become({ state: 'stopped', since: new Date(), error: undefined });
       return;
     }
     this.#end(`The consumer of queue ${quoted(this.queue)} was stopped before it ran.`);
-    const ending = this.#windDown(settled);
-    await within(timeout, hurry === undefined ? ending : Promise.race([ending, aborted(hurry)]));
+    await ends(this.#windDown(settled));
     // Out of time: what is unanswered goes back to the queue.
     void this.#active?.channel.close();
     this.#become({ state: 'stopped', since: new Date(), error: undefined });

@@ -12,7 +12,7 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
 import { AmqpError } from '../errors.js';
-import type { MessageReceiver } from './consumer.js';
+import { AnsweredDeliveries } from './answered-deliveries.js';
 import { DecodedArrivals } from './decoded-arrivals.js';
 import { type Decoder, decoderOf } from './decoder.js';
 import { Delivery, type DeliveryScope } from './delivery.js';
@@ -20,7 +20,6 @@ import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
 import type { Log } from './failed-deliveries.js';
 import { handlerTimeout, promiseOf } from './handled-deliveries.js';
 import { PartialBatchError } from './partial-batch-error.js';
-import type { RunningDelivery } from './running-deliveries.js';
 
 /** Nobody replies to requests that come in a batch. */
 export interface BatchHandlerOptions extends Omit<AnswerOptions, 'replier'> {
@@ -53,10 +52,10 @@ interface Batch {
   open: number;
 }
 
-export class BatchedDeliveries implements MessageReceiver {
+export class BatchedDeliveries extends AnsweredDeliveries {
   readonly #options: BatchHandlerOptions;
   readonly #handler: BatchHandler;
-  readonly #answers: DeliveryAnswers;
+  protected override readonly answers: DeliveryAnswers;
   readonly #arrivals: DecodedArrivals;
   /** Not begun, in order of arrival. Only the last one may lack items. */
   #waiting: Batch[] = [];
@@ -65,9 +64,10 @@ export class BatchedDeliveries implements MessageReceiver {
   #isBeginning = false;
 
   constructor(connection: AmqpConnection, options: BatchHandlerOptions, handler: BatchHandler, log: Log) {
+    super();
     this.#options = options;
     this.#handler = handler;
-    this.#answers = new DeliveryAnswers(connection, options, log, (message) => {
+    this.answers = new DeliveryAnswers(connection, options, log, (message) => {
       this.#ended(message);
     });
     this.#arrivals = new DecodedArrivals(
@@ -76,52 +76,17 @@ export class BatchedDeliveries implements MessageReceiver {
         this.#gather({ message, delivery: new Delivery(message, payload, scope), scope });
       },
       (message, error, scope) => {
-        this.#answers.begin(message);
-        this.#answers.failed(message, error, scope);
+        this.answers.begin(message);
+        this.answers.failed(message, error, scope);
       },
     );
   }
 
-  get underWay(): number {
-    return this.#answers.underWay;
+  override receive(message: Message): void {
+    this.#arrivals.add(message, this.answers.scope);
   }
 
-  get oldest(): RunningDelivery | undefined {
-    return this.#answers.oldest;
-  }
-
-  renew(): void {
-    this.#answers.renew();
-  }
-
-  receive(message: Message): void {
-    this.#arrivals.add(message, this.#answers.scope);
-  }
-
-  lost(why: string): void {
-    this.#takeWaiting();
-    this.#answers.lost(why);
-  }
-
-  giveBack(): void {
-    for (const message of this.#takeWaiting()) message.nack();
-  }
-
-  stop(): void {
-    this.giveBack();
-    this.#answers.stop();
-  }
-
-  async idle(): Promise<void> {
-    await this.#answers.idle();
-  }
-
-  abandon(until: string): void {
-    this.#answers.abandon(until);
-  }
-
-  /** What has not begun. */
-  #takeWaiting(): Message[] {
+  protected override takeWaiting(): Message[] {
     const batches = this.#waiting.splice(0);
     for (const { timer } of batches) clearTimeout(timer);
     return [...batches.flatMap(({ items }) => items.map(({ message }) => message)), ...this.#arrivals.clear()];
@@ -170,7 +135,7 @@ export class BatchedDeliveries implements MessageReceiver {
     batch.open = batch.items.length;
     for (const { message } of batch.items) {
       this.#batchOf.set(message, batch);
-      this.#answers.begin(message);
+      this.answers.begin(message);
     }
     let promise: Promise<unknown> | undefined;
     try {
@@ -186,7 +151,7 @@ export class BatchedDeliveries implements MessageReceiver {
   /** What comes too late counts no more: the deliveries have been answered. */
   #await(promise: Promise<unknown>, batch: Batch): void {
     const { timeout } = this.#options;
-    for (const { message, scope } of batch.items) this.#answers.goesOn(message, scope);
+    for (const { message, scope } of batch.items) this.answers.goesOn(message, scope);
     let isOver = false;
     const timer =
       timeout === undefined
@@ -210,7 +175,7 @@ export class BatchedDeliveries implements MessageReceiver {
   }
 
   #done({ items }: Batch): void {
-    for (const { message, delivery, scope } of items) this.#answers.done(message, delivery, scope, undefined);
+    for (const { message, delivery, scope } of items) this.answers.done(message, delivery, scope, undefined);
   }
 
   /** What the handler has answered by itself stays answered. */
@@ -218,13 +183,13 @@ export class BatchedDeliveries implements MessageReceiver {
     const errors = errorsOf(items, error);
     for (const [index, { message, delivery, scope }] of items.entries()) {
       const failure = errors[index];
-      if (failure === undefined || this.#answers.isAnswered(message)) {
-        this.#answers.done(message, delivery, scope, undefined);
+      if (failure === undefined || this.answers.isAnswered(message)) {
+        this.answers.done(message, delivery, scope, undefined);
       } else {
         delivery.over(
           failure.why instanceof AmqpError && failure.why.code === 'HANDLER_TIMEOUT' ? failure.why : undefined,
         );
-        this.#answers.failed(message, failure.why, scope);
+        this.answers.failed(message, failure.why, scope);
       }
     }
   }

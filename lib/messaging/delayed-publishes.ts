@@ -14,7 +14,7 @@ import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { Channel } from '../client/channel.js';
 import { Backoff } from '../client/backoff.js';
 import type { PublishOptions } from '../client/channel-options.js';
-import type { Connection } from '../client/connection.js';
+import { isLoss as isConnectionLoss } from '../client/consumer-status.js';
 import { orAborted, pause, unblocked } from '../client/wait.js';
 import { AmqpError, PublishRefusedError, UnroutableError, destination, quoted } from '../errors.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
@@ -40,8 +40,6 @@ interface Target {
 export class DelayedPublishes {
   readonly #channel: AmqpChannel;
   readonly #declarations: SharedDeclarations;
-  /** Of each connection the exchanges and queues that messages go to in the end, once looked for. */
-  readonly #targets = new WeakMap<Connection, Map<string, Promise<void>>>();
 
   constructor(channel: AmqpChannel) {
     this.#channel = channel;
@@ -132,28 +130,13 @@ export class DelayedPublishes {
     }
   }
 
-  /** A message that is dead-lettered to where nothing is, is lost, and nobody hears of it. */
+  /** A message that is dead-lettered to where nothing is, is lost, and nobody hears of it: so it is looked for each time. */
   async #target(exchange: string, routingKey: string): Promise<void> {
-    const { connection } = this.#channel;
-    const current = await connection.opened();
-    let known = this.#targets.get(current);
-    if (known === undefined) this.#targets.set(current, (known = new Map<string, Promise<void>>()));
-    const queue = connection.queueNamed(routingKey);
-    const key = exchange === '' ? `queue ${queue}` : `exchange ${exchange}`;
-    let found = known.get(key);
-    if (found === undefined) {
-      known.set(key, (found = this.#look(exchange, queue)));
-      // What is not there may be there the next time.
-      found.catch(() => known.delete(key));
-    }
-    await found;
-  }
-
-  async #look(exchange: string, routingKey: string): Promise<void> {
+    const queue = this.#channel.connection.queueNamed(routingKey);
     try {
-      await this.#declarations.alone((channel) =>
+      await this.#declarations.declare(exchange === '' ? `queue ${queue}` : `exchange ${exchange}`, (channel) =>
         exchange === ''
-          ? channel.queueDeclare(routingKey, { passive: true })
+          ? channel.queueDeclare(queue, { passive: true })
           : // The type is not looked at.
             channel.exchangeDeclare(exchange, 'direct', { passive: true }),
       );
@@ -211,11 +194,10 @@ function isGone(error: unknown): boolean {
   return error instanceof UnroutableError || (error instanceof PublishRefusedError && error.replyCode === 404);
 }
 
-/** Not the broker's answer to a declaration, but the end of the connection that it was sent over. */
+/** Not the broker's answer to a declaration, but the end of what it was sent over. */
 function isLoss(error: unknown): boolean {
-  if (!(error instanceof AmqpError)) return false;
-  const { code, replyCode } = error;
   return (
-    code === 'CONNECTION_LOST' || code === 'CONNECTION_CLOSED' || (code === 'CHANNEL_CLOSED' && replyCode === undefined)
+    isConnectionLoss(error) ||
+    (error instanceof AmqpError && error.code === 'CHANNEL_CLOSED' && error.replyCode === undefined)
   );
 }

@@ -9,7 +9,14 @@ import type { Message } from '../client/message.js';
 import { AmqpError, quoted } from '../errors.js';
 import { labelOf } from './consumer.js';
 import { type Delivery, DeliveryScope } from './delivery.js';
-import { FailedDeliveries, type FailedDeliveriesOptions, type Log, idOf, messageOf } from './failed-deliveries.js';
+import {
+  FailedDeliveries,
+  type FailedDeliveriesOptions,
+  type Log,
+  framesOf,
+  idOf,
+  messageOf,
+} from './failed-deliveries.js';
 import { HandlerReplies } from './handler-replies.js';
 import { type Replier, isRequest } from './replier.js';
 import { type RunningDelivery, RunningDeliveries } from './running-deliveries.js';
@@ -245,7 +252,7 @@ export class DeliveryAnswers {
       quietly(() => {
         this.#log.error(
           `${this.#label} failed on the message with routing key ${quoted(message.routingKey)}${idOf(message)}. ` +
-            `It was not answered again. ${messageOf(error)}`,
+            `It was not answered again. ${messageOf(error)}${framesOf(error)}`,
         );
       });
       this.#end(message);

@@ -301,7 +301,7 @@ export function messageOf(error: unknown): string {
 }
 
 /** Where an error was thrown that nobody meant to, in lines of their own. */
-function framesOf(error: unknown): string {
+export function framesOf(error: unknown): string {
   if (!(error instanceof Error) || isDeliberate(error)) return '';
   const { stack = '' } = error;
   const begin = stack.indexOf('\n    at ');

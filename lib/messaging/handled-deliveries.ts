@@ -7,14 +7,13 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
 import { AmqpError } from '../errors.js';
-import type { MessageReceiver } from './consumer.js';
+import { AnsweredDeliveries } from './answered-deliveries.js';
 import { DecodedArrivals } from './decoded-arrivals.js';
 import { type Decoder, decoderOf } from './decoder.js';
 import { Delivery, type DeliveryScope } from './delivery.js';
 import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
 import type { Log } from './failed-deliveries.js';
 import { Lanes } from './lanes.js';
-import type { RunningDelivery } from './running-deliveries.js';
 
 /** Says which deliveries are handled one after the other: those with the same key. */
 export type OrderBy = (delivery: Delivery) => unknown;
@@ -47,69 +46,35 @@ interface Order {
   readonly lanes: Lanes<Message, Turn>;
 }
 
-export class HandledDeliveries implements MessageReceiver {
+export class HandledDeliveries extends AnsweredDeliveries {
   readonly #options: HandlerOptions;
   readonly #decode: Decoder;
   readonly #handler: DeliveryHandler;
-  readonly #answers: DeliveryAnswers;
+  protected override readonly answers: DeliveryAnswers;
   readonly #order: Order | undefined;
   /** Delivered while `concurrency` handlers run: those of a lost channel still do when the next one delivers. */
   #waiting: Message[] = [];
   #isHandlingWaiting = false;
 
   constructor(connection: AmqpConnection, options: HandlerOptions, handler: DeliveryHandler, log: Log) {
+    super();
     this.#options = options;
     this.#decode = options.decode ?? decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE });
     this.#handler = handler;
     this.#order = options.orderBy === undefined ? undefined : this.#newOrder(options.orderBy);
-    this.#answers = new DeliveryAnswers(connection, options, log, (message) => {
+    this.answers = new DeliveryAnswers(connection, options, log, (message) => {
       if (this.#order !== undefined) this.#order.lanes.ended(message);
       else if (this.#waiting.length > 0) this.#handleWaiting();
     });
   }
 
-  get underWay(): number {
-    return this.#answers.underWay;
-  }
-
-  get oldest(): RunningDelivery | undefined {
-    return this.#answers.oldest;
-  }
-
-  renew(): void {
-    this.#answers.renew();
-  }
-
-  receive(message: Message): void {
-    if (this.#order !== undefined) this.#order.arrivals.add(message, this.#answers.scope);
-    else if (this.#answers.underWay >= this.#options.concurrency) this.#waiting.push(message);
+  override receive(message: Message): void {
+    if (this.#order !== undefined) this.#order.arrivals.add(message, this.answers.scope);
+    else if (this.answers.underWay >= this.#options.concurrency) this.#waiting.push(message);
     else this.#handle(message);
   }
 
-  lost(why: string): void {
-    this.#takeWaiting();
-    this.#answers.lost(why);
-  }
-
-  giveBack(): void {
-    for (const message of this.#takeWaiting()) message.nack();
-  }
-
-  stop(): void {
-    this.giveBack();
-    this.#answers.stop();
-  }
-
-  async idle(): Promise<void> {
-    await this.#answers.idle();
-  }
-
-  abandon(until: string): void {
-    this.#answers.abandon(until);
-  }
-
-  /** What has not begun. */
-  #takeWaiting(): Message[] {
+  protected override takeWaiting(): Message[] {
     if (this.#order === undefined) return this.#waiting.splice(0);
     const { arrivals, lanes } = this.#order;
     return [...lanes.clear().map(({ message }) => message), ...arrivals.clear()];
@@ -119,7 +84,7 @@ export class HandledDeliveries implements MessageReceiver {
   #handleWaiting(): void {
     if (this.#isHandlingWaiting) return;
     this.#isHandlingWaiting = true;
-    while (this.#answers.underWay < this.#options.concurrency) {
+    while (this.answers.underWay < this.#options.concurrency) {
       const next = this.#waiting.shift();
       if (next === undefined) break;
       this.#handle(next);
@@ -129,24 +94,24 @@ export class HandledDeliveries implements MessageReceiver {
 
   /** Never throws. Decoding may take its time (a compressed body, a schema that waits), and counts as under way. */
   #handle(message: Message): void {
-    this.#answers.begin(message);
-    const { scope } = this.#answers;
+    this.answers.begin(message);
+    const { scope } = this.answers;
     let payload: unknown;
     try {
       payload = this.#decode(message);
     } catch (error) {
-      this.#answers.failed(message, error, scope);
+      this.answers.failed(message, error, scope);
       return;
     }
     if (types.isPromise(payload)) {
-      this.#answers.goesOn(message, scope);
+      this.answers.goesOn(message, scope);
       payload.then(
         (decoded) => {
-          if (this.#answers.isForNothing(scope)) this.#answers.leave(message);
+          if (this.answers.isForNothing(scope)) this.answers.leave(message);
           else this.#run(new Delivery(message, decoded, scope), message, scope);
         },
         (error: unknown) => {
-          this.#answers.failed(message, error, scope);
+          this.answers.failed(message, error, scope);
         },
       );
     } else {
@@ -156,8 +121,8 @@ export class HandledDeliveries implements MessageReceiver {
 
   #newOrder(by: OrderBy): Order {
     const failed = (message: Message, error: unknown, scope: DeliveryScope): void => {
-      this.#answers.begin(message);
-      this.#answers.failed(message, error, scope);
+      this.answers.begin(message);
+      this.answers.failed(message, error, scope);
     };
     return {
       by,
@@ -178,7 +143,7 @@ export class HandledDeliveries implements MessageReceiver {
         failed,
       ),
       lanes: new Lanes(this.#options.concurrency, ({ message, delivery, scope }) => {
-        this.#answers.begin(message);
+        this.answers.begin(message);
         this.#run(delivery, message, scope);
       }),
     };
@@ -193,27 +158,27 @@ export class HandledDeliveries implements MessageReceiver {
       promise = promiseOf(result);
     } catch (error) {
       delivery.over();
-      this.#answers.failed(message, error, scope);
+      this.answers.failed(message, error, scope);
       return;
     }
-    if (promise === undefined) this.#answers.done(message, delivery, scope, result);
+    if (promise === undefined) this.answers.done(message, delivery, scope, result);
     else this.#await(promise, message, delivery, scope);
   }
 
   #await(promise: Promise<unknown>, message: Message, delivery: Delivery, scope: DeliveryScope): void {
     const { timeout } = this.#options;
-    this.#answers.goesOn(message, scope);
+    this.answers.goesOn(message, scope);
     if (timeout !== undefined) {
       this.#awaitUntil(timeout, promise, message, delivery, scope);
       return;
     }
     promise.then(
       (result) => {
-        this.#answers.done(message, delivery, scope, result);
+        this.answers.done(message, delivery, scope, result);
       },
       (error: unknown) => {
         delivery.over();
-        this.#answers.failed(message, error, scope);
+        this.answers.failed(message, error, scope);
       },
     );
   }
@@ -224,7 +189,7 @@ export class HandledDeliveries implements MessageReceiver {
       timer = undefined;
       const error = handlerTimeout(ms);
       delivery.over(error);
-      this.#answers.failed(message, error, scope);
+      this.answers.failed(message, error, scope);
     }, ms);
     // The connection keeps the process alive, and nobody heeds this without one.
     timer.unref();
@@ -232,13 +197,13 @@ export class HandledDeliveries implements MessageReceiver {
       (result) => {
         if (timer === undefined) return;
         clearTimeout(timer);
-        this.#answers.done(message, delivery, scope, result);
+        this.answers.done(message, delivery, scope, result);
       },
       (error: unknown) => {
         if (timer === undefined) return;
         clearTimeout(timer);
         delivery.over();
-        this.#answers.failed(message, error, scope);
+        this.answers.failed(message, error, scope);
       },
     );
   }

@@ -2,7 +2,6 @@
  * Contracts: where messages of one kind are published to, and what their payloads are, said once for publishers, consumers and
  * requesters. Sending, binding and decoding are theirs.
  */
-import { types } from 'node:util';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError, InvalidPayloadError, destination } from '../errors.js';
 import { refuseUnknown } from '../client/option-names.js';
@@ -109,7 +108,8 @@ export function isStandardSchema(value: unknown): value is StandardSchemaV1 {
  */
 export function validated(schema: StandardSchemaV1, payload: unknown, what?: string): unknown {
   const result = schema['~standard'].validate(payload);
-  return types.isPromise(result) ? result.then((settled) => outputOf(settled, what)) : outputOf(result, what);
+  // Also a promise by another hand than the engine's, as libraries patch it.
+  return 'then' in result ? Promise.resolve(result).then((settled) => outputOf(settled, what)) : outputOf(result, what);
 }
 
 function outputOf(result: StandardSchemaV1.Result<unknown>, what: string | undefined): unknown {

@@ -7,6 +7,7 @@
  *                           └──────── the first failure, or the signal ────► no more next(); what is under way ends; PublishAllError
  * ```
  */
+import { types } from 'node:util';
 import { AmqpError, PublishAllError } from '../errors.js';
 import type { PublishMessageOptions } from './publish-options.js';
 
@@ -22,8 +23,8 @@ export interface PublishProgress {
 export interface PublishAllOptions extends Omit<PublishMessageOptions, 'messageId'> {
   /** Most messages that are published and not confirmed; the source waits beyond. @default 1000 */
   readonly maxInFlight?: number | undefined;
-  /** Is told how far it is: at most once for each turn of the event loop, and at the end. What it throws ends the run. */
-  readonly progress?: ((progress: PublishProgress) => void) | undefined;
+  /** Is told how far it is: at most once for each turn of the event loop, and at the end. What it throws, or rejects with, ends the run. */
+  readonly progress?: ((progress: PublishProgress) => unknown) | undefined;
   /** Ends the run at once. What was taken from the source by then may arrive. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -39,12 +40,18 @@ const DEFAULT_IN_FLIGHT = 1_000;
 
 /** Parts the options of the run from those of each message. Throws `INVALID_OPTION`. */
 export function runOptions(options: PublishAllOptions): { run: RunOptions; each: PublishMessageOptions | undefined } {
-  const { maxInFlight = DEFAULT_IN_FLIGHT, progress, signal, ...each } = options;
+  const {
+    maxInFlight = DEFAULT_IN_FLIGHT,
+    progress,
+    signal,
+    messageId,
+    ...each
+  } = options as PublishAllOptions & PublishMessageOptions;
   if (!Number.isInteger(maxInFlight) || maxInFlight < 1)
     throw new AmqpError('INVALID_OPTION', 'maxInFlight of publishAll has to be a whole number from 1.');
   if (progress !== undefined && typeof progress !== 'function')
     throw new AmqpError('INVALID_OPTION', 'progress of publishAll has to be a function.');
-  if ('messageId' in each)
+  if (messageId !== undefined)
     throw new AmqpError('INVALID_OPTION', 'publishAll gives each message an id of its own: leave out messageId.');
   // Most say nothing of each, which is the quickest to publish.
   return { run: { maxInFlight, progress, signal }, each: Object.keys(each).length === 0 ? undefined : each };
@@ -159,10 +166,15 @@ export class PublishRun<T> {
   }
 
   #tell(): void {
-    try {
-      this.#options.progress?.({ confirmed: this.#confirmed, taken: this.#taken });
-    } catch (error) {
+    const failed = (error: unknown): void => {
       this.#fail(error, undefined);
+    };
+    try {
+      const told = this.#options.progress?.({ confirmed: this.#confirmed, taken: this.#taken });
+      // An async function is a callback too.
+      if (types.isPromise(told)) told.catch(failed);
+    } catch (error) {
+      failed(error);
     }
   }
 

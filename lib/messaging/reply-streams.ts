@@ -67,9 +67,10 @@ export class ReplyStreams {
     const over = AbortSignal.any([stop.signal, lost.signal]);
     this.#running.set(stream, run);
     const checks = isDirect ? this.#checking(request, stop) : undefined;
-    const iterator = values[Symbol.asyncIterator]();
+    let iterator: AsyncIterator<unknown> | undefined;
     let isDone = false;
     try {
+      iterator = values[Symbol.asyncIterator]();
       const channel = await orAborted(this.#opened(), over);
       const sender = new Sender(channel, request, stream, stop);
       try {
@@ -92,7 +93,7 @@ export class ReplyStreams {
       if (!over.aborted) throw error;
       return { kind: 'stopped', why: over.reason instanceof AmqpError ? over.reason : stopped('it is over', error) };
     } finally {
-      if (!isDone) quietly(() => iterator.return?.());
+      if (!isDone) quietly(() => iterator?.return?.());
       this.#running.delete(stream);
       clearInterval(checks);
       life.release(lost);

@@ -50,7 +50,7 @@ export class RunningDeliveries {
     if (this.#late === undefined || this.#timer !== undefined) return;
     const interval = Math.max(10, Math.min(INTERVAL, this.#limit / 4));
     this.#timer = setInterval(() => {
-      this.#look(this.#late);
+      this.#look();
     }, interval);
     this.#timer.unref();
   }
@@ -66,7 +66,7 @@ export class RunningDeliveries {
     this.#timer = undefined;
   }
 
-  #look(late: ((message: Message, ms: number) => void) | undefined): void {
+  #look(): void {
     if (this.#running.size === 0) this.end();
     const now = Date.now();
     for (const [message, running] of this.#running) {
@@ -74,7 +74,7 @@ export class RunningDeliveries {
       if (ms < this.#limit) return;
       if (running.isTold || running.scope.hasEnded) continue;
       running.isTold = true;
-      late?.(message, ms);
+      this.#late?.(message, ms);
     }
   }
 }

@@ -13,7 +13,12 @@ import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { refuseUnknown } from '../client/option-names.js';
-import { type ConsumeContractOptions, type ContractDecorator, contractNote } from './consume-contract.js';
+import {
+  type BatchContractDecorator,
+  type ConsumeContractOptions,
+  type ContractDecorator,
+  contractNote,
+} from './consume-contract.js';
 import { checkConcurrency, checkHandling } from './handler-checks.js';
 import { type ConsumeBinding, topologyIn } from './consume-topology.js';
 
@@ -196,10 +201,10 @@ export const PARAMS_METADATA = '__routeArguments__';
  * ```
  */
 export function Consume(queue: string | QueueDefinition, options?: ConsumeHandlerOptions): MethodDecorator;
-export function Consume(
-  contract: MessageContract,
+export function Consume<Contract extends MessageContract>(
+  contract: Contract,
   options: ConsumeContractOptions & { readonly batch: BatchOptions },
-): MethodDecorator;
+): BatchContractDecorator<Contract>;
 export function Consume<Contract extends MessageContract>(
   contract: Contract,
   options: ConsumeContractOptions,

@@ -18,6 +18,16 @@ export type ContractDecorator<Contract extends MessageContract> = <Method extend
   descriptor: TypedPropertyDescriptor<Method> & Fits<Method, Contract>,
 ) => void;
 
+/** The same for handlers of batches: their parameters take lists, and nobody is replied to. */
+export type BatchContractDecorator<Contract extends MessageContract> = <Method extends (...args: never[]) => unknown>(
+  target: object,
+  name: string | symbol,
+  descriptor: TypedPropertyDescriptor<Method> &
+    (Takes<Parameters<Method>, Infer<Contract>, true> extends true
+      ? unknown
+      : { readonly 'no parameter takes': Infer<Contract>[] }),
+) => void;
+
 type Fits<Method extends (...args: never[]) => unknown, Contract extends MessageContract> =
   Takes<Parameters<Method>, Infer<Contract>> extends true
     ? ReturnType<Method> extends Returned<InferReplyInput<Contract>>
@@ -25,17 +35,22 @@ type Fits<Method extends (...args: never[]) => unknown, Contract extends Message
       : { readonly 'what is returned has to be': InferReplyInput<Contract> }
     : { readonly 'no parameter takes': Infer<Contract> };
 
-type Returned<Reply> = Reply | Promise<Reply> | Observable<Reply>;
+type Returned<Reply> = Reply | Promise<Reply> | Observable<Reply> | AsyncIterable<Reply>;
 
-type Takes<Args extends readonly unknown[], Payload> = Args extends readonly []
+/** One of it, or the list that a batch has. */
+type Given<T, InBatch extends boolean> = InBatch extends true ? T[] : T;
+
+type Takes<Args extends readonly unknown[], Payload, InBatch extends boolean = false> = Args extends readonly []
   ? true
-  : Payload extends Args[number]
+  : Given<Payload, InBatch> extends Args[number]
     ? true
-    : Delivery<Payload> extends Args[number]
+    : Given<Delivery<Payload>, InBatch> extends Args[number]
       ? true
       : Payload extends object
         ? // Distributed over the fields, and true where it is so for one of them.
-          true extends { [Key in keyof Payload]-?: Payload[Key] extends Args[number] ? true : false }[keyof Payload]
+          true extends {
+            [Key in keyof Payload]-?: Given<Payload[Key], InBatch> extends Args[number] ? true : false;
+          }[keyof Payload]
           ? true
           : false
         : false;

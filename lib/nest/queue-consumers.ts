@@ -84,7 +84,7 @@ function queueConsumer(
   const wanted = said ?? defaults.prefetch ?? DEFAULT_PREFETCH;
   const prefetch = Math.max(wanted, ...handlers.map(({ options }) => neededFor(options)));
   if (said !== undefined && prefetch > said) {
-    log.warn(`The prefetch of ${name} (${said}) is too low to fill its batches, and raised to ${prefetch}.`);
+    log.log(`The prefetch of ${name} (${said}) is too low to fill its batches, and raised to ${prefetch}.`);
   }
   return {
     name,

@@ -233,6 +233,26 @@ test('a consumer whose connection is closed for good has stopped, with the error
   expect(await becomes('stopped')).toMatchObject({ error: { code: 'CONNECTION_CLOSED' } });
 });
 
+test('stopping one that its connection has ended waits for what still runs', async () => {
+  const queue = await scratch.queue();
+  const gate = new Gate();
+  const consumer = consumerOf(queue, {}, held(gate));
+  await consumer.start();
+  await scratch.sendJson(queue, 1);
+  await inbox.next();
+  await connection.close();
+  await becomes('stopped');
+  let isStopped = false;
+  const stopped = consumer.stop(10_000).then(() => {
+    isStopped = true;
+  });
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(isStopped).toBe(false);
+  gate.open();
+  await within('the stop', stopped);
+  expect(consumer.underWay).toBe(0);
+});
+
 describe('a paused consumer', () => {
   test('is cancelled on the broker, while what runs goes on and is acknowledged; resumed, it consumes again', async () => {
     const queue = await scratch.queue();

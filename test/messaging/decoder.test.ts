@@ -1,5 +1,6 @@
 /** From a message's body to a payload: decompressed within bounds, deserialized, validated; at once wherever that can be. */
 import { describe, expect, test } from '@jest/globals';
+import type { StandardSchemaV1 } from '@standard-schema/spec';
 import fc from 'fast-check';
 import { types } from 'node:util';
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
@@ -124,6 +125,20 @@ describe('a schema', () => {
     const slow = z.number().refine((value) => Promise.resolve(value < 10), 'too much');
     expect(await decode('7', undefined, { schema: slow })).toBe(7);
     expect((await decodeFailure('70', undefined, { schema: slow })).message).toContain('too much');
+    // Promises that a library has patched are none of the engine's.
+    const patched: StandardSchemaV1<unknown, number> = {
+      '~standard': {
+        version: 1,
+        vendor: 'test',
+        validate: (value) => {
+          const result = Promise.resolve(slow['~standard'].validate(value));
+          const then: typeof result.then = (done, failed) => result.then(done, failed);
+          return { then } as typeof result;
+        },
+      },
+    };
+    expect(await decode('7', undefined, { schema: patched })).toBe(7);
+    expect((await decodeFailure('70', undefined, { schema: patched })).message).toContain('too much');
     const gzipped = { contentType: JSON_TYPE, contentEncoding: 'gzip' };
     expect(await decode(gzipSync('{"id":1}'), gzipped, { schema })).toEqual({ id: 1, items: [] });
     const serializers = new Serializers([

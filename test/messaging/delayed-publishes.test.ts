@@ -95,6 +95,9 @@ describe('a delayed publish', () => {
     await publisher.sendToQueue(queue, 1, { delay, mandatory: false });
     await scratch.queue({ name: queue });
     await publisher.sendToQueue(queue, 2, { delay });
+    // One that has gone since is looked for again.
+    await scratch.delete(queue);
+    expect(await failure(publisher.sendToQueue(queue, 3, { delay }))).toMatchObject({ code: 'UNROUTABLE' });
   });
 
   test('reaches all of BCC', async () => {

@@ -159,8 +159,10 @@ describe('publishAll', () => {
       index: 0,
       confirmed: 0,
     });
-    const endless = failed(publisher.publishAll('', queue, new Numbers(), { maxInFlight: 2, progress: throwing }));
-    expect(await endless).toMatchObject({ cause: boom, index: undefined });
+    for (const progress of [throwing, () => Promise.reject(boom)]) {
+      const endless = failed(publisher.publishAll('', queue, new Numbers(), { maxInFlight: 2, progress }));
+      expect(await endless).toMatchObject({ cause: boom, index: undefined });
+    }
   });
 
   test('ends when its signal fires, also when the source has nothing to say', async () => {
@@ -219,5 +221,7 @@ describe('publishAll', () => {
     expect(await run({}, { id: 7 })).toMatchObject({ code: 'INVALID_ARGUMENT' });
     expect(await run({ priorty: 1 }, [1])).toMatchObject({ cause: { code: 'INVALID_OPTION' } });
     expect(source.asked).toBe(0);
+    // Given as undefined is not given.
+    expect(await publisher.publishAll('', queue, [7], { messageId: undefined } as object)).toBe(1);
   });
 });

@@ -114,7 +114,7 @@ describe('a batch', () => {
     const queue = await scratch.queue();
     const [Orders, got] = batching(queue, { prefetch: 2, batch: { size: 120, maxWait: FOR_EVER } });
     await using app = await boot(Orders);
-    expect(await app.log.next('warn', 'too low')).toContain(
+    expect(await app.log.next('log', 'too low')).toContain(
       'Orders.insert (2) is too low to fill its batches, and raised to 120',
     );
     await sendAll(

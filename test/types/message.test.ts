@@ -119,6 +119,33 @@ test('a handler of a contract takes its output', () => {
       return of({ price: '1' });
     }
 
+    @Consume(PriceOf, { queue: 'pricing' })
+    async *pricesLater(_item: { sku: string }): AsyncGenerator<{ price: string }> {
+      yield await Promise.resolve({ price: '1' });
+    }
+
+    @Consume(ByArk, { queue: 'g', batch: { size: 3 } })
+    batch(_orders: readonly { id: number }[], _deliveries: Delivery<Infer<typeof ByArk>>[]): void {
+      // lists
+    }
+
+    @Consume(ByArk, { queue: 'h', batch: { size: 3 } })
+    batchOfFields(_ids: number[]): void {
+      // a field of each
+    }
+
+    // @ts-expect-error -- a batch is a list
+    @Consume(ByArk, { queue: 'i', batch: { size: 3 } })
+    notAList(_order: { id: number }): void {
+      // does not fit
+    }
+
+    // @ts-expect-error -- a list of something else
+    @Consume(ByArk, { queue: 'j', batch: { size: 3 } })
+    otherList(_orders: { id: string }[]): void {
+      // does not fit
+    }
+
     // @ts-expect-error -- takes what is published, not what comes out
     @Consume(ByZod, { queue: 'e' })
     input(_order: InferInput<typeof ByZod>): void {
