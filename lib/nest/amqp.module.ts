@@ -199,7 +199,7 @@ function providersFor(name: string): Provider[] {
       provide: RPC_CLIENT,
       inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
       useFactory: (
-        connection: AmqpConnection,
+        connection: ClientConnection,
         {
           rpc,
           publisher: { appId, contentType, carry },
@@ -221,14 +221,14 @@ function providersFor(name: string): Provider[] {
     {
       provide: getHealthToken(name),
       inject: [CONNECTION, PUBLISHING_CONNECTION, ConsumerRegistry],
-      useFactory: (connection: AmqpConnection, publishing: AmqpConnection, registry: ConsumerRegistry): AmqpHealth =>
+      useFactory: (connection: AmqpConnection, publishing: ClientConnection, registry: ConsumerRegistry): AmqpHealth =>
         new AmqpHealth(name, connection, publishing, registry),
     },
     {
       provide: REPLIER,
       inject: [PUBLISHING_CONNECTION, RESOLVED_OPTIONS],
       useFactory: (
-        connection: AmqpConnection,
+        connection: ClientConnection,
         { publisher: { appId, contentType }, serializers }: ResolvedModuleOptions,
       ): Replier => new Replier(connection, { appId, contentType, serializers }),
     },
@@ -251,7 +251,7 @@ function providersFor(name: string): Provider[] {
 @Module({})
 export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #connection: AmqpConnection;
-  readonly #publishing: AmqpConnection;
+  readonly #publishing: ClientConnection;
   readonly #rpc: AmqpRpcClient;
   readonly #interceptors: PublishInterceptors | null;
   readonly #topologies: TopologyRegistry;
@@ -262,7 +262,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
   constructor(
     @Inject(CONNECTION_NAME) name: string,
     @Inject(CONNECTION) connection: AmqpConnection,
-    @Inject(PUBLISHING_CONNECTION) publishing: AmqpConnection,
+    @Inject(PUBLISHING_CONNECTION) publishing: ClientConnection,
     @Inject(RESOLVED_OPTIONS) options: ResolvedModuleOptions,
     @Inject(PUBLISHER_CHANNEL) channel: AmqpChannel,
     @Inject(RPC_CLIENT) rpc: AmqpRpcClient,
