@@ -94,8 +94,9 @@ export class Replier {
       life,
     });
     // Nobody else tells a requester that still waits.
-    if (end.kind === 'stopped' && end.why.code === 'REPLY_LOST') await this.replyError(request, end.why, handler, life);
-    return end;
+    if (end.kind !== 'stopped' || !['REPLY_LOST', 'MESSAGE_TOO_LARGE'].includes(end.why.code)) return end;
+    await this.replyError(request, end.why, handler, life);
+    return end.why.code === 'REPLY_LOST' ? end : { kind: 'failed', error: end.why };
   }
 
   /** Publishes an error that the handler of that name had. Resolves as `reply` does, and never rejects. */

@@ -188,8 +188,9 @@ class Sender {
     const options = { ...properties, headers: { ...properties.headers, ...place }, replyTo: DIRECT_REPLY_TO };
     this.#unconfirmed.push(
       this.#channel.reply(this.#request, body, options).catch((error: unknown) => {
-        const isGone = error instanceof AmqpError && error.code === 'UNROUTABLE';
-        this.#stop.abort(isGone ? stopped('its requester is gone', error) : broken(error));
+        const { code } = error instanceof AmqpError ? error : {};
+        if (code === 'UNROUTABLE') this.#stop.abort(stopped('its requester is gone', error));
+        else this.#stop.abort(code === 'MESSAGE_TOO_LARGE' ? error : broken(error));
       }),
     );
   }
