@@ -44,7 +44,7 @@ import { types } from 'node:util';
  * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
  * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw. |
  * | `UNDECODABLE` | A received body or its properties cannot be decoded. |
- * | `HANDLER_TIMEOUT` | A handler took longer than its `timeout`. |
+ * | `HANDLER_TIMEOUT` | A handler, or the reading of its message, took longer than its `timeout`. |
  * | `NO_HANDLER` | No handler of its queue takes the routing key of a message. |
  * | `INVALID_PAYLOAD` | The payload of a message is not what the schema says. |
  * | `UNSERIALIZABLE` | A payload cannot be turned into bytes. |

@@ -130,6 +130,18 @@ export class ReplyChannel {
     request.resolve(reply);
   }
 
+  #receiveTooLarge(reply: Message, cause: AmqpError): void {
+    const key = keyOfReply(reply);
+    const request = key === undefined ? undefined : this.#pending.get(key);
+    if (request === undefined) {
+      this.#onUnexpectedReply();
+      return;
+    }
+    const { exchange, routingKey } = request;
+    const why = `The reply to the request to ${destination(exchange, routingKey)} was dropped. ${cause.message}`;
+    this.#fail(request, new AmqpError('MESSAGE_TOO_LARGE', why, { cause }));
+  }
+
   #fail(request: PendingRequest, error: unknown): void {
     if (this.forget(request)) request.reject(error);
   }
@@ -174,11 +186,14 @@ export class ReplyChannel {
         const onMessage = (reply: Message): void => {
           this.#receive(reply);
         };
+        const onTooLarge = (reply: Message, error: AmqpError): void => {
+          this.#receiveTooLarge(reply, error);
+        };
         const onCancel = (): void => {
           void channel.close();
         };
         try {
-          await channel.basicConsume(DIRECT_REPLY_TO, { onMessage, onCancel }, { noAck: true });
+          await channel.basicConsume(DIRECT_REPLY_TO, { onMessage, onCancel, onTooLarge }, { noAck: true });
         } catch (error) {
           void channel.close();
           throw error;

@@ -13,6 +13,7 @@ import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { PendingPublish } from './pending-publish.js';
+import { largestTaken } from './publisher-confirms.js';
 
 /** What may wait, and what becomes of publishes whose connection is lost. */
 export interface RepublishOptions {
@@ -260,14 +261,15 @@ export class Republisher {
 
   /**
    * True when the message itself is not to blame: its connection was lost, or its channel was closed over the exchange of
-   * another message. A message that might be to blame is not sent again: it would end channel after channel.
+   * another message, or the size of one; that one is told so by the ledger of confirms. A message that might be to blame is not sent again: it would end channel after channel.
    */
   #isWorthAnotherTry(error: AmqpError, { exchange }: PendingPublish): boolean {
     if (!isUnsent(error) && !(error instanceof PublishOutcomeUnknownError && this.#republish)) return false;
     if (error.method !== 'basic.publish') return error.closedBy !== 'client';
     return (
-      / exchange '.*' in vhost /.test(error.replyText ?? '') &&
-      error.replyText?.includes(` exchange '${exchange}' in vhost `) === false
+      largestTaken(error) !== undefined ||
+      (/ exchange '.*' in vhost /.test(error.replyText ?? '') &&
+        error.replyText?.includes(` exchange '${exchange}' in vhost `) === false)
     );
   }
 

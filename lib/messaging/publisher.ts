@@ -30,7 +30,7 @@ export type PublishInterceptors = () => Promise<readonly PublishInterceptor[]>;
 
 /**
  * Publishes; every promise resolves when the broker has taken charge of the message. They reject with
- * - `UnroutableError`: no queue took it (and `mandatory` is on),
+ * - `UnroutableError`: no queue took it (and `mandatory` is on); `MESSAGE_TOO_LARGE`: the broker takes none so large,
  * - `PublishNackedError`: the broker refused it, for a full queue for one,
  * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
  * - `PublishOutcomeUnknownError`: the channel was lost before the confirm, and the message may not be sent again,

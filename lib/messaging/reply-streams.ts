@@ -3,6 +3,7 @@
  * channel listens to requesters who want no more. What is written into a reply is the `replier`'s.
  */
 import { randomUUID } from 'node:crypto';
+import { types } from 'node:util';
 import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { ReplyOptions } from '../client/channel-options.js';
 import type { ConfirmChannel } from '../client/channel.js';
@@ -34,7 +35,7 @@ export interface WrittenReply {
 export interface StreamOptions {
   readonly request: Message;
   readonly values: AsyncIterable<unknown>;
-  readonly write: (value: unknown) => Promise<WrittenReply>;
+  readonly write: (value: unknown) => WrittenReply | Promise<WrittenReply>;
   readonly writeError: (error: unknown) => WrittenReply;
   /** The broker does not say when the requester is gone. */
   readonly isDirect: boolean;
@@ -78,7 +79,8 @@ export class ReplyStreams {
           const next = await orAborted(iterator.next(), over);
           isDone = next.done === true;
           if (isDone) break;
-          await orAborted(sender.send(await write(next.value)), over);
+          const written = write(next.value);
+          await orAborted(sender.send(types.isPromise(written) ? await orAborted(written, over) : written), over);
         }
       } catch (error) {
         // So that its requester waits for nothing more.
@@ -186,8 +188,9 @@ class Sender {
     const options = { ...properties, headers: { ...properties.headers, ...place }, replyTo: DIRECT_REPLY_TO };
     this.#unconfirmed.push(
       this.#channel.reply(this.#request, body, options).catch((error: unknown) => {
-        const isGone = error instanceof AmqpError && error.code === 'UNROUTABLE';
-        this.#stop.abort(isGone ? stopped('its requester is gone', error) : broken(error));
+        const { code } = error instanceof AmqpError ? error : {};
+        if (code === 'UNROUTABLE') this.#stop.abort(stopped('its requester is gone', error));
+        else this.#stop.abort(code === 'MESSAGE_TOO_LARGE' ? error : broken(error));
       }),
     );
   }

@@ -88,7 +88,7 @@ const TELL_INTERVAL = 10_000;
  * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
  * - `REPLY_TIMEOUT`: no reply came in time; `ABORTED`: the signal fired,
  * - `REPLY_LOST`: connection or channel ended before the reply came; the request may have been carried out, and is not sent again,
- * - `UNDECODABLE`: the reply cannot be read,
+ * - `UNDECODABLE`: the reply cannot be read; `MESSAGE_TOO_LARGE`: it, or the request, is larger than what is taken,
  * - `REQUEST_LIMIT`: too many requests await their reply; `CHANNEL_CLOSED`: the client was closed,
  * - `UNSERIALIZABLE`, `INVALID_ARGUMENT`, `INVALID_OPTION`: nothing was sent.
  */
