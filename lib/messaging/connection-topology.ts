@@ -12,7 +12,7 @@ import type { Broker, CheckedConsumer } from './check-facts.js';
 import type { QueueDefinition, Topology } from './definitions.js';
 import type { Log } from './failed-deliveries.js';
 import { type ApplyOptions, applyTopology, isThere, refusedPart, topologyOf } from './topology.js';
-import { type TopologyEntity, TopologyError } from './topology-error.js';
+import { type TopologyEntity, TopologyError, missing } from './topology-error.js';
 import { type CheckLevels, type Finding, brokerOf, findingsOf, missingOf } from './topology-checks.js';
 import { TopologyPlan, type PlannedTopology } from './topology-plan.js';
 
@@ -119,7 +119,8 @@ export class ConnectionTopology {
   /** Sees to it that a queue is there: it is used as it is, or declared with its bindings. Takes a key or a name. */
   async ensureQueue(opened: Connection, queue: string): Promise<void> {
     if (this.#hasName(queue) && (await isThere(opened, this.#connection.topology.current(queue)))) return;
-    if (this.#options.mode === 'check' && !this.#isOwn(queue)) throw missing(queue);
+    if (this.#options.mode === 'check' && !this.#isOwn(queue))
+      throw new AmqpError('TOPOLOGY_FAILED', missing(`queue ${quoted(queue)}`), { replyCode: 404 });
     // Several consumers may find it gone, and a queue that the broker names would be there several times.
     const restoring =
       this.#restoring.get(queue) ??
@@ -236,14 +237,5 @@ function cannotWork(errors: readonly Finding[], { name }: Broker): AmqpError {
   return new AmqpError(
     'INVALID_DEFINITION',
     `What is declared cannot work on ${printable(name)}, and topologyChecks says that this is an error.${told}`,
-  );
-}
-
-function missing(queue: string): AmqpError {
-  return new AmqpError(
-    'TOPOLOGY_FAILED',
-    `The broker has no queue ${quoted(queue)}, and topologyMode is 'check': it is not declared. ` +
-      'Have it declared, or correct the name.',
-    { replyCode: 404 },
   );
 }

@@ -11,6 +11,11 @@ import { type OutgoingMessage, type PublishInterceptor, type PublishNext, interc
 /** Who is asked before each publish, once somebody publishes; undefined where nobody ever is. */
 export type PublishInterceptors = () => Promise<readonly PublishInterceptor[]>;
 
+interface Sent {
+  readonly result: Promise<void>;
+  state: 'under way' | 'confirmed' | 'failed';
+}
+
 export class InterceptedPublish {
   readonly #send: PublishNext;
   readonly #timeout: number;
@@ -18,7 +23,7 @@ export class InterceptedPublish {
   readonly #until: number;
   #isOver = false;
   /** As often as the message was sent. */
-  readonly #sent: { result: Promise<void>; state: 'under way' | 'confirmed' | 'failed' }[] = [];
+  readonly #sent: Sent[] = [];
 
   /** `timeout` in milliseconds; `send` says by itself when it is too late for what it has sent. */
   constructor(bounds: { readonly timeout: number; readonly signal: AbortSignal | undefined }, send: PublishNext) {
@@ -61,7 +66,7 @@ export class InterceptedPublish {
   async #next(message: OutgoingMessage): Promise<void> {
     if (this.#isOver) throw this.#ended('was over before an interceptor called next');
     const result = this.#send({ ...message, options: { ...message.options, timeout: this.#left(message) } });
-    const sent: (typeof this.#sent)[number] = { result, state: 'under way' };
+    const sent: Sent = { result, state: 'under way' };
     this.#sent.push(sent);
     try {
       await result;

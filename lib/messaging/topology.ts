@@ -243,10 +243,15 @@ class Run {
       this.#cause ??= error;
       if (!this.#channels.connection.isOpen) return step;
       const instead = error.replyCode === 404 ? step.whereMissing : undefined;
-      if (instead === undefined) this.#note(conflictOf(step.entity, error, this.#options.placeOf?.(step.entity)));
+      if (instead === undefined) this.#note(this.#conflictOf(step, error));
       left = [...(instead === undefined ? [] : [instead]), ...left.slice(first + 1)];
     }
     return undefined;
+  }
+
+  #conflictOf({ entity }: Step, error: AmqpError): TopologyConflict {
+    const { mode = 'declare', placeOf } = this.#options;
+    return conflictOf(entity, error, { mode, declaredIn: placeOf?.(entity) });
   }
 
   #note(conflict: TopologyConflict): void {
@@ -259,7 +264,7 @@ class Run {
     const cause = this.#cause as AmqpError;
     const blamed = culprits.filter(({ entity }) => methodOf(entity) === cause.method);
     const all = blamed.length > 0 ? blamed : culprits;
-    const conflicts = all.map(({ entity }) => conflictOf(entity, cause, this.#options.placeOf?.(entity)));
+    const conflicts = all.map((step) => this.#conflictOf(step, cause));
     return new TopologyError([...this.#conflicts, ...conflicts], cause);
   }
 }

@@ -21,6 +21,7 @@ import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpChannel } from './amqp.channel.js';
 import { AmqpConnection } from './amqp.connection.js';
 import { AmqpExplorer } from './amqp.explorer.js';
+import { type AmqpModuleAsyncOptions, checkAsyncOptions, watched } from './async-options.js';
 import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
 import { AmqpHealth } from './amqp.health.js';
 import {
@@ -283,6 +284,20 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#registry = registry;
     registry.addConnection(name, { connection, publishing, options, channel, replier, topology });
     logConnections(name, connection, publishing, options);
+  }
+
+  /**
+   * `forRoot` with options that are made when the application starts, by one of `useFactory` (with `inject`), `useClass` and
+   * `useExisting`. `name` and `isGlobal` stand beside them. Throws `INVALID_OPTION`.
+   *
+   * @example
+   * ```ts
+   * AmqpModule.forRootAsync({ inject: [ConfigService], useFactory: (config: ConfigService) => ({ url: config.get('AMQP_URL') }) })
+   * ```
+   */
+  static override forRootAsync(options: AmqpModuleAsyncOptions): DynamicModule {
+    checkAsyncOptions(options);
+    return watched(super.forRootAsync(options), MODULE_OPTIONS_TOKEN, options);
   }
 
   /**
