@@ -5,7 +5,7 @@
  *
  * ```
  *   oldest ─► sent ─► sent ─► sent ─► waiting ─► waiting ─► newest
- *             └── in flight, bounded ──┘ └── no connection, blocked, or as much in flight as may
+ *             └── in flight, bounded ──┘ └── bounded: no connection, blocked, or as much in flight as may
  * ```
  */
 import { AmqpError, PublishOutcomeUnknownError, PublisherBufferFullError, quoted } from '../errors.js';
@@ -19,7 +19,10 @@ import { largestTaken } from './publisher-confirms.js';
 export interface RepublishOptions {
   /** `false` rejects what a loss leaves unconfirmed with `PublishOutcomeUnknownError` instead of sending it again. @default true */
   readonly republish?: boolean | undefined;
-  /** Most publishes that may wait while there is no connection, or the broker blocks it. @default 10000 */
+  /**
+   * Most publishes that may wait: while there is no connection, while the broker blocks it, and for those in flight to be confirmed.
+   * @default 10000
+   */
   readonly maxBuffered?: number | undefined;
   /** Most bytes of bodies that may wait then; a string counts one for each of its UTF-16 units. @default 67108864 (64 MiB) */
   readonly maxBufferedBytes?: number | undefined;
@@ -29,8 +32,7 @@ export interface RepublishOptions {
    */
   readonly onOverflow?: 'reject' | 'wait' | undefined;
   /**
-   * Most publishes that may be sent and not confirmed. What is published beyond it waits, in order and in any number: its
-   * promises are how long whoever publishes has to wait.
+   * Most publishes that may be sent and not confirmed. What is published beyond it waits, in order, as far as `maxBuffered` goes.
    * @default 4096
    */
   readonly maxInFlight?: number | undefined;
@@ -64,7 +66,6 @@ export class Republisher {
   readonly #republish: boolean;
   readonly #maxBuffered: number;
   readonly #maxBufferedBytes: number;
-  readonly #isBounded: boolean;
   readonly #maxInFlight: number;
   readonly #maxInFlightBytes: number;
   readonly #maxAge: number;
@@ -89,9 +90,11 @@ export class Republisher {
   constructor(source: ChannelSource, options: RepublishOptions = {}) {
     this.#source = source;
     this.#republish = options.republish ?? true;
-    this.#maxBuffered = bound(options.maxBuffered ?? 10_000, 'maxBuffered');
-    this.#maxBufferedBytes = bound(options.maxBufferedBytes ?? 64 * 1024 * 1024, 'maxBufferedBytes');
-    this.#isBounded = overflowOf(options.onOverflow ?? 'reject') === 'reject';
+    const maxBuffered = bound(options.maxBuffered ?? 10_000, 'maxBuffered');
+    const maxBufferedBytes = bound(options.maxBufferedBytes ?? 64 * 1024 * 1024, 'maxBufferedBytes');
+    const isBounded = overflowOf(options.onOverflow ?? 'reject') === 'reject';
+    this.#maxBuffered = isBounded ? maxBuffered : Infinity;
+    this.#maxBufferedBytes = isBounded ? maxBufferedBytes : Infinity;
     this.#maxInFlight = bound(options.maxInFlight ?? 4_096, 'maxInFlight', 1);
     this.#maxInFlightBytes = bound(options.maxInFlightBytes ?? 16 * 1024 * 1024, 'maxInFlightBytes', 1);
     this.#maxAge = timerMilliseconds(options.maxAge ?? '5m', 'maxAge');
@@ -109,7 +112,7 @@ export class Republisher {
       if (signal?.aborted === true)
         throw givenUp({ exchange, routingKey, wasSent: false }, whyOf(signal), signal.reason);
       const canSend = this.#channel?.isOpen === true && !this.#channel.isBlocked;
-      if (!canSend && this.#isBounded && !this.#source.isConnected()) this.#makeSure(body.length);
+      this.#makeSure(body.length, canSend || this.#source.isConnected());
       const entry = new PendingPublish(this, exchange, routingKey, body, options, timeout, resolve, reject);
       this.#append(entry);
       if (entry.deadline < this.#timerAt) this.#expireAt(entry.deadline);
@@ -170,9 +173,13 @@ export class Republisher {
     }
   }
 
-  #makeSure(bytes: number): void {
-    if (this.#count < this.#maxBuffered && this.#bytes + bytes <= this.#maxBufferedBytes) return;
-    throw new PublisherBufferFullError(this.#count, this.#bytes);
+  /** Throws when there is no room for it. What waits for a confirm may do so beside all that may be in flight, however large it is. */
+  #makeSure(bytes: number, isConnected: boolean): void {
+    const hasRoom = isConnected
+      ? this.#count < this.#maxBuffered + this.#maxInFlight &&
+        this.#bytes < this.#maxBufferedBytes + this.#maxInFlightBytes
+      : this.#count < this.#maxBuffered && this.#bytes + bytes <= this.#maxBufferedBytes;
+    if (!hasRoom) throw new PublisherBufferFullError(this.#count, this.#bytes, isConnected);
   }
 
   #open(): void {

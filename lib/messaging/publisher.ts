@@ -31,7 +31,7 @@ export interface ExchangePublisher {
  * - `PublishNackedError`: the broker refused it, for a full queue for one,
  * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
  * - `PublishOutcomeUnknownError`: the channel was lost before the confirm, and the message may not be sent again,
- * - `PublisherBufferFullError`: there is no connection, and too many publishes wait for one,
+ * - `PublisherBufferFullError`: too many publishes wait already, for a connection or for confirms,
  * - `InvalidPayloadError`: it is not what its contract says; nothing was sent,
  * - `UNSERIALIZABLE`, `INVALID_ARGUMENT`: nothing was sent,
  * - `ABORTED`: the deadline passed or the signal fired; `NOT_PUBLISHED`: an interceptor neither handed it on nor threw.
