@@ -4,12 +4,16 @@
  */
 import { types } from 'node:util';
 import type { ReplyCounts } from '../client/amqp-requester.js';
+import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { AmqpError, destination } from '../errors.js';
 import type { RefusedStreams } from './refused-streams.js';
 import { ANNOUNCEMENT, type PlacedReply, errorIn, placeOf } from './reply-format.js';
 
-/** Who gets the values; an Observable's subscriber fits. After `error` or `complete` nothing more comes. */
+/**
+ * Who gets the values; an Observable's subscriber fits. After `error` or `complete` nothing more comes. What `next` throws, `error`
+ * is told; what the others throw becomes a process warning. (Subscribers of rxjs throw nothing: it reports what theirs throw by itself.)
+ */
 export interface ReplyObserver<T = unknown> {
   next(value: T): void;
   error(error: unknown): void;
@@ -70,7 +74,9 @@ export class IncomingReplies {
   fail(error: unknown): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#options.observer.error(error);
+    quietly(() => {
+      this.#options.observer.error(error);
+    });
   }
 
   #take(reply: Message): ReplyCounts {
@@ -134,7 +140,9 @@ export class IncomingReplies {
   #complete(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#options.observer.complete();
+    quietly(() => {
+      this.#options.observer.complete();
+    });
   }
 
   /** Does it after everything that came before: at once, unless something takes its time. */

@@ -21,6 +21,7 @@ import {
   NEVER,
   Observable,
   concat,
+  config,
   from,
   interval,
   lastValueFrom,
@@ -370,6 +371,32 @@ describe('a stream of replies ends', () => {
     await eventually('the third run to be over', () => Promise.resolve(runs.isOver(3)));
     await scratch.hasMessages(queue, 0);
   });
+});
+
+test('a subscriber that throws is told to nobody else: the stream goes on to its end', async () => {
+  const queue = await scratch.queue();
+  class Prices {
+    @Consume(queue)
+    values(@Payload() fails: boolean): Observable<number> {
+      return fails ? throwError(() => new Error('no')) : of(1, 2);
+    }
+  }
+  await using app = await boot(Prices);
+  const unhandled = new Inbox<unknown>();
+  config.onUnhandledError = unhandled.push;
+  try {
+    const does = (name: string) => (): void => {
+      throw new Error(name);
+    };
+    const observer = { next: does('next'), error: does('error'), complete: does('complete') };
+    for (const fails of [false, true]) app.rpc.request$('', queue, fails).subscribe(observer);
+    const told = [await unhandled.next(), await unhandled.next(), await unhandled.next(), await unhandled.next()];
+    expect(told.map((error) => (error as Error).message).sort()).toEqual(['complete', 'error', 'next', 'next']);
+  } finally {
+    config.onUnhandledError = null;
+  }
+  await eventually('the end of the requests', () => Promise.resolve(app.rpc.pendingCount === 0 ? true : undefined));
+  await scratch.hasMessages(queue, 0);
 });
 
 describe('a server by others', () => {
