@@ -84,7 +84,8 @@ export class FailedDeliveries {
 
   /** Which attempt a delivery is, from 1. */
   attemptOf({ properties }: Message): number {
-    return attemptOf(properties) + (this.#isRetriedByBroker ? deliveriesOf(properties) : 0);
+    const queue = this.#connection.topology.current(this.#options.queue);
+    return attemptOf(properties, queue) + (this.#isRetriedByBroker ? deliveriesOf(properties) : 0);
   }
 
   /** Whether there will be no further attempt. */

@@ -30,13 +30,13 @@ const NUMBER = 'x-reply-number';
 const END = 'x-reply-end';
 const STOP = 'x-reply-stop';
 
-/** Most characters of a code and of a server's name; those of name and message are as in dead letters. */
+/** Most characters of a server's name; those of name, code and message are as in dead letters. */
 const LONGEST = 200;
 
 /** What an error reply says of an error. Its stack stays here. */
 export function remoteFactsOf(error: unknown, server: string): RemoteFacts {
-  const { className, text } = described(error);
-  return { name: className, code: codeOf(error), message: text, server: cut(server, LONGEST) };
+  const { className, code, text } = described(error);
+  return { name: className, code, message: text, server: cut(server, LONGEST) };
 }
 
 /** The headers that make a reply an error reply. */
@@ -109,17 +109,4 @@ export function stoppedStream(message: Message): string | undefined {
 function textOf(value: FieldValue | undefined): string | undefined {
   if (typeof value === 'string') return value;
   return typeof value === 'number' || typeof value === 'bigint' ? String(value) : undefined;
-}
-
-/** Users throw anything, getters that throw included. */
-function codeOf(error: unknown): string | undefined {
-  try {
-    const { code, getStatus } = Object(error) as { readonly code?: unknown; readonly getStatus?: unknown };
-    const said: unknown =
-      code === undefined && typeof getStatus === 'function' ? Reflect.apply(getStatus, error, []) : code;
-    if (typeof said === 'number') return String(said);
-    return typeof said === 'string' && said !== '' ? cut(said, LONGEST) : undefined;
-  } catch {
-    return undefined;
-  }
 }
