@@ -31,7 +31,7 @@ import { types } from 'node:util';
  * | `UNROUTABLE` | A mandatory message reached no queue. |
  * | `PUBLISH_NACKED` | The broker refused to take charge of a message. |
  * | `PUBLISH_REFUSED` | The broker refused the exchange that a message was published to: it does not exist, or is not open to this user. |
- * | `PUBLISHER_BUFFER_FULL` | There is no connection, or the broker blocks it, and as many publishes wait as may. |
+ * | `PUBLISHER_BUFFER_FULL` | As many publishes wait as may: for a connection, for a broker that blocks it, or for confirms. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
  * | `PUBLISH_ALL_FAILED` | `publishAll` ended before its source did; `PublishAllError` says how far it came. |
  * | `REPLY_TIMEOUT` | A request was not replied to in time. |
@@ -44,7 +44,7 @@ import { types } from 'node:util';
  * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
  * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw. |
  * | `UNDECODABLE` | A received body or its properties cannot be decoded. |
- * | `HANDLER_TIMEOUT` | A handler took longer than its `timeout`. |
+ * | `HANDLER_TIMEOUT` | A handler, or the reading of its message, took longer than its `timeout`. |
  * | `NO_HANDLER` | No handler of its queue takes the routing key of a message. |
  * | `INVALID_PAYLOAD` | The payload of a message is not what the schema says. |
  * | `UNSERIALIZABLE` | A payload cannot be turned into bytes. |
@@ -76,6 +76,7 @@ export type AmqpErrorCode =
   | 'PUBLISHER_BUFFER_FULL'
   | 'PUBLISH_OUTCOME_UNKNOWN'
   | 'PUBLISH_ALL_FAILED'
+  | 'NOT_PUBLISHED'
   | 'REPLY_TIMEOUT'
   | 'REPLY_LOST'
   | 'REQUEST_LIMIT'
@@ -196,16 +197,19 @@ export class PublishRefusedError extends AmqpError {
   }
 }
 
-/** There is no connection, or the broker blocks it, and as many publishes wait as may. The message was not sent. */
+/** As many publishes wait as may: for a connection, for a broker that blocks it, or for confirms. The message was not sent. */
 export class PublisherBufferFullError extends AmqpError {
   override readonly name = 'PublisherBufferFullError';
 
-  constructor(count: number, bytes: number) {
+  constructor(count: number, bytes: number, isConnected = false) {
     super(
       'PUBLISHER_BUFFER_FULL',
-      `The message was not sent: there is no connection, or the broker blocks it, and ${count} messages of ${bytes} bytes wait ` +
-        'already. ' +
-        'Publish it again later, or let more of them wait (maxBuffered, maxBufferedBytes).',
+      isConnected
+        ? `The message was not sent: ${count} messages of ${bytes} bytes await their confirm already. Await some of them before you ` +
+            'publish more, as publishAll does, or let more of them wait (maxBuffered, maxBufferedBytes).'
+        : `The message was not sent: there is no connection, or the broker blocks it, and ${count} messages of ${bytes} bytes wait ` +
+            'already. ' +
+            'Publish it again later, or let more of them wait (maxBuffered, maxBufferedBytes).',
     );
   }
 }

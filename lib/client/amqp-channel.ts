@@ -27,7 +27,8 @@ import type { Message } from './message.js';
 import type { MessageStream } from './message-stream.js';
 import { Queue } from './queue.js';
 import { notAnswered, requestAborted } from './request-bounds.js';
-import { type PublishBounds, type RepublishOptions, Republisher } from './republisher.js';
+import type { RepublishOptions } from './republish-options.js';
+import { type PublishBounds, Republisher } from './republisher.js';
 import { ended, orAborted, orLate, unblocked, within } from './wait.js';
 
 /**
@@ -245,6 +246,11 @@ export class AmqpChannel implements AsyncDisposable {
     bounds: PublishBounds,
   ): Promise<void> {
     return this.#publishes.publish(exchange, routingKey, body, options, bounds);
+  }
+
+  /** @internal Counts a publish that is not ready to be sent among those that wait, until what it gives is called. */
+  hold(bytes: number): () => void {
+    return this.#publishes.hold(bytes);
   }
 
   /** @internal The present name of a queue that messages are sent to by name. */

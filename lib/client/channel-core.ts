@@ -221,7 +221,7 @@ export class ChannelCore implements DeliveringChannel {
       // A key that is echoed stands in a return as the text that its bytes make.
       const key = typeof routingKey === 'string' ? routingKey : textOf(routingKey);
       const { messageId, mandatory = false } = options;
-      const publish = { exchange, routingKey: key, messageId, mandatory, returned: undefined, resolve, reject };
+      const publish = { exchange, routingKey: key, messageId, mandatory, body, returned: undefined, resolve, reject };
       this.publishFor(publish, body, options, routingKey);
     });
   }

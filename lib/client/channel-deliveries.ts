@@ -175,7 +175,9 @@ export class ChannelDeliveries implements Settler, LateWriter {
     if (content.isTooLarge) {
       // The publisher's fault, and one message's: put back, it would come again for ever.
       if (!noAck) this.settle('discard', deliveryTag);
-      this.#line.callbackFailed(this.#tooLarge(content, args.routingKey));
+      const error = this.#tooLarge(content, args.routingKey);
+      if (callbacks.onTooLarge === undefined) this.#line.callbackFailed(error);
+      else callbacks.onTooLarge(new Message(args, content, this, consumerTag, true), error);
       return;
     }
     const message = new Message(args, content, this, consumerTag, noAck);

@@ -111,6 +111,8 @@ export interface ConsumerCallbacks {
   readonly onMessage: (message: Message) => unknown;
   /** The broker cancelled the consumer: its queue was deleted or failed over. Nothing more comes. */
   readonly onCancel?: ((consumerTag: string) => void) | undefined;
+  /** @internal Is told, instead of the event `callbackError`, of a message over `maxMessageSize`, whose body was dropped. It must not throw. */
+  readonly onTooLarge?: ((message: Message, error: AmqpError) => void) | undefined;
 }
 
 /** Options of `basicPublish`: the message's properties, and whether it has to reach a queue. */

@@ -2,8 +2,15 @@
  * The ledger of published and not yet confirmed messages of one channel (https://www.rabbitmq.com/docs/confirms).
  * Plain state: it sends nothing and knows no connection.
  */
-import type { AmqpError } from '../errors.js';
-import { PublishNackedError, PublishOutcomeUnknownError, PublishRefusedError, UnroutableError } from '../errors.js';
+import {
+  AmqpError,
+  PublishNackedError,
+  PublishOutcomeUnknownError,
+  PublishRefusedError,
+  UnroutableError,
+  destination,
+  factsOf,
+} from '../errors.js';
 import type { Metrics } from './metrics.js';
 
 /** A publish that awaits its confirm. */
@@ -12,6 +19,7 @@ export interface UnconfirmedPublish {
   readonly routingKey: string;
   readonly messageId: string | undefined;
   readonly mandatory: boolean;
+  readonly body: string | Uint8Array;
   readonly resolve: () => void;
   readonly reject: (error: AmqpError) => void;
   /** That the broker sent it back, once it has; the confirm follows. */
@@ -110,6 +118,7 @@ export class PublisherConfirms {
   abandon(reason: AmqpError): void {
     const entries = this.#entries;
     const refused = this.#refusedBy(reason);
+    const limit = largestTaken(reason);
     this.#entries = [];
     this.#head = 0;
     this.#metrics.outcomeUnknown += this.#outstanding;
@@ -117,7 +126,11 @@ export class PublisherConfirms {
     for (const publish of entries) {
       if (publish === undefined) continue;
       const Fate = publish === refused ? PublishRefusedError : PublishOutcomeUnknownError;
-      this.#fail(publish, this.#lowest, publish.returned ?? new Fate(publish.exchange, publish.routingKey, reason));
+      const error =
+        publish.returned ??
+        (limit === undefined ? undefined : tooLarge(publish, limit, reason)) ??
+        new Fate(publish.exchange, publish.routingKey, reason);
+      this.#fail(publish, this.#lowest, error);
     }
     this.#tellWaiters();
   }
@@ -174,6 +187,32 @@ export class PublisherConfirms {
       this.#head = 0;
     }
   }
+}
+
+/**
+ * The bytes that a body may have, where the broker closed the channel over a larger one: 406, `message size 134217729 is larger
+ * than configured max size 134217728`.
+ */
+export function largestTaken({ method, replyText }: AmqpError): number | undefined {
+  if (method !== 'basic.publish') return undefined;
+  const [, limit] = /message size \d+ is larger than (?:configured )?max size (\d+)/.exec(replyText ?? '') ?? [];
+  return limit === undefined ? undefined : Number(limit);
+}
+
+/** The error of a message that the broker never takes, whichever it was that the channel was closed over. */
+function tooLarge(
+  { exchange, routingKey, body }: UnconfirmedPublish,
+  limit: number,
+  cause: AmqpError,
+): AmqpError | undefined {
+  const size = Buffer.byteLength(body);
+  if (size <= limit) return undefined;
+  return new AmqpError(
+    'MESSAGE_TOO_LARGE',
+    `The message of ${size} bytes to ${destination(exchange, routingKey)} is larger than the broker takes, ${limit} bytes; it is not ` +
+      'stored. Send less in one message, or raise max_message_size of the broker.',
+    { ...factsOf(cause), cause },
+  );
 }
 
 function looksLike(publish: UnconfirmedPublish, facts: ReturnFacts): boolean {

@@ -13,10 +13,13 @@ const CLOSE_ADVICE: Readonly<Record<number, string>> = {
 /** The broker's reply as a sentence or two: `404 'NOT_FOUND - no queue …' (queue.bind). Declare it first, …`. */
 export function closeReason(replyCode: number, replyText: string, method: MethodName | undefined): string {
   const advice = CLOSE_ADVICE[replyCode];
-  return (
-    `${replyCode} ${printable(replyText.replace(/\.$/, ''))}${method === undefined ? '' : ` (${method})`}.` +
-    (advice === undefined ? '' : ` ${advice}`)
-  );
+  const told = replyTold(replyCode, replyText, method);
+  return advice === undefined ? told : `${told} ${advice}`;
+}
+
+/** The same without advice, for who has better: `404 'NOT_FOUND - no queue …' (queue.bind).` */
+export function replyTold(replyCode: number, replyText: string, method: string | undefined): string {
+  return `${replyCode} ${printable(replyText.replace(/\.$/, ''))}${method === undefined ? '' : ` (${method})`}.`;
 }
 
 /** A reply text that fits a short string: control characters escaped, cut at a character to at most 255 bytes of UTF-8. */

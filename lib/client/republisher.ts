@@ -5,39 +5,15 @@
  *
  * ```
  *   oldest ─► sent ─► sent ─► sent ─► waiting ─► waiting ─► newest
- *             └── in flight, bounded ──┘ └── no connection, blocked, or as much in flight as may
+ *             └── in flight, bounded ──┘ └── bounded: no connection, blocked, or as much in flight as may
  * ```
  */
 import { AmqpError, PublishOutcomeUnknownError, PublisherBufferFullError, quoted } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
-import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { PendingPublish } from './pending-publish.js';
-
-/** What may wait, and what becomes of publishes whose connection is lost. */
-export interface RepublishOptions {
-  /** `false` rejects what a loss leaves unconfirmed with `PublishOutcomeUnknownError` instead of sending it again. @default true */
-  readonly republish?: boolean | undefined;
-  /** Most publishes that may wait while there is no connection, or the broker blocks it. @default 10000 */
-  readonly maxBuffered?: number | undefined;
-  /** Most bytes of bodies that may wait then; a string counts one for each of its UTF-16 units. @default 67108864 (64 MiB) */
-  readonly maxBufferedBytes?: number | undefined;
-  /**
-   * What becomes of a publish beyond that: `'reject'` rejects it with `PublisherBufferFullError`; `'wait'` has it wait for its turn,
-   * in any number, so that who awaits it waits for the broker. @default 'reject'
-   */
-  readonly onOverflow?: 'reject' | 'wait' | undefined;
-  /**
-   * Most publishes that may be sent and not confirmed. What is published beyond it waits, in order and in any number: its
-   * promises are how long whoever publishes has to wait.
-   * @default 4096
-   */
-  readonly maxInFlight?: number | undefined;
-  /** Most bytes of bodies that may be sent and not confirmed; one message may be larger. @default 16777216 (16 MiB) */
-  readonly maxInFlightBytes?: number | undefined;
-  /** A publish older than this is not sent again. @default '5m' */
-  readonly maxAge?: Duration | undefined;
-}
+import { largestTaken } from './publisher-confirms.js';
+import { type RepublishBounds, type RepublishOptions, boundsOf } from './republish-options.js';
 
 /** What ends the wait for one confirm. */
 export interface PublishBounds {
@@ -60,13 +36,7 @@ interface ChannelSource {
 
 export class Republisher {
   readonly #source: ChannelSource;
-  readonly #republish: boolean;
-  readonly #maxBuffered: number;
-  readonly #maxBufferedBytes: number;
-  readonly #isBounded: boolean;
-  readonly #maxInFlight: number;
-  readonly #maxInFlightBytes: number;
-  readonly #maxAge: number;
+  readonly #bounds: RepublishBounds;
   /** Everything without an outcome, in publishing order. */
   #oldest: PendingPublish | undefined;
   #newest: PendingPublish | undefined;
@@ -87,13 +57,7 @@ export class Republisher {
   /** Throws `INVALID_OPTION`. */
   constructor(source: ChannelSource, options: RepublishOptions = {}) {
     this.#source = source;
-    this.#republish = options.republish ?? true;
-    this.#maxBuffered = bound(options.maxBuffered ?? 10_000, 'maxBuffered');
-    this.#maxBufferedBytes = bound(options.maxBufferedBytes ?? 64 * 1024 * 1024, 'maxBufferedBytes');
-    this.#isBounded = overflowOf(options.onOverflow ?? 'reject') === 'reject';
-    this.#maxInFlight = bound(options.maxInFlight ?? 4_096, 'maxInFlight', 1);
-    this.#maxInFlightBytes = bound(options.maxInFlightBytes ?? 16 * 1024 * 1024, 'maxInFlightBytes', 1);
-    this.#maxAge = timerMilliseconds(options.maxAge ?? '5m', 'maxAge');
+    this.#bounds = boundsOf(options);
   }
 
   /** Resolves when the broker has confirmed it. When its bounds end the wait before it has left, it is not sent. */
@@ -108,7 +72,7 @@ export class Republisher {
       if (signal?.aborted === true)
         throw givenUp({ exchange, routingKey, wasSent: false }, whyOf(signal), signal.reason);
       const canSend = this.#channel?.isOpen === true && !this.#channel.isBlocked;
-      if (!canSend && this.#isBounded && !this.#source.isConnected()) this.#makeSure(body.length);
+      this.#makeSure(body.length, canSend || this.#source.isConnected());
       const entry = new PendingPublish(this, exchange, routingKey, body, options, timeout, resolve, reject);
       this.#append(entry);
       if (entry.deadline < this.#timerAt) this.#expireAt(entry.deadline);
@@ -116,6 +80,18 @@ export class Republisher {
       if (canSend) this.#sendWaiting();
       else this.#open();
     });
+  }
+
+  /**
+   * Keeps room for a publish that is not ready to be sent, and counts it among those that wait; gives what ends that. Throws
+   * `PublisherBufferFullError` as `publish` does.
+   */
+  hold(bytes: number): () => void {
+    this.#makeSure(bytes, this.#source.isConnected());
+    this.#grow(bytes);
+    return () => {
+      this.#shrink(bytes);
+    };
   }
 
   /** Resolves when nothing awaits its outcome. */
@@ -169,9 +145,13 @@ export class Republisher {
     }
   }
 
-  #makeSure(bytes: number): void {
-    if (this.#count < this.#maxBuffered && this.#bytes + bytes <= this.#maxBufferedBytes) return;
-    throw new PublisherBufferFullError(this.#count, this.#bytes);
+  /** Throws when there is no room for it. What waits for a confirm may do so beside all that may be in flight, however large it is. */
+  #makeSure(bytes: number, isConnected: boolean): void {
+    const hasRoom = isConnected
+      ? this.#count < this.#bounds.maxBuffered + this.#bounds.maxInFlight &&
+        this.#bytes < this.#bounds.maxBufferedBytes + this.#bounds.maxInFlightBytes
+      : this.#count < this.#bounds.maxBuffered && this.#bytes + bytes <= this.#bounds.maxBufferedBytes;
+    if (!hasRoom) throw new PublisherBufferFullError(this.#count, this.#bytes, isConnected);
   }
 
   #open(): void {
@@ -231,12 +211,12 @@ export class Republisher {
     return (
       entry.isInFlight ||
       this.#inFlight === 0 ||
-      (this.#inFlight < this.#maxInFlight && this.#inFlightBytes + entry.bytes <= this.#maxInFlightBytes)
+      (this.#inFlight < this.#bounds.maxInFlight && this.#inFlightBytes + entry.bytes <= this.#bounds.maxInFlightBytes)
     );
   }
 
   #send(entry: PendingPublish, channel: ConfirmChannel): void {
-    if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#maxAge) {
+    if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#bounds.maxAge) {
       entry.end(entry.lost);
       return;
     }
@@ -260,14 +240,15 @@ export class Republisher {
 
   /**
    * True when the message itself is not to blame: its connection was lost, or its channel was closed over the exchange of
-   * another message. A message that might be to blame is not sent again: it would end channel after channel.
+   * another message, or the size of one; that one is told so by the ledger of confirms. A message that might be to blame is not sent again: it would end channel after channel.
    */
   #isWorthAnotherTry(error: AmqpError, { exchange }: PendingPublish): boolean {
-    if (!isUnsent(error) && !(error instanceof PublishOutcomeUnknownError && this.#republish)) return false;
+    if (!isUnsent(error) && !(error instanceof PublishOutcomeUnknownError && this.#bounds.republish)) return false;
     if (error.method !== 'basic.publish') return error.closedBy !== 'client';
     return (
-      / exchange '.*' in vhost /.test(error.replyText ?? '') &&
-      error.replyText?.includes(` exchange '${exchange}' in vhost `) === false
+      largestTaken(error) !== undefined ||
+      (/ exchange '.*' in vhost /.test(error.replyText ?? '') &&
+        error.replyText?.includes(` exchange '${exchange}' in vhost `) === false)
     );
   }
 
@@ -319,9 +300,7 @@ export class Republisher {
     else this.#newest.after = entry;
     this.#newest = entry;
     this.#waiting ??= entry;
-    if (this.#count === 0) this.#source.isBusy(true);
-    this.#count += 1;
-    this.#bytes += entry.bytes;
+    this.#grow(entry.bytes);
   }
 
   /** Takes it off the list; its own link forward stays, for whoever walks the list. False when it is off already. */
@@ -333,11 +312,21 @@ export class Republisher {
     if (after === undefined) this.#newest = before;
     else after.before = before;
     if (this.#waiting === entry) this.#waiting = after;
-    this.#count -= 1;
-    this.#bytes -= entry.bytes;
     entry.unlisten?.();
-    if (this.#count === 0) this.#idle();
+    this.#shrink(entry.bytes);
     return true;
+  }
+
+  #grow(bytes: number): void {
+    if (this.#count === 0) this.#source.isBusy(true);
+    this.#count += 1;
+    this.#bytes += bytes;
+  }
+
+  #shrink(bytes: number): void {
+    this.#count -= 1;
+    this.#bytes -= bytes;
+    if (this.#count === 0) this.#idle();
   }
 
   #isOver(entry: PendingPublish): boolean {
@@ -374,15 +363,4 @@ function givenUp(
       (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
     { cause: cause instanceof AmqpError ? cause.cause : cause },
   );
-}
-
-/** Past the compiler, as all options. */
-function overflowOf(value: string): string {
-  if (value === 'reject' || value === 'wait') return value;
-  throw new AmqpError('INVALID_OPTION', "onOverflow has to be 'reject' or 'wait'.");
-}
-
-function bound(value: number, option: string, least = 0): number {
-  if (Number.isInteger(value) && value >= least) return value;
-  throw new AmqpError('INVALID_OPTION', `${option} has to be an integer of ${least} or more.`);
 }

@@ -187,7 +187,7 @@ function neutralHeaders({ headers = {}, expiration, userId }: BasicProperties): 
 }
 
 /** Headers that only the broker is to write. */
-const STALE = /^(CC|BCC|x-death|x-(first|last)-death-.*|x-delivery-count)$/;
+const STALE = /^(CC|BCC|x-death|x-(first|last)-death-.*|x-(delivery|acquired)-count)$/;
 
 function without(table: FieldTable, isOut: (name: string) => boolean): FieldTable {
   return Object.fromEntries(Object.entries(table).filter(([name]) => !isOut(name)));

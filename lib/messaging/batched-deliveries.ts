@@ -14,7 +14,7 @@ import type { Message } from '../client/message.js';
 import { AmqpError } from '../errors.js';
 import { AnsweredDeliveries } from './answered-deliveries.js';
 import { DecodedArrivals } from './decoded-arrivals.js';
-import { type Decoder, decoderOf } from './decoder.js';
+import { type Decoder, decoderOf, decodingWithin } from './decoder.js';
 import { Delivery, type DeliveryScope } from './delivery.js';
 import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
 import type { Log } from './failed-deliveries.js';
@@ -29,7 +29,7 @@ export interface BatchHandlerOptions extends Omit<AnswerOptions, 'replier'> {
   readonly maxWait: number;
   /** Most batches under way at a time. */
   readonly concurrency: number;
-  /** How long the handler may take for a batch, in milliseconds. @default for ever */
+  /** How long the handler may take for a batch, in milliseconds, and each of its messages to be read before. @default for ever */
   readonly timeout?: number | undefined;
   /** @default by the content type and the content encoding */
   readonly decode?: Decoder | undefined;
@@ -70,8 +70,9 @@ export class BatchedDeliveries extends AnsweredDeliveries {
     this.answers = new DeliveryAnswers(connection, options, log, (message) => {
       this.#ended(message);
     });
+    const { decode = decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE }) } = options;
     this.#arrivals = new DecodedArrivals(
-      options.decode ?? decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE }),
+      decodingWithin(options.timeout, decode),
       (message, payload, scope) => {
         this.#gather({ message, delivery: new Delivery(message, payload, scope), scope });
       },

@@ -17,6 +17,21 @@ export const QUEUE_ARGUMENTS = {
   singleActiveConsumer: ['x-single-active-consumer'],
 } as const satisfies Partial<Record<keyof QueueDefinition, readonly string[]>>;
 
+/** The fields of definitions by the name that brokers have for them, where that is another. */
+const FIELDS: Readonly<Record<string, string>> = {
+  ...Object.fromEntries(Object.entries(QUEUE_ARGUMENTS).map(([field, [argument]]) => [argument, field])),
+  'x-dead-letter-exchange': 'deadLetter.exchange',
+  'x-dead-letter-routing-key': 'deadLetter.routingKey',
+  'alternate-exchange': 'alternateExchange',
+  auto_delete: 'autoDelete',
+};
+
+/** What a broker calls a property, as a definition calls it: `messageTtl (x-message-ttl)`; else as it is. */
+export function inWords(property: string): string {
+  const field = Object.hasOwn(FIELDS, property) ? FIELDS[property] : undefined;
+  return field === undefined ? property : `${field} (${property})`;
+}
+
 /** How a queue is declared. Without a name the broker makes one up. */
 export interface QueueDeclaration {
   readonly name: string | undefined;

@@ -118,8 +118,8 @@ export function checkTopology(topology: Topology): void {
 }
 
 function checkExchange(definition: ExchangeDefinition): void {
+  requireObject(definition, 'An exchange', (name) => `{ name: ${name}, type: 'topic' }`);
   const what = `Exchange ${nameOf(definition)}`;
-  requireObject(definition, what);
   if (!isName(definition.name)) {
     throw invalid('An exchange has no name. Give it one; the default exchange is always there.');
   }
@@ -140,6 +140,7 @@ function checkExchange(definition: ExchangeDefinition): void {
 
 /** Checks one queue definition. Throws `INVALID_DEFINITION`. */
 export function checkQueue(definition: QueueDefinition): void {
+  requireObject(definition, 'A queue', (name) => `{ name: ${name} }`);
   const what = `Queue ${nameOf(definition)}`;
   checkFields(definition, QUEUE_FIELDS, what);
   if (definition.name === '') {
@@ -157,24 +158,43 @@ export function checkQueue(definition: QueueDefinition): void {
 }
 
 function checkBinding(definition: BindingDefinition): void {
-  requireObject(definition, 'A binding');
+  requireObject(definition, 'A binding', (name) => `{ source: ${name}, queue: 'billing' }`);
   const { queue, exchange }: { queue?: unknown; exchange?: unknown } = definition;
   if (!isName(definition.source)) {
     checkFields(definition, { ...BINDING_FIELDS, source: () => undefined }, 'A binding');
-    throw invalid(
-      'A binding has no source exchange. The default exchange cannot be bound: it routes to every queue by name.',
-    );
+    throw isName(exchange) ? misplacedSource(exchange, queue) : invalid(NO_SOURCE);
   }
   const what = `The binding of ${quoted(definition.source)}`;
   checkFields(definition, BINDING_FIELDS, 'A binding');
   const toQueue = isName(queue) || (typeof queue === 'object' && queue !== null);
-  if (toQueue === isName(exchange)) {
-    throw invalid(`${what} needs either a queue or an exchange to route to.`);
+  if (toQueue && isName(exchange)) {
+    throw invalid(
+      `${what} has queue ${nameOf(queue)} and exchange ${quoted(exchange)}, and needs one of them: where its messages go.`,
+    );
+  }
+  if (!toQueue && !isName(exchange)) {
+    throw invalid(`${what} needs either a queue or an exchange: where its messages go.`);
   }
   if (typeof queue === 'object') checkQueue(queue as QueueDefinition);
   else if (queue !== undefined && shortText(queue) !== undefined) {
     throw invalid(`${what} goes to a queue whose name has more than 255 bytes.`);
   }
+}
+
+const NO_SOURCE =
+  'A binding has no source exchange. The default exchange cannot be bound: it routes to every queue by name.';
+
+/** Brokers and `bind` of `@Consume` call the source of a binding its exchange; in a definition that is where messages go. */
+function misplacedSource(exchange: string, queue: unknown): AmqpError {
+  const hasQueue = queue !== undefined && queue !== null;
+  const meant = hasQueue
+    ? `{ source: ${quoted(exchange)}, queue: ${isName(queue) || isName((queue as QueueDefinition).name) ? nameOf(queue) : '…'} }`
+    : `{ source: '…', exchange: ${quoted(exchange)} }`;
+  return invalid(
+    `A binding has exchange ${quoted(exchange)}${hasQueue ? ` and queue ${nameOf(queue)}` : ''}, and no source. ` +
+      'source is the exchange that messages come from; queue or exchange is where they go. ' +
+      `Write ${meant}.`,
+  );
 }
 
 function checkFields(definition: object, checks: Readonly<Record<string, Check>>, what: string): void {
@@ -192,10 +212,15 @@ function checkFields(definition: object, checks: Readonly<Record<string, Check>>
   }
 }
 
-/** What a list holds is past the compiler when it comes from a configuration file. */
-function requireObject(definition: unknown, what: string): void {
-  if (typeof definition === 'object' && definition !== null) return;
-  throw invalid(`${what} has to be an object, and is ${shown(definition)}.`);
+/**
+ * What a list holds is past the compiler when it comes from a configuration file. `writtenAs` is the definition that may be meant,
+ * by a name in quotes.
+ */
+function requireObject(definition: unknown, what: string, writtenAs?: (name: string) => string): void {
+  if (typeof definition === 'object' && definition !== null && !Array.isArray(definition)) return;
+  const example = writtenAs?.(isName(definition) ? quoted(definition) : "'…'");
+  const told = example === undefined ? '' : `: ${example}`;
+  throw invalid(`${what} is ${shown(definition)}; it has to be an object${told}.`);
 }
 
 function shown(value: unknown): string {
@@ -206,7 +231,9 @@ function isName(name: unknown): name is string {
   return typeof name === 'string' && name !== '';
 }
 
+/** Of a definition, or a name by itself. */
 function nameOf(definition: unknown): string {
+  if (typeof definition === 'string') return quoted(definition);
   const name = (definition as { readonly name?: unknown } | null | undefined)?.name;
   return typeof name === 'string' && name !== '' ? quoted(name) : 'without a name';
 }

@@ -53,8 +53,8 @@ export class DeliveryAnswers {
   readonly #replies: HandlerReplies | undefined;
   readonly #running: RunningDeliveries;
   #scope: DeliveryScope;
-  /** Of what is acknowledged before it is handled, the reply outlives the channel. */
-  readonly #ours: DeliveryScope | undefined;
+  /** Of what is acknowledged before its handler ends, the reply outlives the channel. */
+  readonly #ours: DeliveryScope;
   #underWay = 0;
   #onIdle: (() => void)[] = [];
   /** Of handlers that returned and left the answer for later. */
@@ -82,7 +82,7 @@ export class DeliveryAnswers {
     this.#running = new RunningDeliveries(limit / 2, options.ack === 'none' ? undefined : tellLate);
     this.#scope = this.#newScope();
     this.#replies = options.replier && new HandlerReplies(options.replier, options, this.#label, log);
-    this.#ours = options.ack === 'none' ? this.#newScope() : undefined;
+    this.#ours = this.#newScope();
   }
 
   /** What the deliveries of the present channel share. */
@@ -123,9 +123,9 @@ export class DeliveryAnswers {
     else void this.#reply(replies, message, delivery, scope, result);
   }
 
-  /** Its handler has failed, or it came to none. */
+  /** Its handler has failed, or it came to none. What the broker delivers again is another's to answer, and did not fail in the end. */
   failed(message: Message, error: unknown, scope: DeliveryScope): void {
-    const replies = this.#repliesTo(message);
+    const replies = this.#lifeOf(message, scope).hasEnded ? undefined : this.#repliesTo(message);
     if (replies === undefined || !this.#isOver(message, error)) this.#settleFailed(message, error, scope);
     else void this.#replyError(replies, message, error, scope);
   }
@@ -137,7 +137,7 @@ export class DeliveryAnswers {
 
   /** Whether a handler that began now would begin for nothing: the broker delivers it again, or nobody waits any more. */
   isForNothing(scope: DeliveryScope): boolean {
-    return (this.#ours ?? scope).hasEnded;
+    return (this.#options.ack === 'none' ? this.#ours : scope).hasEnded;
   }
 
   /** It comes to no handler, and its answer is the broker's. */
@@ -175,7 +175,7 @@ export class DeliveryAnswers {
     this.#running.end();
     const why = new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`);
     this.#scope.end(why);
-    this.#ours?.end(why);
+    this.#ours.end(why);
     if (this.#underWay === 0) return;
     this.#log.warn(
       `${this.#underWay} handlers of ${this.#label} still ran after ${until}; ` +
@@ -183,6 +183,11 @@ export class DeliveryAnswers {
           ? 'their messages are not delivered again.'
           : 'the broker delivers their messages again.'),
     );
+  }
+
+  /** How long a reply is of use. */
+  #lifeOf(message: Message, scope: DeliveryScope): DeliveryScope {
+    return message.settled ? this.#ours : scope;
   }
 
   /** Undefined for what nobody awaits a reply to, as nearly everything: one octet of it is looked at. */
@@ -199,7 +204,7 @@ export class DeliveryAnswers {
     result: unknown,
   ): Promise<void> {
     this.#running.add(message, scope);
-    const end = await replies.result(message, delivery, result, this.#ours ?? scope);
+    const end = await replies.result(message, delivery, result, this.#lifeOf(message, scope));
     switch (end.kind) {
       case 'replied':
         this.#acknowledge(message, delivery, scope);
@@ -237,7 +242,7 @@ export class DeliveryAnswers {
   /** Never rejects. A requester that was told of the error has it; otherwise it becomes of the message what would without one. */
   async #replyError(replies: HandlerReplies, message: Message, error: unknown, scope: DeliveryScope): Promise<void> {
     this.#running.add(message, scope);
-    const isTold = await replies.error(message, error, this.#ours ?? scope);
+    const isTold = await replies.error(message, error, this.#lifeOf(message, scope));
     if (!isTold || this.isAnswered(message)) {
       this.#settleFailed(message, error, scope);
       return;

@@ -24,7 +24,7 @@ export interface DeliveryOwner {
 /** What the deliveries of one channel share: who hands them out, and how long they can be answered. */
 export class DeliveryScope {
   readonly owner: DeliveryOwner;
-  readonly #open = new Set<AbortController>();
+  readonly #open = new Set<Pick<AbortController, 'abort'>>();
   #end: AmqpError | undefined;
 
   /** Nothing can be answered any more. */
@@ -46,6 +46,33 @@ export class DeliveryScope {
 
   release(controller: AbortController): void {
     this.#open.delete(controller);
+  }
+
+  /** The result of a promise; a rejection with what `late` makes after `ms` milliseconds, or with why nothing can be answered any more. */
+  within<T>(promise: Promise<T>, ms: number, late: () => AmqpError): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const over = (): void => {
+        clearTimeout(timer);
+        this.#open.delete(waiting);
+      };
+      const failed = (error: unknown): void => {
+        over();
+        // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- what the promise rejects with, whatever it is
+        reject(error);
+      };
+      const waiting = { abort: failed };
+      const timer = setTimeout(() => {
+        failed(late());
+      }, ms);
+      // The connection keeps the process alive, and nobody heeds this without one.
+      timer.unref();
+      promise.then((value) => {
+        over();
+        resolve(value);
+      }, failed);
+      if (this.#end === undefined) this.#open.add(waiting);
+      else failed(this.#end);
+    });
   }
 
   /** The channel is gone, or the time of its deliveries is up. */

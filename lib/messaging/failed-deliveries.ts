@@ -234,10 +234,13 @@ export class FailedDeliveries {
     return deadLetter !== undefined || args?.['x-dead-letter-exchange'] !== undefined;
   }
 
-  /** Quorum queues of RabbitMQ 4.3 and later hold back what is rejected, when they are declared so. */
+  /**
+   * Quorum queues of RabbitMQ 4.3 and later hold back what is rejected, when they are declared so; without a shortest delay they
+   * give it back at once.
+   */
   get #isRetriedByBroker(): boolean {
-    const { 'x-delayed-retry-type': retries } = this.#definition?.arguments ?? {};
-    if (retries !== 'all' && retries !== 'failed') return false;
+    const { 'x-delayed-retry-type': retries, 'x-delayed-retry-min': delay } = this.#definition?.arguments ?? {};
+    if ((retries !== 'all' && retries !== 'failed') || typeof delay !== 'number' || delay <= 0) return false;
     const { status } = this.#connection;
     return status.state === 'open' && isAtLeast(status.connection.serverProperties['version'], 4, 3);
   }

@@ -9,7 +9,7 @@ import type { Message } from '../client/message.js';
 import { AmqpError } from '../errors.js';
 import { AnsweredDeliveries } from './answered-deliveries.js';
 import { DecodedArrivals } from './decoded-arrivals.js';
-import { type Decoder, decoderOf } from './decoder.js';
+import { type Decoder, decoderOf, decodingWithin } from './decoder.js';
 import { Delivery, type DeliveryScope } from './delivery.js';
 import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
 import type { Log } from './failed-deliveries.js';
@@ -23,7 +23,7 @@ export interface HandlerOptions extends AnswerOptions {
   readonly concurrency: number;
   /** @default in any order */
   readonly orderBy?: OrderBy | undefined;
-  /** How long it may take, in milliseconds. @default for ever */
+  /** How long it may take, in milliseconds, and how long its message may take to be read before. @default for ever */
   readonly timeout?: number | undefined;
   /** @default by the content type and the content encoding */
   readonly decode?: Decoder | undefined;
@@ -59,7 +59,8 @@ export class HandledDeliveries extends AnsweredDeliveries {
   constructor(connection: AmqpConnection, options: HandlerOptions, handler: DeliveryHandler, log: Log) {
     super();
     this.#options = options;
-    this.#decode = options.decode ?? decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE });
+    const { decode = decoderOf({ maxSize: DEFAULT_MAX_MESSAGE_SIZE }) } = options;
+    this.#decode = decodingWithin(options.timeout, decode);
     this.#handler = handler;
     this.#order = options.orderBy === undefined ? undefined : this.#newOrder(options.orderBy);
     this.answers = new DeliveryAnswers(connection, options, log, (message) => {

@@ -94,7 +94,7 @@ function isOver({ lost, stopping }: HandoverBounds): boolean {
   return lost.aborted || stopping.aborted;
 }
 
-/** The message cannot be written with these properties; nothing was sent. */
+/** The message cannot be written with these properties, or is larger than the broker takes: it is stored nowhere. */
 export function isUnsendable(error: unknown): boolean {
-  return error instanceof AmqpError && error.code === 'INVALID_ARGUMENT';
+  return error instanceof AmqpError && (error.code === 'INVALID_ARGUMENT' || error.code === 'MESSAGE_TOO_LARGE');
 }

@@ -114,8 +114,13 @@ export function outcomeOf(error: unknown, attempt: number, policy: RetryPolicy |
 /** Of HTTP's 4xx those that are about time: request timeout, too early, too many requests. */
 const LATER = new Set([408, 425, 429]);
 
-/** The payload cannot be read, is not what the schema says, or what is made of it cannot be written. */
-const HOPELESS: ReadonlySet<AmqpErrorCode> = new Set(['UNDECODABLE', 'INVALID_PAYLOAD', 'UNSERIALIZABLE']);
+/** The payload cannot be read, is not what the schema says, or what is made of it cannot be written, or sent. */
+const HOPELESS: ReadonlySet<AmqpErrorCode> = new Set([
+  'UNDECODABLE',
+  'INVALID_PAYLOAD',
+  'UNSERIALIZABLE',
+  'MESSAGE_TOO_LARGE',
+]);
 
 /** True for an error that would come again: the delivery itself is to blame, or is not allowed. */
 function isBeyondHelp(error: unknown): boolean {

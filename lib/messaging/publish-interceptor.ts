@@ -12,7 +12,8 @@ export interface OutgoingMessage {
 /**
  * Is asked before each publish of a module, `sendToQueue` included, in the order of `publisher.interceptors`: the first sees what
  * the application said, the last is next to the broker. It may hand on another message, and sees the outcome; what it throws
- * rejects that publish.
+ * rejects that publish, and so does `timeout` when it passes meanwhile. One that neither throws nor calls `next` rejects it with
+ * `NOT_PUBLISHED`.
  *
  * @example
  * ```ts
@@ -40,6 +41,14 @@ export async function intercepted(
   send: PublishNext,
 ): Promise<void> {
   const [first, ...others] = interceptors;
-  if (first === undefined) await send(message);
-  else await first.intercept(message, (next) => intercepted(others, next, send));
+  if (first === undefined) {
+    await send(message);
+    return;
+  }
+  await first.intercept(message, (next) => {
+    const rest = intercepted(others, next, send);
+    // One that nobody awaits must not end the process.
+    rest.catch(() => undefined);
+    return rest;
+  });
 }

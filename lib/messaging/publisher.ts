@@ -10,7 +10,7 @@ import { DelayedPublishes } from './delayed-publishes.js';
 import { Correlation } from './correlation.js';
 import { compress, isUncompressed } from './content-encoding.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
-import { type OutgoingMessage, type PublishInterceptor, intercepted } from './publish-interceptor.js';
+import { InterceptedPublish, type PublishInterceptors } from './intercepted-publish.js';
 import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
 import { type PublishAllOptions, PublishRun, runOptions } from './publish-run.js';
 import { Serializers } from './serializer.js';
@@ -25,19 +25,16 @@ export interface ExchangePublisher {
   publish(routingKey: string, payload: unknown, options?: PublishMessageOptions): Promise<void>;
 }
 
-/** Who is asked before each publish, once somebody publishes; undefined where nobody ever is. */
-export type PublishInterceptors = () => Promise<readonly PublishInterceptor[]>;
-
 /**
  * Publishes; every promise resolves when the broker has taken charge of the message. They reject with
- * - `UnroutableError`: no queue took it (and `mandatory` is on),
+ * - `UnroutableError`: no queue took it (and `mandatory` is on); `MESSAGE_TOO_LARGE`: the broker takes none so large,
  * - `PublishNackedError`: the broker refused it, for a full queue for one,
  * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
  * - `PublishOutcomeUnknownError`: the channel was lost before the confirm, and the message may not be sent again,
- * - `PublisherBufferFullError`: there is no connection, and too many publishes wait for one,
+ * - `PublisherBufferFullError`: too many publishes wait already, for a connection or for confirms,
  * - `InvalidPayloadError`: it is not what its contract says; nothing was sent,
  * - `UNSERIALIZABLE`, `INVALID_ARGUMENT`: nothing was sent,
- * - `ABORTED`: the deadline passed or the signal fired.
+ * - `ABORTED`: the deadline passed or the signal fired; `NOT_PUBLISHED`: an interceptor neither handed it on nor threw.
  *
  * `contentType`, `messageId` (a UUID) and `timestamp` are set unless given.
  *
@@ -111,13 +108,26 @@ export class AmqpPublisher {
   ): Promise<void> {
     const options = this.#correlation === undefined ? given : this.#correlation.carriedTo(given);
     if (this.#interceptors === undefined) return this.#send(exchange, routingKey, payload, options);
-    return this.#intercepted(this.#interceptors, { exchange, routingKey, payload, options: options ?? {} });
+    return this.#intercepted(this.#interceptors, exchange, routingKey, payload, options ?? {});
   }
 
-  async #intercepted(interceptors: PublishInterceptors, message: OutgoingMessage): Promise<void> {
-    await intercepted(await interceptors(), message, (last) =>
+  async #intercepted(
+    interceptors: PublishInterceptors,
+    exchange: string,
+    routingKey: string,
+    payload: unknown,
+    options: PublishMessageOptions,
+  ): Promise<void> {
+    checkMessageOptions(options);
+    const publish = new InterceptedPublish(this.#boundsOf(options), (last) =>
       this.#send(last.exchange, last.routingKey, last.payload, last.options),
     );
+    await publish.past(interceptors, { exchange, routingKey, payload, options });
+  }
+
+  #boundsOf(options: PublishMessageOptions | undefined): { signal: AbortSignal | undefined; timeout: number } {
+    const timeout = options?.timeout === undefined ? this.#timeout : timerMilliseconds(options.timeout, 'timeout');
+    return { signal: options?.signal, timeout };
   }
 
   async #send(
@@ -134,8 +144,7 @@ export class AmqpPublisher {
     const encoding = isBytes ? undefined : options?.contentEncoding;
     const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
     const message = options === undefined ? this.#plain(contentType) : this.#with(options, contentType);
-    const timeout = options?.timeout === undefined ? this.#timeout : timerMilliseconds(options.timeout, 'timeout');
-    const bounds = { signal: options?.signal, timeout };
+    const bounds = this.#boundsOf(options);
     try {
       if (options?.delay === undefined) await this.#channel.publish(exchange, routingKey, body, message, bounds);
       else await this.#delayed.publish(options.delay, { exchange, routingKey }, body, message, bounds);

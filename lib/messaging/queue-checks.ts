@@ -1,6 +1,6 @@
 /**
- * Checks of queues by themselves. What they say of RabbitMQ 3.10 and 4.0 was seen on these; of other versions it is from the page
- * that they name.
+ * Checks of queues by themselves. What they say of RabbitMQ 3.10, 4.0 and 4.3 was seen on these; of other versions it is from the
+ * page that they name.
  */
 import { DOCS, type Check, isAtLeast, kindOf, ofQueues, refused, warned } from './check-facts.js';
 
@@ -48,12 +48,13 @@ const DEFAULT_DELIVERY_LIMIT = 20;
 
 export const QUEUE_CHECKS = {
   'transient-shared-queue': {
-    level: (broker) => (isAtLeast(broker, 4, 3) ? 'error' : 'warn'),
+    // 4.3 logs that it is deprecated; it refuses what its release notes say it would only when it is configured to.
+    level: warned,
     find: ofQueues((queue) =>
       queue.durable || queue.exclusive
         ? undefined
         : {
-            why: 'is neither durable nor exclusive. RabbitMQ 4.3 and later close the connection over it (541).',
+            why: 'is neither durable nor exclusive, which RabbitMQ deprecates: where that is not permitted, it closes the connection (541).',
             mend: 'Make it durable, with expires where it is to go by itself; or exclusive.',
           },
     ),
@@ -74,14 +75,15 @@ export const QUEUE_CHECKS = {
       queue.arguments['x-queue-mode'] === undefined || queue.type === 'quorum' || queue.type === 'stream'
         ? undefined
         : {
-            why: 'has x-queue-mode, which means nothing since RabbitMQ 3.12, and is refused by 4.3.',
+            why: 'has x-queue-mode, which means nothing since RabbitMQ 3.12.',
             mend: 'Leave it out: every classic queue keeps its messages on disk by now.',
           },
     ),
-    see: NOTES_43,
+    see: `${DOCS}/lazy-queues`,
   },
   'queue-version': {
-    level: (broker) => (broker.isRabbitMq && !isAtLeast(broker, 4, 0) ? 'off' : 'warn'),
+    level: (broker) =>
+      isAtLeast(broker, 4, 3) ? 'error' : broker.isRabbitMq && !isAtLeast(broker, 4, 0) ? 'off' : 'warn',
     find: ofQueues((queue) =>
       queue.arguments['x-queue-version'] === 1
         ? { why: 'has x-queue-version 1, which RabbitMQ 4.3 refuses.', mend: 'Leave it out.' }
@@ -120,13 +122,13 @@ export const QUEUE_CHECKS = {
     see: `${DOCS}/queues#optional-arguments`,
   },
   'quorum-priority': {
-    level: (broker) => (isAtLeast(broker, 4, 3) ? 'warn' : refused(broker)),
+    level: refused,
     find: ofQueues(({ type, arguments: args }) =>
       type === 'quorum' && args['x-max-priority'] !== undefined
         ? {
-            why: 'is a quorum queue with maxPriority, which RabbitMQ up to 4.2 refuses.',
+            why: 'is a quorum queue with maxPriority, which brokers refuse.',
             mend:
-              'Leave it out: since RabbitMQ 4.0 quorum queues tell priorities up to 4 from those above without it. ' +
+              'Leave it out: without it quorum queues tell priorities up to 4 from those above since RabbitMQ 4.0, and 32 of them since 4.3. ' +
               'Below 4.0, use a queue for each priority, or a classic queue.',
           }
         : undefined,

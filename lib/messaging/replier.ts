@@ -11,7 +11,7 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { Backoff } from '../client/backoff.js';
 import type { ReplyOptions } from '../client/channel-options.js';
 import type { Message } from '../client/message.js';
-import { pause } from '../client/wait.js';
+import { pause, unblocked } from '../client/wait.js';
 import { AmqpError, type RemoteFacts } from '../errors.js';
 import { cut } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
@@ -21,8 +21,10 @@ import { errorHeaders, remoteFactsOf } from './reply-format.js';
 import { type StreamEnd, ReplyStreams, type WrittenReply } from './reply-streams.js';
 import { type Serialized, Serializers } from './serializer.js';
 
-/** How long a reply is tried to be published, in milliseconds: requesters wait no longer by default. */
+/** How long a reply is tried to be written and published, in milliseconds: requesters wait no longer by default. */
 const PATIENCE = 30_000;
+/** What it is given where its requester waits for less: confirms take their time. */
+const LEAST_PATIENCE = 1_000;
 /** Of an error's message, where the whole does not fit a frame. */
 const SHORT_MESSAGE = 200;
 /** Where requesters have their replies that have no queue for them. */
@@ -66,7 +68,8 @@ export class Replier {
     life: DeliveryScope,
     schema?: StandardSchemaV1,
   ): Promise<AmqpError | undefined> {
-    const { body, properties } = await this.#write(result, isDirect(request), schema);
+    const writing = this.#write(result, isDirect(request), schema);
+    const { body, properties } = types.isPromise(writing) ? await inTime(writing, request, life) : writing;
     return await this.#deliver(request, body, properties, life);
   }
 
@@ -91,8 +94,9 @@ export class Replier {
       life,
     });
     // Nobody else tells a requester that still waits.
-    if (end.kind === 'stopped' && end.why.code === 'REPLY_LOST') await this.replyError(request, end.why, handler, life);
-    return end;
+    if (end.kind !== 'stopped' || !['REPLY_LOST', 'MESSAGE_TOO_LARGE'].includes(end.why.code)) return end;
+    await this.replyError(request, end.why, handler, life);
+    return end.why.code === 'REPLY_LOST' ? end : { kind: 'failed', error: end.why };
   }
 
   /** Publishes an error that the handler of that name had. Resolves as `reply` does, and never rejects. */
@@ -109,7 +113,7 @@ export class Replier {
       try {
         return await this.#deliverError(request, { ...facts, message: cut(facts.message, SHORT_MESSAGE) }, life);
       } catch (unsendable) {
-        return undeliverable(unsendable);
+        return unsendable instanceof AmqpError ? unsendable : unpublished(PATIENCE, unsendable);
       }
     }
   }
@@ -130,11 +134,15 @@ export class Replier {
   }
 
   /** What is sent is the result as it was returned: the schema's output is for the requester, where the same schema reads it. */
-  async #write(result: unknown, direct: boolean, schema: StandardSchemaV1 | undefined): Promise<WrittenReply> {
-    if (schema !== undefined) await validated(schema, result, 'What the handler replies');
+  #write(result: unknown, direct: boolean, schema: StandardSchemaV1 | undefined): WrittenReply | Promise<WrittenReply> {
+    const held = schema && validated(schema, result, 'What the handler replies');
+    if (types.isPromise(held)) return held.then(() => this.#write(result, direct, undefined));
     const written = this.#written(result);
-    const { body, contentType } = types.isPromise(written) ? await written : written;
-    return { body, properties: this.#properties({ contentType }, direct) };
+    const finished = ({ body, contentType }: Written): WrittenReply => ({
+      body,
+      properties: this.#properties({ contentType }, direct),
+    });
+    return types.isPromise(written) ? written.then(finished) : finished(written);
   }
 
   #properties(said: ReplyOptions, direct: boolean): ReplyOptions {
@@ -148,7 +156,7 @@ export class Replier {
     };
   }
 
-  #written(result: unknown): (Partial<Serialized> & Pick<Serialized, 'body'>) | Promise<Serialized> {
+  #written(result: unknown): Written | Promise<Written> {
     if (result === undefined) return { body: '' };
     return this.#serializers.serialize(result, result instanceof Uint8Array ? undefined : this.#contentType);
   }
@@ -160,16 +168,26 @@ export class Replier {
     properties: ReplyOptions,
     life: DeliveryScope,
   ): Promise<AmqpError | undefined> {
+    const patience = patienceWith(request);
+    const since = performance.now();
     if (this.#channel.isConnected()) {
+      const sent = this.#send(request, body, properties);
+      // The broker delivers the request again, and whoever gets it replies as well.
+      if (life.hasEnded) return void sent.catch(() => undefined);
       try {
-        await (await this.#channel.opened()).reply(request, body, properties);
+        await life.within(sent, patience, () => unpublished(patience));
         return undefined;
       } catch (error) {
         if (isUnsendable(error)) throw error;
         if (isFinal(error)) return error;
       }
     }
-    return await this.#deliverLater(request, body, properties, life);
+    const left = Math.max(0, Math.ceil(patience - (performance.now() - since)));
+    return await this.#deliverLater(request, body, properties, life, left);
+  }
+
+  async #send(request: Message, body: string | Uint8Array, properties: ReplyOptions): Promise<void> {
+    await (await this.#channel.opened()).reply(request, body, properties);
   }
 
   async #deliverLater(
@@ -177,18 +195,23 @@ export class Replier {
     body: string | Uint8Array,
     properties: ReplyOptions,
     life: DeliveryScope,
+    patience: number,
   ): Promise<AmqpError | undefined> {
     const lost = life.controller();
-    const signal = AbortSignal.any([lost.signal, AbortSignal.timeout(PATIENCE)]);
+    const signal = AbortSignal.any([lost.signal, AbortSignal.timeout(patience)]);
     const backoff = new Backoff();
     try {
       for (;;) {
         try {
+          // What the broker does not read would be sent although nobody waits for it any more.
+          await unblocked(await this.#channel.connection.opened(signal), signal);
           await (await this.#channel.opened(signal)).reply(request, body, { ...properties, signal });
           return undefined;
         } catch (error) {
           if (isUnsendable(error)) throw error;
-          if (isFinal(error) || signal.aborted) return undeliverable(error);
+          if (lost.signal.aborted) return lost.signal.reason as AmqpError;
+          if (signal.aborted) return unpublished(patience, error);
+          if (isFinal(error)) return error;
           await pause(backoff.next(), signal);
         }
       }
@@ -197,6 +220,9 @@ export class Replier {
     }
   }
 }
+
+/** A result, written: what is no value has no content type. */
+type Written = Partial<Serialized> & Pick<Serialized, 'body'>;
 
 /** True for a message that somebody awaits a reply to. */
 export function isRequest(message: Message): boolean {
@@ -221,15 +247,30 @@ function isDirect(request: Message): boolean {
   return request.bytesOf('replyTo')?.subarray(0, DIRECT_REPLY_TO.length).equals(DIRECT_REPLY_TO) === true;
 }
 
-/** True for what comes again however often it is tried: nobody is there, nobody may reply, or there will be no connection. */
+/** How long its requester waits still, in milliseconds, as far as the request says. */
+function patienceWith(request: Message): number {
+  try {
+    const ms = Number(request.properties.expiration);
+    return ms < PATIENCE ? Math.max(LEAST_PATIENCE, ms) : PATIENCE;
+  } catch {
+    return PATIENCE;
+  }
+}
+
+/** A reply that takes its time to be written. */
+async function inTime(writing: Promise<WrittenReply>, request: Message, life: DeliveryScope): Promise<WrittenReply> {
+  const patience = patienceWith(request);
+  const why = `The reply could not be written within ${patience} ms: its schema, or a serializer, took longer.`;
+  return await life.within(writing, patience, () => new AmqpError('HANDLER_TIMEOUT', why));
+}
+
+/** True for what comes again however often it is tried: nobody is there, nobody may reply, or there will be no connection or no time. */
 function isFinal(error: unknown): error is AmqpError {
   return (
-    error instanceof AmqpError &&
-    (error.code === 'UNROUTABLE' || error.code === 'PUBLISH_REFUSED' || error.code === 'CONNECTION_CLOSED')
+    error instanceof AmqpError && ['UNROUTABLE', 'PUBLISH_REFUSED', 'CONNECTION_CLOSED', 'ABORTED'].includes(error.code)
   );
 }
 
-function undeliverable(error: unknown): AmqpError {
-  if (error instanceof AmqpError) return error;
-  return new AmqpError('ABORTED', `The reply could not be published within ${PATIENCE} ms.`, { cause: error });
+function unpublished(patience: number, cause?: unknown): AmqpError {
+  return new AmqpError('ABORTED', `The reply could not be published within ${patience} ms.`, { cause });
 }

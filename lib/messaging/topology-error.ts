@@ -1,6 +1,8 @@
 /** What a broker has against a topology, as one error that names every entity. Asking the broker is `topology`'s. */
+import { replyTold } from '../client/reply-text.js';
 import type { RecordedEntity } from '../client/topology-record.js';
 import { AmqpError, type AmqpErrorFacts, factsOf, printable, quoted } from '../errors.js';
+import { inWords } from './declarations.js';
 
 /** Something that is declared. */
 export type TopologyEntity = RecordedEntity;
@@ -56,20 +58,40 @@ function factsFor(conflicts: readonly TopologyConflict[], cause: AmqpError | und
  */
 const INEQUIVALENT = /inequivalent arg '(.+?)' for .*?: received (.*?) but current is (.*)$/s;
 
-/** What the broker's refusal of a declaration means. */
-export function conflictOf(entity: TopologyEntity, error: AmqpError, declaredIn: string | undefined): TopologyConflict {
+/** How it was asked for, and where. */
+interface Asked {
+  readonly mode: 'declare' | 'check';
+  readonly declaredIn: string | undefined;
+}
+
+/** What the broker's refusal of a declaration, or of a look for what is declared, means. */
+export function conflictOf(entity: TopologyEntity, error: AmqpError, { mode, declaredIn }: Asked): TopologyConflict {
   const { replyCode, replyText } = error;
   const [, property, declared, existing] = (replyCode === 406 ? INEQUIVALENT.exec(replyText ?? '') : undefined) ?? [];
   const difference =
     property === undefined ? undefined : { property, declared: valueIn(declared), existing: valueIn(existing) };
+  const told = { entity, declaredIn, replyCode, replyText, difference };
   const what = wordsFor(entity);
-  const by = declaredIn === undefined ? 'this module' : declaredIn;
-  const message =
-    difference === undefined
-      ? `The ${what} cannot be declared${declaredIn === undefined ? '' : ` (${declaredIn})`}. ${adviceOf(entity, error)}`
-      : `The broker has ${what} with ${printable(property ?? '')} ${difference.existing}; ${by} declares ${difference.declared}. ` +
-        'Change the declaration, or delete it on the broker so that it is made anew.';
-  return { entity, declaredIn, replyCode, replyText, difference, message };
+  const where = declaredIn === undefined ? '' : ` (${declaredIn})`;
+  if (difference !== undefined) {
+    const message =
+      `The broker has ${what} with ${printable(inWords(difference.property))} ${difference.existing}; ` +
+      `${declaredIn ?? 'this module'} declares ${difference.declared}. ` +
+      'Change the declaration, or delete it on the broker so that it is made anew.';
+    return { ...told, message };
+  }
+  if (mode === 'check' && replyCode === 404 && entity.kind !== 'binding')
+    return { ...told, message: missing(what, where) };
+  const verb = mode === 'check' && entity.kind !== 'binding' ? 'checked' : 'declared';
+  return { ...told, message: `The ${what} cannot be ${verb}${where}. ${adviceOf(entity, error)}` };
+}
+
+/** Of what `topologyMode: 'check'` does not find. `what` and `where` are words: `queue 'billing'`, ` (AmqpModule.forRoot)`. */
+export function missing(what: string, where = ''): string {
+  return (
+    `The broker has no ${what}${where}, and topologyMode is 'check': it is not declared. ` +
+    'Have it declared, or correct the name.'
+  );
 }
 
 /** `'false'`, `none`, or `the value '5000' of type 'signedint'`, without the type. */
@@ -78,10 +100,10 @@ function valueIn(told = ''): string {
   return printable(value ?? told);
 }
 
-/** What is to be done about it, after the broker's own words. */
-function adviceOf(entity: TopologyEntity, { message, replyCode }: AmqpError): string {
-  const advice = ADVICE[replyCode ?? 0]?.(entity);
-  return advice === undefined ? message : `${message} ${advice}`;
+/** What is to be done about it, after the broker's own words; those of the client's error have advice of their own. */
+function adviceOf(entity: TopologyEntity, { message, replyCode = 0, replyText = '', method }: AmqpError): string {
+  const advice = ADVICE[replyCode]?.(entity);
+  return advice === undefined ? message : `The broker says: ${replyTold(replyCode, replyText, method)} ${advice}`;
 }
 
 const ADVICE: Readonly<Record<number, (entity: TopologyEntity) => string>> = {

@@ -45,7 +45,10 @@ export interface ConsumerDefaults {
    * that very queue
    */
   readonly deadLetter?: DeadLetterOption;
-  /** How long a handler may take; what takes longer has failed, and `delivery.signal` fires. @default for ever */
+  /**
+   * How long a handler may take, and before that how long reading its message may, where a schema or a serializer takes its time;
+   * what takes longer has failed, and `delivery.signal` fires. @default for ever
+   */
   readonly timeout?: Duration;
   /**
    * Whether it consumes as soon as the application is ready; `false` leaves it to `resume()` of the `ConsumerRegistry`, for what has

@@ -13,13 +13,15 @@ import { DiscoveryModule, ModuleRef, ModulesContainer } from '@nestjs/core';
 import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import type { AmqpConnection as ClientConnection, AmqpConnectionOptions } from '../client/amqp-connection.js';
 import { ConnectionTopology } from '../messaging/connection-topology.js';
-import { AmqpPublisher, type PublishInterceptors } from '../messaging/publisher.js';
+import type { PublishInterceptors } from '../messaging/intercepted-publish.js';
+import { AmqpPublisher } from '../messaging/publisher.js';
 import { PublishingConnection } from '../messaging/publishing-connection.js';
 import { Replier } from '../messaging/replier.js';
 import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpChannel } from './amqp.channel.js';
 import { AmqpConnection } from './amqp.connection.js';
 import { AmqpExplorer } from './amqp.explorer.js';
+import { type AmqpModuleAsyncOptions, checkAsyncOptions, watched } from './async-options.js';
 import { AmqpFeatureModule, type AmqpFeatureOptions, FEATURE, checkFeature } from './amqp.feature.js';
 import { AmqpHealth } from './amqp.health.js';
 import {
@@ -282,6 +284,20 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#registry = registry;
     registry.addConnection(name, { connection, publishing, options, channel, replier, topology });
     logConnections(name, connection, publishing, options);
+  }
+
+  /**
+   * `forRoot` with options that are made when the application starts, by one of `useFactory` (with `inject`), `useClass` and
+   * `useExisting`. `name` and `isGlobal` stand beside them. Throws `INVALID_OPTION`.
+   *
+   * @example
+   * ```ts
+   * AmqpModule.forRootAsync({ inject: [ConfigService], useFactory: (config: ConfigService) => ({ url: config.get('AMQP_URL') }) })
+   * ```
+   */
+  static override forRootAsync(options: AmqpModuleAsyncOptions): DynamicModule {
+    checkAsyncOptions(options);
+    return watched(super.forRootAsync(options), MODULE_OPTIONS_TOKEN, options);
   }
 
   /**

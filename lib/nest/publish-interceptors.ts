@@ -3,7 +3,7 @@ import type { Type } from '@nestjs/common';
 import type { ModuleRef } from '@nestjs/core';
 import { AmqpError } from '../errors.js';
 import type { PublishInterceptor } from '../messaging/publish-interceptor.js';
-import type { PublishInterceptors } from '../messaging/publisher.js';
+import type { PublishInterceptors } from '../messaging/intercepted-publish.js';
 
 /**
  * The interceptors, found when they are first asked for, because their providers may need the publisher; undefined where there are

@@ -35,6 +35,7 @@ function publish(
     routingKey: 'key',
     messageId,
     mandatory,
+    body: '',
     returned: undefined,
     resolve: () => {
       settle('acked');

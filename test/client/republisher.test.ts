@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import { connect } from '../../lib/client/connection.js';
-import type { RepublishOptions } from '../../lib/client/republisher.js';
+import type { RepublishOptions } from '../../lib/client/republish-options.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, thrown } from '../support/client.js';
@@ -290,6 +290,41 @@ describe('what is published beyond a bound', () => {
       await published[deliveryTag - 1];
     }
     expect(await rest).toEqual(sent.slice(inFlight));
+    await amqp.close();
+  });
+
+  test.each<[what: string, RepublishOptions, size: number]>([
+    ['in number', { maxInFlight: 2, maxBuffered: 2 }, 1],
+    ['in bytes', { maxInFlightBytes: 20, maxBufferedBytes: 20 }, 10],
+    ['with none but those in flight', { maxInFlight: 4, maxBuffered: 0 }, 1],
+  ])('of what may wait on an open connection (%s) is refused, until there is room', async (_what, options, size) => {
+    const { amqp, channel, peer, number } = await opened(options);
+    const publish = (body: number): Promise<void> => channel.basicPublish('', 'q', String(body).repeat(size));
+    const published = [0, 1, 2, 3].map(publish);
+    const error = await failure(publish(4));
+    expect(error.code).toBe('PUBLISHER_BUFFER_FULL');
+    expect(error.message).toContain('4 messages');
+    expect(error.message).toContain('publishAll');
+    peer.send(number, 'basic.ack', { deliveryTag: 1, multiple: false });
+    await published[0];
+    published.push(publish(5));
+    const sent = bodies(peer, 5);
+    for (const [index, deliveryTag] of [2, 3, 4, 5].entries()) {
+      peer.send(number, 'basic.ack', { deliveryTag, multiple: false });
+      await published[index + 1];
+    }
+    expect(await sent).toEqual([0, 1, 2, 3, 5].map((body) => String(body).repeat(size)));
+    await amqp.close();
+  });
+
+  test("of what may wait on an open connection waits as well with onOverflow 'wait', in any number", async () => {
+    const { amqp, channel, peer, number } = await opened({ maxInFlight: 1, maxBuffered: 0, onOverflow: 'wait' });
+    const published = Array.from({ length: 100 }, (_, body) => channel.basicPublish('', 'q', String(body)));
+    for (let deliveryTag = 1; deliveryTag <= 100; deliveryTag += 1) {
+      expect(await bodies(peer, 1)).toEqual([String(deliveryTag - 1)]);
+      peer.send(number, 'basic.ack', { deliveryTag, multiple: false });
+    }
+    await within('the confirms', Promise.all(published));
     await amqp.close();
   });
 

@@ -15,7 +15,7 @@ import type { FieldTable } from '../../lib/protocol/field-table.js';
 import type { MethodArgs } from '../../lib/protocol/methods.js';
 import { type ScriptedHandshake, ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
-import { failure, isRabbitMq3, scriptedChannel } from '../support/client.js';
+import { failure, isRabbitMq3, isRabbitMq43, scriptedChannel } from '../support/client.js';
 import { Scratch } from '../support/scratch.js';
 import { Inbox, eventually, within } from '../support/waits.js';
 
@@ -55,9 +55,14 @@ export class Bench implements AsyncDisposable {
     return await this.connection.channel({ confirm: true });
   }
 
-  /** Whether the broker is a RabbitMQ below 4.0, where that and the later ones differ. The embedded one does as the later ones. */
+  /** Whether the broker is a RabbitMQ below 4.0, where that and the later ones differ. The embedded one does as 4.0. */
   get isRabbitMq3(): boolean {
     return isRabbitMq3(this.connection);
+  }
+
+  /** Whether the broker is RabbitMQ 4.3 or later, where those and 4.0 differ. */
+  get isRabbitMq43(): boolean {
+    return isRabbitMq43(this.connection);
   }
 
   /** The next message of a queue, taken out of it. */

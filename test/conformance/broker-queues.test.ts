@@ -3,6 +3,7 @@ import { expect, test } from '@jest/globals';
 
 import type { ConfirmChannel } from '../../lib/client/channel.js';
 import type { Message } from '../../lib/client/message.js';
+import type { AmqpError } from '../../lib/errors.js';
 import type { FieldTable } from '../../lib/protocol/field-table.js';
 import { BareClient } from '../support/bare-client.js';
 import { failure } from '../support/client.js';
@@ -125,7 +126,10 @@ async function gone(bench: Bench, queue: string): Promise<void> {
       await publisher.basicPublish('', queue, 'y', { mandatory: true });
       return undefined;
     } catch (error) {
-      expect(error).toMatchObject({ code: 'UNROUTABLE' });
+      // 4.3 may still route to it as it goes.
+      const { code } = error as AmqpError;
+      if (bench.isRabbitMq43 && code === 'PUBLISH_NACKED') return undefined;
+      expect(code).toBe('UNROUTABLE');
       return true;
     }
   });

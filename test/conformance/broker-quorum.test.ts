@@ -58,7 +58,8 @@ test('a message comes back to a quorum queue twenty times, unless the queue says
     for (const queue of [usual, endless]) {
       const message = await get(bench.channel, queue);
       expect(told(message)).toEqual(count === 0 ? [false, undefined] : [true, count]);
-      message.nack();
+      // 4.3 counts a nack as no failure.
+      message.reject({ requeue: true });
     }
   }
   expect(text(await get(bench.channel, dead))).toBe('usual');
@@ -72,7 +73,8 @@ test('what comes back goes before all others, in the order in which it comes; wi
   for (const [args, end, expected] of [
     [{ 'x-delivery-limit': 5 }, 'nack', 'cabd'],
     [{ 'x-delivery-limit': 5 }, 'close', 'abcd'],
-    [none, 'nack', 'dcab'],
+    // In 4.3, before them all the same.
+    [none, 'nack', bench.isRabbitMq43 ? 'cabd' : 'dcab'],
     [none, 'close', 'abcd'],
   ] as const) {
     const queue = await quorum(bench, args);
@@ -88,7 +90,8 @@ test('what comes back goes before all others, in the order in which it comes; wi
 
 test('there are two priorities, from 5 up and below, and the low one has every third turn', async () => {
   await using bench = await Bench.open();
-  if (bench.isRabbitMq3) return;
+  // 3.10 has one, 4.3 has 32.
+  if (bench.isRabbitMq3 || bench.isRabbitMq43) return;
   const publisher = await bench.confirming();
   const queue = await quorum(bench);
   await publish(publisher, queue, 'a', 'b:0', 'c:4', 'd:5', 'e:9', 'f:255', 'g:1', 'h:6', 'i:7', 'j:8');
@@ -109,7 +112,8 @@ test('there are two priorities, from 5 up and below, and the low one has every t
 
 test('a message expires when it is the next, also where its priority has no other', async () => {
   await using bench = await Bench.open();
-  if (bench.isRabbitMq3) return;
+  // In 4.3 the next is the next of all priorities.
+  if (bench.isRabbitMq3 || bench.isRabbitMq43) return;
   const publisher = await bench.confirming();
   const dead = await bench.queue();
   const queue = await quorum(bench, deadLettersTo(dead));
@@ -189,10 +193,12 @@ test('deliveries that failed are told by the next quorum queue, until the messag
   (await get(bench.channel, first)).nack();
   (await get(bench.channel, first)).reject();
   const onTheWay = await get(bench.channel, between);
-  expect(told(onTheWay)).toEqual([false, undefined]);
+  // 4.3 says of a dead letter that it was delivered before.
+  expect(told(onTheWay)).toEqual([bench.isRabbitMq43, undefined]);
   onTheWay.reject();
   const arrived = await get(bench.channel, last);
-  expect(told(arrived)).toEqual([true, 2]);
-  arrived.nack();
-  expect(told(await get(bench.channel, last))).toEqual([true, 1]);
+  // 4.3 counts the queue between, too, and goes on from there.
+  expect(told(arrived)).toEqual([true, bench.isRabbitMq43 ? 3 : 2]);
+  arrived.reject({ requeue: true });
+  expect(told(await get(bench.channel, last))).toEqual([true, bench.isRabbitMq43 ? 4 : 1]);
 });

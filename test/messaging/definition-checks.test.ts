@@ -2,12 +2,12 @@
 import { describe, expect, test } from '@jest/globals';
 
 import { checkTopology } from '../../lib/messaging/definition-checks.js';
-import { binding, exchange, queue } from '../../lib/messaging/definitions.js';
+import { type Topology, binding, exchange, queue } from '../../lib/messaging/definitions.js';
 import { thrown } from '../support/client.js';
 
-const toldOf = (topology: object): string =>
+const toldOf = (topology: unknown): string =>
   thrown(() => {
-    checkTopology(topology);
+    checkTopology(topology as Topology);
   }).message;
 
 const long = 'ä'.repeat(128);
@@ -88,6 +88,34 @@ describe('of a binding', () => {
   test.each<[what: string, definition: object, told: string]>([
     ['a source that is too long', { source: long, queue: 'q' }, 'source of a binding'],
     ['a source that is no text', { source: 5, queue: 'q' }, 'no source exchange'],
+    ['no source', { queue: 'q' }, 'no source exchange'],
+    [
+      'an exchange in the place of the source',
+      { exchange: 'orders', queue: 'billing' },
+      "A binding has exchange 'orders' and queue 'billing', and no source. source is the exchange that messages come from; queue or " +
+        "exchange is where they go. Write { source: 'orders', queue: 'billing' }.",
+    ],
+    [
+      'an exchange in the place of the source, to a queue that is defined there',
+      { exchange: 'orders', queue: { name: 'billing' }, routingKey: 'a' },
+      "Write { source: 'orders', queue: 'billing' }.",
+    ],
+    [
+      'an exchange and no source',
+      { exchange: 'orders' },
+      "A binding has exchange 'orders', and no source. source is the exchange that messages come from; queue or exchange is where " +
+        "they go. Write { source: '…', exchange: 'orders' }.",
+    ],
+    [
+      'two destinations',
+      { source: 'e', exchange: 'f', queue: 'q' },
+      "The binding of 'e' has queue 'q' and exchange 'f', and needs one of them: where its messages go.",
+    ],
+    [
+      'no destination',
+      { source: 'e' },
+      "The binding of 'e' needs either a queue or an exchange: where its messages go.",
+    ],
     ['a queue that is too long', { source: 'e', queue: long }, 'more than 255 bytes'],
     ['a queue whose definition cannot be', { source: 'e', queue: { durble: true } }, "the unknown field 'durble'"],
     ['a queue that is no text', { source: 'e', queue: 5 }, 'needs either a queue or an exchange'],
@@ -99,11 +127,15 @@ describe('of a binding', () => {
   });
 });
 
-test.each([
+test.each<[topology: unknown, told: string]>([
   [{ queues: { name: 'q' } }, "queues of the topology is { name: 'q' }; it has to be a list"],
-  [{ queues: ['q'] }, "Queue without a name has to be an object, and is 'q'"],
-  [{ exchanges: [null] }, 'Exchange without a name has to be an object, and is null'],
-  [{ bindings: [undefined] }, 'A binding has to be an object, and is undefined'],
+  ['orders', "The topology is 'orders'; it has to be an object."],
+  [{ queues: ['nu.b'] }, "A queue is 'nu.b'; it has to be an object: { name: 'nu.b' }."],
+  [{ queues: [['nu.b']] }, "A queue is [ 'nu.b' ]; it has to be an object: { name: '…' }."],
+  [{ exchanges: ['e'] }, "An exchange is 'e'; it has to be an object: { name: 'e', type: 'topic' }."],
+  [{ exchanges: [null] }, "An exchange is null; it has to be an object: { name: '…', type: 'topic' }."],
+  [{ bindings: ['e'] }, "A binding is 'e'; it has to be an object: { source: 'e', queue: 'billing' }."],
+  [{ bindings: [undefined] }, 'A binding is undefined; it has to be an object'],
 ])('a topology cannot be %j', (topology, told) => {
   expect(toldOf(topology)).toContain(told);
 });

@@ -8,7 +8,9 @@ import type { Consumer } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
 import { RejectDelivery, RequeueDelivery, RetryDelivery, retryPolicy } from '../../lib/messaging/outcome.js';
+import type { FieldTable } from '../../lib/protocol/field-table.js';
 import { brokerUrl } from '../support/broker.mjs';
+import { isRabbitMq43 } from '../support/client.js';
 import { CollectedLog } from '../support/collected-log.js';
 import { type LoneHandlerOptions, loneHandler } from '../support/lone-handler.js';
 import { CuttableLine, Scratch, type StoredMessage } from '../support/scratch.js';
@@ -75,12 +77,13 @@ async function consume(
 /** A queue, and the names of the queues beside it, which are deleted at the end. */
 async function queueWithSides(
   type: 'classic' | 'quorum' = 'classic',
+  args: FieldTable = {},
 ): Promise<{ queue: string; dead: string; topology: LoneHandlerOptions['topology'] }> {
   const queue = scratch.queueName();
   const dead = scratch.owns(`${queue}.dead`);
   for (const delay of [20, 50, 1_000]) scratch.owns(`${queue}.retry.${delay}${type === 'quorum' ? '.quorum' : ''}`);
-  const topology = { queues: [{ name: queue, type }] };
-  await channel.queueDeclare(queue, { arguments: { 'x-queue-type': type } });
+  const topology = { queues: [{ name: queue, type, arguments: args }] };
+  await channel.queueDeclare(queue, { arguments: { 'x-queue-type': type, ...args } });
   return { queue, dead, topology };
 }
 
@@ -363,6 +366,26 @@ describe('a dead letter', () => {
     const replayed = await got.next('the replay', ({ headers }) => headers['x-nest-amqp-attempts'] === 3);
     expect([replayed.attempt, replayed.exchange, replayed.routingKey]).toEqual([1, exchange, 'order.placed']);
   });
+});
+
+test.each([
+  ['with a shortest delay are held back by RabbitMQ 4.3 itself', { 'x-delayed-retry-min': 300 }],
+  ['without one wait beside the queue: the broker would give it back at once', {}],
+])('failures of a quorum queue declared with x-delayed-retry-type %s', async (_what, more: FieldTable) => {
+  const { queue, dead, topology } = await queueWithSides('quorum', { 'x-delayed-retry-type': 'failed', ...more });
+  await consume(queue, failing, { retry: soon, topology });
+  await scratch.send(queue, '1', { contentType: 'application/json' });
+  const times: number[] = [];
+  for (let attempt = 1; attempt <= 3; attempt += 1) {
+    expect((await got.next(`attempt ${attempt}`)).attempt).toBe(attempt);
+    times.push(performance.now());
+  }
+  expect((await take(dead)).properties.headers).toMatchObject({ 'x-nest-amqp-attempts': 3 });
+  const isBrokers = 'x-delayed-retry-min' in more && isRabbitMq43(await connection.opened());
+  expect(await scratch.state(`${queue}.retry.20.quorum`)).toEqual(isBrokers ? undefined : expect.anything());
+  const [first = 0, second = 0] = times;
+  expect(second - first).toBeGreaterThanOrEqual(isBrokers ? 290 : 19);
+  await isEmpty(queue);
 });
 
 describe('a retry', () => {

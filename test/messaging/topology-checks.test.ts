@@ -83,7 +83,7 @@ const quorum = (more: QueueDefinition = {}): Topology =>
 const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case, right: Case])[] = [
   [
     'transient-shared-queue',
-    'error',
+    'warn',
     { topology: queueOf({ durable: false }), version: '4.3.0' },
     { topology: queueOf({ durable: false, exclusive: true }), version: '4.3.0' },
   ],
@@ -110,6 +110,12 @@ const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case,
     'warn',
     { topology: queueOf({ arguments: { 'x-queue-version': 1 } }) },
     { topology: queueOf({ arguments: { 'x-queue-version': 2 } }) },
+  ],
+  [
+    'queue-version',
+    'error',
+    { topology: queueOf({ arguments: { 'x-queue-version': 1 } }), version: '4.3.0' },
+    { topology: queueOf({ arguments: { 'x-queue-version': 1 } }), version: '3.10.8' },
   ],
   ['queue-type-flags', 'error', { topology: quorum({ exclusive: true }) }, { topology: quorum() }],
   ['queue-type-flags', 'error', { topology: quorum({ durable: false, exclusive: true }) }, { topology: quorum() }],
@@ -138,7 +144,7 @@ const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case,
     { topology: quorum({ deliveryLimit: 5 }) },
   ],
   ['quorum-priority', 'error', { topology: quorum({ maxPriority: 5 }) }, { topology: queueOf({ maxPriority: 5 }) }],
-  ['quorum-priority', 'warn', { topology: quorum({ maxPriority: 5 }), version: '4.3.0' }, { topology: quorum() }],
+  ['quorum-priority', 'error', { topology: quorum({ maxPriority: 5 }), version: '4.3.0' }, { topology: quorum() }],
   [
     'quorum-overflow',
     'warn',
@@ -309,7 +315,7 @@ describe('every check', () => {
   test('says what is so and where, what comes of it, what to do, and where to read on', () => {
     const [finding] = findingsIn({ topology: queueOf({ durable: false }), version: '4.3.0' });
     expect(finding?.message).toBe(
-      "Queue 'q' (AmqpModule.forRoot) is neither durable nor exclusive. RabbitMQ 4.3 and later close the connection over it (541). " +
+      "Queue 'q' (AmqpModule.forRoot) is neither durable nor exclusive, which RabbitMQ deprecates: where that is not permitted, it closes the connection (541). " +
         'Make it durable, with expires where it is to go by itself; or exclusive. ' +
         '(transient-shared-queue: https://www.rabbitmq.com/release-information/deprecated-features-list)',
     );

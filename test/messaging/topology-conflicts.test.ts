@@ -62,8 +62,10 @@ describe('all that the broker refuses', () => {
     );
     expect(error.message).toContain('AmqpModule.forRoot declares');
     expect(error.message).toContain(
-      `- The binding from exchange '${other}' to queue 'test.no-such-queue' with key 'a' cannot be declared.`,
+      `- The binding from exchange '${other}' to queue 'test.no-such-queue' with key 'a' cannot be declared. ` +
+        'The broker says: 404 ',
     );
+    expect(error.message).not.toContain('Declare it first');
     // The rest of it is declared.
     await scratch.publish(other, 'b', 'through');
     expect((await scratch.take(fine)).body.toString()).toBe('through');
@@ -78,20 +80,41 @@ describe('all that the broker refuses', () => {
     for (const name of names) expect(await scratch.state(name)).toBeDefined();
   });
 
-  test.each<[what: string, has: Topology, declares: Topology, property: string, declared: string, existing: string]>([
+  test.each<
+    [
+      what: string,
+      has: Topology,
+      declares: Topology,
+      property: string,
+      words: string,
+      declared: string,
+      existing: string,
+    ]
+  >([
     [
       'a flag',
       { queues: [{ name: 'Q' }] },
       { queues: [{ name: 'Q', durable: false }] },
       'durable',
+      'durable',
       "'false'",
       "'true'",
+    ],
+    [
+      'a flag that brokers write otherwise',
+      { exchanges: [{ name: 'Q', type: 'topic' }] },
+      { exchanges: [{ name: 'Q', type: 'topic', autoDelete: true }] },
+      'auto_delete',
+      'autoDelete (auto_delete)',
+      "'true'",
+      "'false'",
     ],
     [
       'an argument that it lacks',
       { queues: [{ name: 'Q' }] },
       { queues: [{ name: 'Q', maxLength: 5 }] },
       'x-max-length',
+      'maxLength (x-max-length)',
       "'5'",
       'none',
     ],
@@ -100,6 +123,7 @@ describe('all that the broker refuses', () => {
       { queues: [{ name: 'Q', expires: '1h' }] },
       { queues: [{ name: 'Q' }] },
       'x-expires',
+      'expires (x-expires)',
       'none',
       "'3600000'",
     ],
@@ -108,6 +132,7 @@ describe('all that the broker refuses', () => {
       { queues: [{ name: 'Q', deadLetter: { exchange: 'one' } }] },
       { queues: [{ name: 'Q', deadLetter: { exchange: 'two' } }] },
       'x-dead-letter-exchange',
+      'deadLetter.exchange (x-dead-letter-exchange)',
       "'two'",
       "'one'",
     ],
@@ -116,6 +141,7 @@ describe('all that the broker refuses', () => {
       { queues: [{ name: 'Q' }] },
       { queues: [{ name: 'Q', type: 'quorum' }] },
       'x-queue-type',
+      'type (x-queue-type)',
       "'quorum'",
       // RabbitMQ 4 says classic.
       expect.stringMatching(/^(none|'classic')$/) as unknown as string,
@@ -125,10 +151,11 @@ describe('all that the broker refuses', () => {
       { exchanges: [{ name: 'Q', type: 'topic' }] },
       { exchanges: [{ name: 'Q', type: 'topic', alternateExchange: 'lost' }] },
       'alternate-exchange',
+      'alternateExchange (alternate-exchange)',
       "'lost'",
       'none',
     ],
-  ])('names what differs: %s', async (_what, has, declares, property, declared, existing) => {
+  ])('names what differs: %s', async (_what, has, declares, property, words, declared, existing) => {
     await using scratch = await Scratch.open();
     const [queue, exchange] = [scratch.queueName(), scratch.exchangeName()];
     const named = ({ queues = [], exchanges = [] }: Topology): Topology => ({
@@ -137,7 +164,8 @@ describe('all that the broker refuses', () => {
     });
     await using connection = await connect(brokerUrl);
     await applyTopology(connection, named(has));
-    const { conflicts } = await refusalOf(named(declares));
+    const { conflicts, message } = await refusalOf(named(declares));
+    expect(message).toContain(` with ${words} `);
     expect(conflicts.map(({ difference }) => difference)).toEqual([{ property, declared, existing }]);
   });
 
@@ -223,7 +251,16 @@ describe("mode 'check'", () => {
     );
     expect(error).toMatchObject({ code: 'TOPOLOGY_FAILED', replyCode: 404 });
     expect(error.conflicts.map(({ entity }) => 'name' in entity && entity.name)).toEqual([noExchange, ...missing]);
-    expect(error.message).toContain('Have it declared, or correct the name.');
+    const [first, second] = missing;
+    expect(error.message).toBe(
+      '3 declarations do not fit the broker.\n' +
+        [`exchange '${noExchange}'`, `queue '${first}'`, `queue '${second}'`]
+          .map(
+            (what) =>
+              `- The broker has no ${what}, and topologyMode is 'check': it is not declared. Have it declared, or correct the name.`,
+          )
+          .join('\n'),
+    );
     for (const name of missing) expect(await scratch.state(name)).toBeUndefined();
     await expect(scratch.publish(exchange, 'a', 'nowhere')).rejects.toMatchObject({ code: 'UNROUTABLE' });
   });

@@ -342,7 +342,7 @@ describe('a definition that cannot work is refused without a broker', () => {
     [
       'a binding with both a queue and an exchange',
       { bindings: [{ source: 'orders', queue: 'billing', exchange: 'audit' }] },
-      "The binding of 'orders' needs either a queue or an exchange",
+      "The binding of 'orders' has queue 'billing' and exchange 'audit', and needs one of them",
     ],
     [
       'a binding with neither',

@@ -177,6 +177,59 @@ describe('schema of @Consume', () => {
   });
 });
 
+describe('a schema that never settles', () => {
+  const stuck = z.object({ id: z.number().refine((id) => (id > 1 ? true : new Promise<boolean>(() => undefined))) });
+  const ways: [string, ConsumeHandlerOptions][] = [
+    ['one at a time', { prefetch: 1 }],
+    ['in order', { orderBy: () => 'all' }],
+    ['in batches', { batch: { size: 1, maxWait: '10m' } }],
+  ];
+
+  test.each(ways)('fails its delivery after the timeout, and lets others by, %s', async (_way, options) => {
+    class Billing {
+      @Consume(queue, { ...options, schema: stuck, timeout: 50 })
+      charge(payload: unknown): void {
+        got.push(payload);
+      }
+    }
+    await using app = await TestApp.boot({
+      imports: [AmqpModule.forRoot({ url: brokerUrl, consumers: { deadLetter: { by: 'broker' } } })],
+      providers: [Billing],
+    });
+    await scratch.sendJson(queue, { id: 1 });
+    await scratch.sendJson(queue, { id: 2 });
+    expect((await scratch.take(dead)).body.toString()).toBe('{"id":1}');
+    expect([await got.next()].flat()).toEqual([{ id: 2 }]);
+    await app.log.next('error', 'could not be read within the timeout of 50 ms');
+    await scratch.hasMessages(queue, 0);
+  });
+
+  test('is tried again as retry says', async () => {
+    await using app = await boot({
+      schema: stuck,
+      timeout: 50,
+      retry: { attempts: 2, delays: [1] },
+    });
+    await scratch.sendJson(queue, { id: 1 });
+    await app.log.next('warn', 'for attempt 2');
+    expect((await scratch.take(dead)).body.toString()).toBe('{"id":1}');
+  });
+
+  test.each(ways)('holds up no shutdown longer than shutdownTimeout, %s', async (_way, options) => {
+    const begun = new Inbox<unknown>();
+    const schema = z.number().refine((value) => {
+      begun.push(value);
+      return new Promise<boolean>(() => undefined);
+    });
+    const app = await boot({ ...options, schema }, { shutdownTimeout: 50 });
+    await scratch.sendJson(queue, 1);
+    await begun.next();
+    await app.close();
+    expect(await scratch.take(queue)).toMatchObject({ redelivered: true });
+    expect(got.all).toEqual([]);
+  });
+});
+
 describe('class-validator', () => {
   class Item {
     @IsString()

@@ -554,7 +554,14 @@ describe('an application that runs', () => {
     line.cut();
     await within('the loss', lost.opened);
     const next = await within('the next connection', connection.opened());
-    await (await next.channel()).queueDeclare(queue, { passive: true });
+    // At once, or as soon as the broker has let go of the connection that was lost.
+    await eventually('the queue', async () => {
+      const channel = await next.channel();
+      return await channel.queueDeclare(queue, { passive: true }).catch((error: unknown) => {
+        expect(error).toMatchObject({ replyCode: 404 });
+        return undefined;
+      });
+    });
     expect(line.dialled).toBeGreaterThan(1);
   });
 

@@ -18,7 +18,7 @@ import {
 } from 'nest-amqp';
 
 import { brokerUrl } from '../support/broker.mjs';
-import { failure } from '../support/client.js';
+import { failure, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Inbox } from '../support/waits.js';
@@ -306,10 +306,85 @@ describe('options that cannot be are refused', () => {
     expect(error.message).toContain(told);
   });
 
-  test('a factory that returns nothing is told so', async () => {
-    const error = await bootFailure({
-      imports: [AmqpModule.forRootAsync({ useFactory: () => undefined as unknown as AmqpModuleOptions })],
-    });
-    expect(error.code).toBe('INVALID_OPTION');
+  const url = 'amqp://user:secret@broker';
+  const audit = "AmqpModule.forRootAsync of the connection 'audit'";
+
+  class Unmade {
+    readonly url = url;
+  }
+
+  test.each<[what: string, options: object, told: string]>([
+    [
+      'nothing to make them',
+      {},
+      `${audit} needs one of useFactory, useClass, useExisting. It says how the options are made: useFactory: () => (`,
+    ],
+    [
+      'inject and no factory',
+      { inject: [] },
+      'useFactory, useClass, useExisting. inject names the arguments of useFactory, which is missing.',
+    ],
+    [
+      'a class that is undefined',
+      { useClass: undefined },
+      'useClass is undefined; a class or function that is imported',
+    ],
+    [
+      'a factory and a class',
+      { useFactory: () => ({}), useClass: SettingsService },
+      `${audit} has useFactory and useClass. Leave all but one of them out.`,
+    ],
+    ['inject beside a class', { useClass: SettingsService, inject: [SettingsService] }, 'has inject beside useClass.'],
+    [
+      'options in the place of a factory',
+      { useFactory: { url } },
+      `useFactory of ${audit} is an object; it has to be a`,
+    ],
+    ['an option beside the factory', { useFactory: () => ({}), url }, `${audit} has no option url. Known are name, `],
+  ])('forRootAsync with %s', (_what, options, told) => {
+    const { code, message } = thrown(() => AmqpModule.forRootAsync({ name: 'audit', ...options }));
+    expect(code).toBe('INVALID_OPTION');
+    expect(message).toContain(told);
+    expect(message).not.toContain('secret');
+  });
+
+  test.each<[what: string, options: object, told: string]>([
+    [
+      'a factory that returns nothing',
+      { useFactory: () => undefined },
+      `useFactory of ${audit} has returned undefined; it has to return an object of options, {} for the defaults.`,
+    ],
+    ['a factory whose promise is null', { useFactory: () => Promise.resolve(null) }, 'has returned null'],
+    ['a factory that returns a URL', { useFactory: () => url }, 'has returned a string'],
+    ['a factory that returns an array', { useFactory: () => [] }, 'has returned an array'],
+    [
+      'a class that makes none',
+      { useClass: Unmade },
+      `useClass of ${audit} is Unmade, which has no method createAmqpOptions. Have it implement AmqpOptionsFactory.`,
+    ],
+  ])('%s', async (_what, options, told) => {
+    const { code, message } = await bootFailure({ imports: [AmqpModule.forRootAsync({ name: 'audit', ...options })] });
+    expect(code).toBe('INVALID_OPTION');
+    expect(message).toContain(told);
+    expect(message).not.toContain('secret');
+  });
+
+  test.each<[what: string, options: object]>([
+    [
+      'throws',
+      {
+        useFactory: () => {
+          throw new TypeError(`no vault for ${url}`);
+        },
+      },
+    ],
+    ['rejects', { useFactory: () => Promise.reject(new TypeError(`no vault for ${url}`)) }],
+  ])('a factory that %s is told with its cause', async (_what, options) => {
+    const error = await bootFailure({ imports: [AmqpModule.forRootAsync({ name: 'audit', ...options })] });
+    expect(error).toMatchObject({ code: 'INVALID_OPTION', cause: { message: `no vault for ${url}` } });
+    expect(error.cause).toBeInstanceOf(TypeError);
+    expect(error.message).toBe(
+      `useFactory of ${audit} failed, so that there are no options. TypeError: no vault for amqp://***@broker`,
+    );
   });
 });

@@ -17,7 +17,7 @@ import { brokerUrl } from '../support/broker.mjs';
 import { failure } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { Scratch } from '../support/scratch.js';
-import { Inbox } from '../support/waits.js';
+import { Gate, Inbox } from '../support/waits.js';
 
 let scratch: Scratch;
 let events: Inbox<string>;
@@ -90,6 +90,61 @@ describe('publish interceptors', () => {
     await expect(publisher.sendToQueue(queue, 'bad')).rejects.toThrow('refused');
     await publisher.sendToQueue(queue, 'good');
     expect(await scratch.drain(queue)).toEqual(['"good"']);
+  });
+
+  test.each([
+    ['timeout', { timeout: 50 }],
+    ['signal', { signal: AbortSignal.timeout(50) }],
+  ])('end with the %s of a publish, and what comes later is not sent', async (_what, bounds: PublishMessageOptions) => {
+    const queue = await scratch.queue();
+    const gate = new Gate();
+    const slow: PublishInterceptor = {
+      intercept: async (message, next) => {
+        await gate.opened;
+        await next(message).catch((error: unknown) => events.push((error as Error).message));
+      },
+    };
+    await using app = await TestApp.boot({ imports: [amqp({ interceptors: [slow] })] });
+    const publisher = app.get(AmqpPublisher);
+    const error = await failure(publisher.sendToQueue(queue, 1, bounds));
+    expect(error).toMatchObject({ code: 'ABORTED' });
+    expect(error.message).toContain('The message was not sent.');
+    gate.open();
+    expect(await events.next()).toContain('was over before an interceptor called next');
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
+  });
+
+  test('that do not end after the message was sent are told apart', async () => {
+    const queue = await scratch.queue();
+    const endless: PublishInterceptor = {
+      intercept: async (message, next) => {
+        await next(message);
+        await new Promise(() => undefined);
+      },
+    };
+    await using app = await TestApp.boot({ imports: [amqp({ interceptors: [endless] })] });
+    const error = await failure(app.get(AmqpPublisher).sendToQueue(queue, 1, { timeout: 500 }));
+    expect(error.message).toContain('The broker has the message; an interceptor did not end.');
+    expect(await scratch.drain(queue)).toEqual(['1']);
+  });
+
+  test('that neither hand on nor throw do not pass for the broker', async () => {
+    const forgetful: PublishInterceptor = { intercept: () => Promise.resolve() };
+    await using app = await TestApp.boot({ imports: [amqp({ interceptors: [forgetful] })] });
+    const error = await failure(app.get(AmqpPublisher).sendToQueue(await scratch.queue(), 1));
+    expect(error).toMatchObject({ code: 'NOT_PUBLISHED' });
+  });
+
+  test('that await nothing have the outcome awaited for them', async () => {
+    const hasty: PublishInterceptor = {
+      intercept: (message, next) => {
+        void next(message);
+        return Promise.resolve();
+      },
+    };
+    await using app = await TestApp.boot({ imports: [amqp({ interceptors: [hasty] })] });
+    const error = await failure(app.get(AmqpPublisher).sendToQueue('test.no-such-queue', 1));
+    expect(error).toMatchObject({ code: 'UNROUTABLE' });
   });
 
   test('are made where no module provides them', async () => {

@@ -234,14 +234,21 @@ describe('the reply to a request', () => {
     expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
   });
 
-  test('that cannot be written is the handler’s error', async () => {
+  const cycle: { self?: unknown } = {};
+  cycle.self = cycle;
+
+  test.each<[what: string, value: unknown]>([
+    ['a BigInt', 1n],
+    ['a cycle', cycle],
+    ['a function', () => 1],
+  ])('that cannot be written, as %s cannot, is the handler’s error', async (_what, value) => {
     const queue = await scratch.queue();
     let calls = 0;
     class Prices {
       @Consume(queue, { retry: { attempts: 3, delays: [1] } })
       price(): unknown {
         calls += 1;
-        return 1n;
+        return value;
       }
     }
     await using app = await boot(Prices);
@@ -250,6 +257,8 @@ describe('the reply to a request', () => {
       remote: { name: 'AmqpError', code: 'UNSERIALIZABLE' },
     });
     expect(calls).toBe(1);
+    await scratch.hasMessages(queue, 0);
+    expect(await scratch.state(`${queue}.dead`)).toBeUndefined();
   });
 
   test('of a handler that answers by hand is sent all the same, unless it put the request back', async () => {

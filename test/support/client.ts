@@ -20,10 +20,21 @@ export function unique(what: string): string {
   return `test.${what}.${randomUUID()}`;
 }
 
-/** Whether the broker is a RabbitMQ below 4.0, where that and the later ones differ. The embedded one does as the later ones. */
-export function isRabbitMq3({ serverProperties }: Connection): boolean {
-  const { product, version } = serverProperties;
-  return product === 'RabbitMQ' && typeof version === 'string' && Number.parseInt(version) < 4;
+/** Whether the broker is a RabbitMQ below 4.0, where that and the later ones differ. The embedded one does as 4.0. */
+export function isRabbitMq3(connection: Connection): boolean {
+  return rabbitMqVersion(connection) < 4;
+}
+
+/** Whether the broker is RabbitMQ 4.3 or later, where those and 4.0 differ. */
+export function isRabbitMq43(connection: Connection): boolean {
+  return rabbitMqVersion(connection) >= 4.03;
+}
+
+/** 4.3.6 as 4.03, so that versions compare; the embedded broker is taken for the 4.0 that it follows. */
+function rabbitMqVersion({ serverProperties: { product, version } }: Connection): number {
+  if (product !== 'RabbitMQ' || typeof version !== 'string') return 4;
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return major + minor / 100;
 }
 
 /** The `AmqpError` with which `promise` rejects. */

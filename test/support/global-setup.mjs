@@ -1,6 +1,6 @@
 /**
- * Chooses the broker for all tests before they run: the embedded one where NEST_AMQP_TEST_BROKER is embedded, RabbitMQ 4
- * where NEST_AMQP_TEST_RABBITMQ is 4, else the one AMQP_URL names, else a private node of the installed RabbitMQ, which it
+ * Chooses the broker for all tests before they run: the embedded one where NEST_AMQP_TEST_BROKER is embedded, another
+ * Debian's RabbitMQ where NEST_AMQP_TEST_RABBITMQ is 4 or 4.3, else the one AMQP_URL names, else a private node of the installed RabbitMQ, which it
  * installs where it may. Test files read the choice through `broker.mjs`, which also starts the embedded broker;
  * `global-teardown.mjs` ends the node.
  */
@@ -8,9 +8,9 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs';
 
 import { brokerVersion } from './amqp-probe.mjs';
 import { aptGet, mayInstall } from './apt.mjs';
+import { DEBIAN_VERSIONS, debianRabbitMq } from './rabbitmq-debian.mjs';
 import { findRabbitMq } from './rabbitmq-install.mjs';
 import { RabbitMqServer } from './rabbitmq-server.mjs';
-import { trixieRabbitMq } from './rabbitmq-trixie.mjs';
 
 const PROBE_DEADLINE = 10_000;
 const POLICY_FILE = '/usr/sbin/policy-rc.d';
@@ -31,11 +31,12 @@ export default async function globalSetup() {
   }
   const wanted = process.env['NEST_AMQP_TEST_RABBITMQ'] ?? '';
   const url = process.env['AMQP_URL'] ?? '';
-  if (wanted === '4') {
+  if (DEBIAN_VERSIONS.includes(wanted)) {
     // For the nodes that test files start, too.
-    process.env['NEST_AMQP_TEST_INSTALL'] = JSON.stringify(trixieRabbitMq());
+    process.env['NEST_AMQP_TEST_INSTALL'] = JSON.stringify(debianRabbitMq(wanted));
   } else if (wanted !== '') {
-    throw new Error(`NEST_AMQP_TEST_RABBITMQ is ${wanted}; it can be 4, or unset for the installed RabbitMQ`);
+    const choice = DEBIAN_VERSIONS.join(' or ');
+    throw new Error(`NEST_AMQP_TEST_RABBITMQ is ${wanted}; it can be ${choice}, or unset for the installed RabbitMQ`);
   } else if (url !== '') {
     await useExternal(url);
     return;

@@ -2,8 +2,9 @@
  * The parent process of one private RabbitMQ node and its epmd: it leads their process group, and takes the node and
  * its folder away when the process which started it dies, however it dies. Whoever starts it decides everything else.
  *
- * Arguments: the programs epmd and rabbitmq-server, and the node's folder. Standard input is a pipe whose other end is
- * held by the starting process and by nothing else; nothing is ever written to it. SIGTERM ends the node in order.
+ * Arguments: the programs epmd and rabbitmq-server, and the node's folder. In a cluster one guard has no server (''), and the
+ * guards of the nodes have no epmd. Standard input is a pipe whose other end is held by the starting process and by nothing else;
+ * nothing is ever written to it. SIGTERM ends the node in order.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -25,10 +26,11 @@ const epmdPort = process.env['ERL_EPMD_PORT'] ?? '';
 const state = { ordered: false, abandoned: false };
 
 // In the foreground, hence a member of the group; RabbitMQ would otherwise start one of its own, as a daemon which stays.
-const epmd = spawn(epmdProgram, ['-port', epmdPort, '-address', '127.0.0.1'], {
-  stdio: ['ignore', 'inherit', 'inherit'],
-});
-const epmdEnd = endOf(epmd);
+const epmd =
+  epmdProgram === ''
+    ? undefined
+    : spawn(epmdProgram, ['-port', epmdPort, '-address', '127.0.0.1'], { stdio: ['ignore', 'inherit', 'inherit'] });
+const epmdEnd = epmd === undefined ? Promise.resolve() : endOf(epmd);
 
 process.on('SIGTERM', () => {
   endServer('SIGTERM');
@@ -46,7 +48,7 @@ process.stdin.resume().on('close', () => {
 /** @param {NodeJS.Signals} signal */
 function endServer(signal) {
   state.ordered = true;
-  (state.server ?? epmd).kill(signal);
+  (state.server ?? epmd)?.kill(signal);
 }
 
 /**
@@ -71,7 +73,8 @@ async function epmdListens() {
       await once(socket, 'connect');
       return;
     } catch (error) {
-      if (epmd.exitCode !== null || epmd.signalCode !== null) throw new Error('epmd ended', { cause: error });
+      if (epmd !== undefined && (epmd.exitCode !== null || epmd.signalCode !== null))
+        throw new Error('epmd ended', { cause: error });
       if (Date.now() > deadline) throw new Error('epmd does not listen', { cause: error });
     } finally {
       socket.destroy();
@@ -82,7 +85,9 @@ async function epmdListens() {
 
 try {
   await epmdListens();
-  if (!state.ordered) {
+  if (serverProgram === '') {
+    await epmdEnd;
+  } else if (!state.ordered) {
     // With `detached` the script replaces itself by the Erlang machine, so that a signal reaches the node itself.
     state.server = spawn(serverProgram, [], {
       stdio: ['ignore', 'inherit', 'inherit'],
@@ -94,7 +99,7 @@ try {
   console.error(error);
 } finally {
   // Only after the children are gone, so that their ports are free once this process is.
-  epmd.kill('SIGKILL');
+  epmd?.kill('SIGKILL');
   await epmdEnd;
   if (state.abandoned) rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   process.exit(state.ordered ? 0 : 1);

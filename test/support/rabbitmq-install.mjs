@@ -1,6 +1,6 @@
 /**
  * Where the programs of an installed RabbitMQ are, and the environment in which they touch nothing but one private
- * folder. Starting them is left to `rabbitmq-server.mjs`, installing them to `global-setup.mjs` and `rabbitmq-trixie.mjs`.
+ * folder. Starting them is left to `rabbitmq-server.mjs`, installing them to `global-setup.mjs` and `rabbitmq-debian.mjs`.
  */
 import { execFile } from 'node:child_process';
 import { accessSync, constants, existsSync, realpathSync, statSync } from 'node:fs';

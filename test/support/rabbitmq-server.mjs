@@ -36,10 +36,19 @@ const GUARD = fileURLToPath(new URL('./rabbitmq-guard.mjs', import.meta.url));
  * @property {import('./rabbitmq-install.mjs').RabbitMqInstall} [install] By default the one that the suite runs on.
  * @property {string} [config] More lines for rabbitmq.conf.
  * @property {readonly string[]} [plugins] The plugins to enable; none by default.
+ * @property {ClusterPlace} [cluster] For a node that others are to join, or that joins them; by default it is alone.
+ */
+
+/**
+ * What the nodes of a cluster share.
+ *
+ * @typedef {object} ClusterPlace
+ * @property {string} cookie
+ * @property {number} epmd The port of an epmd that runs already.
  */
 
 /** A node's guard process, which leads the process group of all that the node consists of. */
-class GuardProcess {
+export class GuardProcess {
   /** @type {import('node:child_process').ChildProcess} */
   #process;
   /** @type {Promise<void>} */
@@ -119,9 +128,11 @@ export class RabbitMqServer {
     if (install === undefined) throw new Error('RabbitMQ is not installed');
     for (let attempt = 1; ; attempt += 1) {
       const folder = await mkdtemp(join(install.folder, 'nest-amqp-'));
-      const ports = { amqp: await freePort(), distribution: await freePort(), epmd: await freePort() };
+      const epmd = options.cluster?.epmd ?? (await freePort());
+      const ports = { amqp: await freePort(), distribution: await freePort(), epmd };
       const server = new RabbitMqServer(install, folder, ports);
       try {
+        server.#hasOwnEpmd = options.cluster === undefined;
         await server.#writeFiles(options);
         await server.#launch();
         return server;
@@ -142,6 +153,7 @@ export class RabbitMqServer {
   /** @type {GuardProcess | undefined} */
   #guard;
   #version = '';
+  #hasOwnEpmd = true;
 
   /**
    * @param {import('./rabbitmq-install.mjs').RabbitMqInstall} install
@@ -235,7 +247,7 @@ export class RabbitMqServer {
       'enabled-plugins': `[${(options.plugins ?? []).join(',')}].\n`,
     };
     for (const [name, text] of Object.entries(files)) await writeFile(join(home, name), text);
-    await writeFile(join(home, '.erlang.cookie'), randomBytes(20).toString('hex'), { mode: 0o400 });
+    await writeFile(join(home, '.erlang.cookie'), options.cluster?.cookie ?? newCookie(), { mode: 0o400 });
     await mkdir(join(home, 'conf.d'));
   }
 
@@ -266,15 +278,8 @@ export class RabbitMqServer {
   /** Starts the node on the folder as it is, and leaves nothing running when that fails. */
   async #launch() {
     const logged = (await this.log()).length;
-    const log = openSync(join(this.#folder, 'node.log'), 'a');
-    const child = spawn(process.execPath, [GUARD, this.#install.epmd, this.#install.server, this.#folder], {
-      cwd: this.#folder,
-      env: this.#environment(),
-      stdio: ['pipe', log, log],
-      detached: true,
-    });
-    closeSync(log);
-    this.#guard = new GuardProcess(child);
+    const epmd = this.#hasOwnEpmd ? this.#install.epmd : '';
+    this.#guard = guarded([epmd, this.#install.server, this.#folder], this.#environment());
     try {
       await this.#answer(this.#guard, logged);
     } catch (error) {
@@ -306,6 +311,26 @@ export class RabbitMqServer {
   }
 }
 
+/** @returns {string} */
+export function newCookie() {
+  return randomBytes(20).toString('hex');
+}
+
+/**
+ * Starts a guard, see there, which writes into the folder's `node.log`.
+ *
+ * @param {[epmd: string, server: string, folder: string]} programs
+ * @param {Record<string, string>} env
+ */
+export function guarded(programs, env) {
+  const folder = programs[2];
+  const log = openSync(join(folder, 'node.log'), 'a');
+  const stdio = /** @type {const} */ (['pipe', log, log]);
+  const child = spawn(process.execPath, [GUARD, ...programs], { cwd: folder, env, stdio: [...stdio], detached: true });
+  closeSync(log);
+  return new GuardProcess(child);
+}
+
 /** @param {unknown} error */
 function isGone(error) {
   // No `instanceof`: in a test file, `Error` is not the class that Node.js itself uses.
@@ -313,7 +338,7 @@ function isGone(error) {
 }
 
 /** @returns {Promise<number>} */
-async function freePort() {
+export async function freePort() {
   for (let attempt = 0; attempt < 100; attempt += 1) {
     const port = randomInt(LOWEST_PORT, HIGHEST_PORT + 1);
     /** @type {Promise<boolean>} */

@@ -136,6 +136,13 @@ export class Scratch implements AsyncDisposable {
     );
   }
 
+  /** Resolves when so many messages are ready in the queue, or more. */
+  async hasAtLeast(queue: string, count: number): Promise<void> {
+    await eventually(`${count} messages or more in ${queue}`, async () =>
+      ((await this.state(queue))?.messageCount ?? 0) >= count ? true : undefined,
+    );
+  }
+
   /** Resolves when so many consumers are on the queue. */
   async hasConsumers(queue: string, count: number): Promise<void> {
     await eventually(`${count} consumers of ${queue}`, async () =>
@@ -165,8 +172,11 @@ export class Scratch implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     const connection = this.#connection.isOpen ? this.#connection : await connect(brokerUrl);
+    for (const name of this.#queues) {
+      // RabbitMQ 4.3 may hold an exclusive queue for a moment after it has said that its connection is closed.
+      await eventually(`the end of ${name}`, () => deleted(connection, name));
+    }
     const channel = await connection.channel();
-    for (const name of this.#queues) await channel.queueDelete(name);
     for (const name of this.#exchanges) await channel.exchangeDelete(name);
     await connection.close();
   }
@@ -179,6 +189,19 @@ export class Scratch implements AsyncDisposable {
     } finally {
       await channel.close();
     }
+  }
+}
+
+/** Undefined when another connection holds the queue exclusively. */
+async function deleted(connection: Connection, queue: string): Promise<true | undefined> {
+  const channel = await connection.channel();
+  try {
+    await channel.queueDelete(queue);
+    await channel.close();
+    return true;
+  } catch (error) {
+    if ((error as { replyCode?: number }).replyCode === 405) return undefined;
+    throw error;
   }
 }
 

@@ -1,8 +1,8 @@
 /**
- * The RabbitMQ 4.0 of Debian trixie, in a folder of its own on a machine that runs another Debian: a whole Debian tree,
- * made once and used again, whose programs run in it by `chroot`. Starting a node is left to `rabbitmq-server.mjs`.
+ * The RabbitMQ of another Debian than the one that this machine runs: a whole Debian tree in a folder of its own, made once
+ * and used again, whose programs run in it by `chroot`. Starting a node is left to `rabbitmq-server.mjs`.
  *
- * Run as a program, it makes the tree, or says in one line why it cannot.
+ * Run as a program with a version, it makes the tree, or says in one line why it cannot.
  *
  * Nothing is mounted, not even /proc, without which all but `rabbitmqctl status` works. In the tree, the tree's own path is
  * a link to `/`, so that a file in it has the same name for the programs inside and for the tests outside.
@@ -25,8 +25,18 @@ import { fileURLToPath } from 'node:url';
 import { aptGet, mayInstall } from './apt.mjs';
 
 const SELF = fileURLToPath(import.meta.url);
-const SUITE = 'trixie';
 const MAKE_DEADLINE = 5 * 60_000;
+
+/**
+ * By the version that one asks for, the Debian that has it. trixie stays at 4.0; forky is not released yet, and may leave 4.3
+ * behind.
+ *
+ * @type {Readonly<Record<string, string>>}
+ */
+const SUITES = { 4: 'trixie', 4.3: 'forky' };
+
+/** A debootstrap that is older than the suite has no script of the suite's name; of late they are all this one. */
+const DEBOOTSTRAP_SCRIPT = '/usr/share/debootstrap/scripts/sid';
 
 /** Where the tree has the programs that `RabbitMqInstall` asks for. */
 const PROGRAMS = {
@@ -38,23 +48,34 @@ const PROGRAMS = {
 /** Without /proc, a node cannot ask the system how much memory it takes; it has to add up what it took itself. */
 const CONFIG = 'vm_memory_calculation_strategy = allocated';
 
+/** The versions that `debianRabbitMq` knows. */
+export const DEBIAN_VERSIONS = Object.keys(SUITES);
+
 /**
- * Makes the tree unless it is there. NEST_AMQP_TRIXIE_DIR names it, by default it is in the user's cache.
+ * Makes the tree of a version unless it is there. The trees are in the folder that NEST_AMQP_DEBIAN_DIR names, by default in
+ * the user's cache.
  *
+ * @param {string} version One of `DEBIAN_VERSIONS`.
  * @returns {import('./rabbitmq-install.mjs').RabbitMqInstall}
  */
-export function trixieRabbitMq() {
+export function debianRabbitMq(version) {
+  const suite = SUITES[version];
+  if (suite === undefined) throw new Error(`it can be ${DEBIAN_VERSIONS.join(' or ')}, not ${version}`);
   if (!mayInstall()) {
     throw new Error('it takes root on Debian to make one; "npm test" runs on any that AMQP_URL names');
   }
-  const named = process.env['NEST_AMQP_TRIXIE_DIR'] ?? '';
-  const folder = named === '' ? join(cacheFolder(), 'nest-amqp', SUITE) : named;
-  mkdirSync(dirname(folder), { recursive: true });
-  const tree = join(realpathSync(dirname(folder)), basename(folder));
-  if (!existsSync(tree)) makeTree(tree);
+  const named = process.env['NEST_AMQP_DEBIAN_DIR'] ?? '';
+  const folder = named === '' ? join(cacheFolder(), 'nest-amqp') : named;
+  mkdirSync(folder, { recursive: true });
+  const tree = join(realpathSync(folder), suite);
+  if (!existsSync(tree)) makeTree(tree, suite);
   const server = wrapper(tree, PROGRAMS.server);
   if (!existsSync(server))
     throw new Error(`${tree} was not made by ${basename(SELF)}: remove it, or name another folder`);
+  const found = packagedVersion(tree);
+  if (!`${found}.`.startsWith(`${version}.`)) {
+    throw new Error(`Debian ${suite} has RabbitMQ ${found} by now: see what differs, and ask for that version`);
+  }
   return {
     server,
     ctl: wrapper(tree, PROGRAMS.ctl),
@@ -62,6 +83,15 @@ export function trixieRabbitMq() {
     folder: join(tree, 'tmp'),
     config: CONFIG,
   };
+}
+
+/** @param {string} tree */
+function packagedVersion(tree) {
+  const { stdout } = spawnSync('chroot', [tree, '/usr/bin/dpkg-query', '-W', '-f', '${Version}', 'rabbitmq-server'], {
+    encoding: 'utf8',
+  });
+  // Without Debian's own part of it.
+  return stdout.replace(/-[^-]*$/, '');
 }
 
 function cacheFolder() {
@@ -73,8 +103,9 @@ function cacheFolder() {
  * Under another name until it is complete, so that a run which is interrupted leaves no tree that looks whole.
  *
  * @param {string} tree
+ * @param {string} suite
  */
-function makeTree(tree) {
+function makeTree(tree, suite) {
   removeAbandoned(tree);
   const made = `${tree}.${String(process.pid)}.part`;
   try {
@@ -82,9 +113,11 @@ function makeTree(tree) {
       aptGet('update');
       aptGet('install', '-y', '--no-install-recommends', 'debootstrap');
     }
-    debootstrap(made);
+    debootstrap(made, suite);
     rmSync(join(made, 'var/cache/apt'), { recursive: true });
     rmSync(join(made, 'var/lib/apt/lists'), { recursive: true });
+    // A tree so small need not have one, and its Erlang then finds no localhost.
+    writeFileSync(join(made, 'etc/hosts'), '127.0.0.1 localhost\n');
     mkdirSync(join(made, dirname(tree)), { recursive: true });
     symlinkSync('/', join(made, tree));
     mkdirSync(dirname(wrapper(made, PROGRAMS.server)));
@@ -128,9 +161,12 @@ function removeAbandoned(tree) {
   }
 }
 
-/** @param {string} folder */
-function debootstrap(folder) {
-  process.stderr.write(`Making a Debian ${SUITE} with RabbitMQ 4 for the tests, which takes a minute or two\n`);
+/**
+ * @param {string} folder
+ * @param {string} suite
+ */
+function debootstrap(folder, suite) {
+  process.stderr.write(`Making a Debian ${suite} with its RabbitMQ for the tests, which takes a minute or two\n`);
   const result = spawnSync(
     'setpriv',
     [
@@ -141,9 +177,10 @@ function debootstrap(folder) {
         '--force-check-gpg',
         '--variant=minbase',
         '--include=rabbitmq-server',
-        SUITE,
+        suite,
         folder,
         mirror(),
+        DEBOOTSTRAP_SCRIPT,
       ],
     ],
     { stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8', timeout: MAKE_DEADLINE, killSignal: 'SIGKILL' },
@@ -179,11 +216,12 @@ function debianSite() {
 }
 
 if (process.argv[1] === SELF) {
+  const version = process.argv[2] ?? '';
   try {
-    process.stdout.write(`RabbitMQ 4 is in ${dirname(trixieRabbitMq().folder)}\n`);
+    process.stdout.write(`RabbitMQ ${version} is in ${dirname(debianRabbitMq(version).folder)}\n`);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    process.stdout.write(`RabbitMQ 4 is not to be had here: ${reason.replaceAll(/\s*\n\s*/g, ' / ')}\n`);
+    process.stdout.write(`RabbitMQ ${version} is not to be had here: ${reason.replaceAll(/\s*\n\s*/g, ' / ')}\n`);
     process.exitCode = 1;
   }
 }

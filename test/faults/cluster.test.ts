@@ -1,0 +1,55 @@
+/**
+ * A load on a quorum queue of a three-node cluster, of whose nodes one after the other is killed. NEST_AMQP_CLUSTER_KILLS=30 kills
+ * more of them. Order is not among what is claimed: RabbitMQ gives back what it had handed out through the lost node only after it
+ * has handed out more through another.
+ */
+import { afterAll, beforeAll, test } from '@jest/globals';
+
+import { RabbitMqCluster } from '../support/rabbitmq-cluster.mjs';
+import { findRabbitMq } from '../support/rabbitmq-install.mjs';
+import { PATIENCE, underLoad } from './load.js';
+
+const KILLS = Number(process.env['NEST_AMQP_CLUSTER_KILLS'] ?? 1);
+
+// With a broker given by its URL, RabbitMQ need not be installed here.
+const faultTest = findRabbitMq() === undefined ? test.skip : test;
+let cluster: RabbitMqCluster;
+
+beforeAll(async () => {
+  if (findRabbitMq() !== undefined) cluster = await RabbitMqCluster.start(3);
+}, PATIENCE);
+
+afterAll(async () => {
+  if (findRabbitMq() !== undefined) await cluster.stop();
+}, PATIENCE);
+
+faultTest(
+  `no confirmed message is lost when the leader of a quorum queue is killed, ${KILLS} times`,
+  async () => {
+    const queue = 'under load: quorum';
+    const options = { durable: true, arguments: { 'x-queue-type': 'quorum' } };
+    await underLoad({ brokers: cluster.urls, queue, options }, async ({ confirmed }) => {
+      for (let round = 1; round <= KILLS; round += 1) {
+        await confirmed.reaches(`the confirms before kill ${round}`, confirmed.count + 200);
+        const leader = await leaderOf(queue);
+        await leader.kill();
+        // The two that are left go on.
+        await confirmed.reaches(`confirms without the node of kill ${round}`, confirmed.count + 200);
+        await leader.restart();
+      }
+    });
+  },
+  PATIENCE * (KILLS + 2),
+);
+
+async function leaderOf(queue: string): Promise<RabbitMqCluster['nodes'][number]> {
+  const [asked] = cluster.nodes;
+  const rows = (await asked?.ctl('list_queues', 'name', 'leader', '--no-table-headers')) ?? '';
+  const name = rows
+    .split('\n')
+    .find((row) => row.startsWith(`${queue}\t`))
+    ?.split('\t')[1];
+  const leader = cluster.nodes.find(({ nodeName }) => nodeName === name);
+  if (leader === undefined) throw new Error(`queue ${queue} has no leader among ${rows}`);
+  return leader;
+}
