@@ -3,6 +3,7 @@
  * in `queue-checks`, `routing-checks` and `consumer-checks`; what becomes of findings is decided above.
  */
 import type { Connection } from '../client/connection.js';
+import { EMBEDDED_PRODUCT } from '../client/handshake.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
@@ -50,7 +51,7 @@ export function brokerOf({ product, version }: FieldTable): Broker {
   return {
     name: [product, version].filter((part) => typeof part === 'string').join(' '),
     isRabbitMq,
-    isKnown: isRabbitMq || product === 'nest-amqp embedded broker',
+    isKnown: isRabbitMq || product === EMBEDDED_PRODUCT,
     version: major === undefined ? undefined : [Number(major), Number(minor)],
   };
 }
