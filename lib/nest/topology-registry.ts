@@ -90,7 +90,7 @@ export class TopologyRegistry {
     topology.add(topologyIn(options), place);
     if (typeof queue === 'string' && options.bind !== undefined) topology.adopt(queue, place);
     const key = topology.keyOf(queue) ?? '';
-    topology.addConsumer({
+    const checked = {
       name,
       queue: key,
       exclusive: options.exclusive ?? false,
@@ -99,7 +99,8 @@ export class TopologyRegistry {
       prefetch: options.prefetch,
       batchSize: options.batch?.size,
       deadLetter: deadLetterOf(options, consumers, key),
-    });
+    };
+    topology.addConsumer(checked, options);
     return key;
   }
 
