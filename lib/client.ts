@@ -39,7 +39,7 @@ export { Message } from './client/message.js';
 export type { ConnectionMetrics } from './client/metrics.js';
 export type { MessageStream } from './client/message-stream.js';
 export type { Queue } from './client/queue.js';
-export type { RepublishOptions } from './client/republisher.js';
+export type { RepublishOptions } from './client/republish-options.js';
 export { type SrvHostsOptions, type SrvResolver, srvHosts } from './client/srv-hosts.js';
 export type { RecordedEntity, TopologyFilter } from './client/topology-record.js';
 export {

@@ -16,7 +16,7 @@ export type { CredentialsProvider, UserCredentials } from './client/credentials.
 export type { HostLookup, TlsOptions } from './client/dial.js';
 export type { Duration } from './time/duration.js';
 export type { BrokerUrls, UrlResolver } from './client/hosts.js';
-export type { RepublishOptions } from './client/republisher.js';
+export type { RepublishOptions } from './client/republish-options.js';
 export type { Message } from './client/message.js';
 export {
   AmqpError,

@@ -8,39 +8,20 @@
  *             └── in flight, bounded ──┘ └── bounded: no connection, blocked, or as much in flight as may
  * ```
  */
-import { AmqpError, PublishOutcomeUnknownError, PublisherBufferFullError, quoted } from '../errors.js';
+import {
+  AmqpError,
+  PublishNackedError,
+  PublishOutcomeUnknownError,
+  PublishRefusedError,
+  PublisherBufferFullError,
+  UnroutableError,
+} from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
-import { type Duration, timerMilliseconds } from '../time/duration.js';
-import { PendingPublish } from './pending-publish.js';
-import { largestTaken } from './publisher-confirms.js';
-
-/** What may wait, and what becomes of publishes whose connection is lost. */
-export interface RepublishOptions {
-  /** `false` rejects what a loss leaves unconfirmed with `PublishOutcomeUnknownError` instead of sending it again. @default true */
-  readonly republish?: boolean | undefined;
-  /**
-   * Most publishes that may wait: while there is no connection, while the broker blocks it, and for those in flight to be confirmed.
-   * @default 10000
-   */
-  readonly maxBuffered?: number | undefined;
-  /** Most bytes of bodies that may wait then; a string counts one for each of its UTF-16 units. @default 67108864 (64 MiB) */
-  readonly maxBufferedBytes?: number | undefined;
-  /**
-   * What becomes of a publish beyond that: `'reject'` rejects it with `PublisherBufferFullError`; `'wait'` has it wait for its turn,
-   * in any number, so that who awaits it waits for the broker. @default 'reject'
-   */
-  readonly onOverflow?: 'reject' | 'wait' | undefined;
-  /**
-   * Most publishes that may be sent and not confirmed. What is published beyond it waits, in order, as far as `maxBuffered` goes.
-   * @default 4096
-   */
-  readonly maxInFlight?: number | undefined;
-  /** Most bytes of bodies that may be sent and not confirmed; one message may be larger. @default 16777216 (16 MiB) */
-  readonly maxInFlightBytes?: number | undefined;
-  /** A publish older than this is not sent again. @default '5m' */
-  readonly maxAge?: Duration | undefined;
-}
+import { PendingPublish, givenUp, whyOf } from './pending-publish.js';
+import { blames } from './refused-publishes.js';
+import { type RepublishLimits, type RepublishOptions, republishLimits } from './republish-options.js';
+import { SuspectExchanges } from './suspect-exchanges.js';
 
 /** What ends the wait for one confirm. */
 export interface PublishBounds {
@@ -53,6 +34,8 @@ export interface PublishBounds {
 interface ChannelSource {
   /** Opens a channel if there is none; rejects when there never will be one. */
   opened(): Promise<ConfirmChannel>;
+  /** The same of another channel, for what the broker may close it over. */
+  openedApart(): Promise<ConfirmChannel>;
   /** The present name of a queue. */
   queueNamed(queue: string): string;
   /** There is a connection, and the broker reads from it: a channel is only a moment away. */
@@ -63,12 +46,7 @@ interface ChannelSource {
 
 export class Republisher {
   readonly #source: ChannelSource;
-  readonly #republish: boolean;
-  readonly #maxBuffered: number;
-  readonly #maxBufferedBytes: number;
-  readonly #maxInFlight: number;
-  readonly #maxInFlightBytes: number;
-  readonly #maxAge: number;
+  readonly #limits: RepublishLimits;
   /** Everything without an outcome, in publishing order. */
   #oldest: PendingPublish | undefined;
   #newest: PendingPublish | undefined;
@@ -81,6 +59,7 @@ export class Republisher {
   #channel: ConfirmChannel | undefined;
   #opening = false;
   #isSending = false;
+  readonly #suspects: SuspectExchanges;
   readonly #onIdle: (() => void)[] = [];
   /** One timer for all deadlines: those of one publisher mostly come in publishing order. */
   #timer: NodeJS.Timeout | undefined;
@@ -89,15 +68,16 @@ export class Republisher {
   /** Throws `INVALID_OPTION`. */
   constructor(source: ChannelSource, options: RepublishOptions = {}) {
     this.#source = source;
-    this.#republish = options.republish ?? true;
-    const maxBuffered = bound(options.maxBuffered ?? 10_000, 'maxBuffered');
-    const maxBufferedBytes = bound(options.maxBufferedBytes ?? 64 * 1024 * 1024, 'maxBufferedBytes');
-    const isBounded = overflowOf(options.onOverflow ?? 'reject') === 'reject';
-    this.#maxBuffered = isBounded ? maxBuffered : Infinity;
-    this.#maxBufferedBytes = isBounded ? maxBufferedBytes : Infinity;
-    this.#maxInFlight = bound(options.maxInFlight ?? 4_096, 'maxInFlight', 1);
-    this.#maxInFlightBytes = bound(options.maxInFlightBytes ?? 16 * 1024 * 1024, 'maxInFlightBytes', 1);
-    this.#maxAge = timerMilliseconds(options.maxAge ?? '5m', 'maxAge');
+    this.#suspects = new SuspectExchanges(() => source.openedApart(), {
+      oldestHeld: () => this.#oldestHeld(),
+      send: (entry, channel) => {
+        this.#send(entry, channel);
+      },
+      cannotScout: () => {
+        this.#beginAnew();
+      },
+    });
+    this.#limits = republishLimits(options);
   }
 
   /** Resolves when the broker has confirmed it. When its bounds end the wait before it has left, it is not sent. */
@@ -143,30 +123,28 @@ export class Republisher {
   /** @internal Of an entry: the broker has confirmed it. False when it was over before. */
   confirmed(entry: PendingPublish): boolean {
     this.#landed(entry);
+    if (!this.#suspects.areNone) this.#learn(entry);
     return this.ended(entry);
   }
 
   /** @internal Of an entry: it has its outcome. False when it had one before. What is in flight stays so until its confirm. */
   ended(entry: PendingPublish): boolean {
     const isFirst = this.#remove(entry);
-    if (this.#waiting !== undefined) this.#sendWaiting();
+    if (this.#waiting !== undefined || !this.#suspects.areNone) this.#sendWaiting();
     return isFirst;
   }
 
   /** @internal Of an entry: an attempt failed. */
-  failed(entry: PendingPublish, error: AmqpError): void {
+  failed(entry: PendingPublish, error: AmqpError, isInnocent: boolean): void {
     if (!entry.isInFlight) return;
     this.#landed(entry);
+    this.#learn(entry, error);
     if (this.#isOver(entry)) {
       this.#sendWaiting();
-      return;
-    }
-    if (this.#isWorthAnotherTry(error, entry)) {
+    } else if (this.#isWorthAnotherTry(error, isInnocent)) {
       if (error instanceof PublishOutcomeUnknownError) entry.lost = error;
       entry.returned = undefined;
-      // Looked for anew: those that failed before it come before it.
-      this.#waiting = this.#oldest;
-      this.#open();
+      this.#beginAnew();
     } else {
       // An attempt that did not leave says nothing about those before it.
       entry.end(isUnsent(error) ? (entry.lost ?? error) : error);
@@ -176,9 +154,9 @@ export class Republisher {
   /** Throws when there is no room for it. What waits for a confirm may do so beside all that may be in flight, however large it is. */
   #makeSure(bytes: number, isConnected: boolean): void {
     const hasRoom = isConnected
-      ? this.#count < this.#maxBuffered + this.#maxInFlight &&
-        this.#bytes < this.#maxBufferedBytes + this.#maxInFlightBytes
-      : this.#count < this.#maxBuffered && this.#bytes + bytes <= this.#maxBufferedBytes;
+      ? this.#count < this.#limits.maxBuffered + this.#limits.maxInFlight &&
+        this.#bytes < this.#limits.maxBufferedBytes + this.#limits.maxInFlightBytes
+      : this.#count < this.#limits.maxBuffered && this.#bytes + bytes <= this.#limits.maxBufferedBytes;
     if (!hasRoom) throw new PublisherBufferFullError(this.#count, this.#bytes, isConnected);
   }
 
@@ -219,6 +197,7 @@ export class Republisher {
     } finally {
       this.#isSending = false;
     }
+    this.#suspects.scout();
   }
 
   #sendOver(channel: ConfirmChannel): void {
@@ -231,7 +210,7 @@ export class Republisher {
       if (channel.isBlocked) return;
       const entry = this.#waiting;
       this.#waiting = entry.after;
-      if (!entry.isInFlight) this.#send(entry, channel);
+      if (!entry.isInFlight && !this.#isHeld(entry)) this.#send(entry, channel);
     }
   }
 
@@ -239,12 +218,12 @@ export class Republisher {
     return (
       entry.isInFlight ||
       this.#inFlight === 0 ||
-      (this.#inFlight < this.#maxInFlight && this.#inFlightBytes + entry.bytes <= this.#maxInFlightBytes)
+      (this.#inFlight < this.#limits.maxInFlight && this.#inFlightBytes + entry.bytes <= this.#limits.maxInFlightBytes)
     );
   }
 
   #send(entry: PendingPublish, channel: ConfirmChannel): void {
-    if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#maxAge) {
+    if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#limits.maxAge) {
       entry.end(entry.lost);
       return;
     }
@@ -258,7 +237,7 @@ export class Republisher {
       entry.wasSent = true;
     } catch (error) {
       if (error instanceof AmqpError) {
-        entry.reject(error);
+        entry.reject(error, false);
       } else {
         this.#landed(entry);
         entry.end(error);
@@ -266,18 +245,48 @@ export class Republisher {
     }
   }
 
-  /**
-   * True when the message itself is not to blame: its connection was lost, or its channel was closed over the exchange of
-   * another message, or the size of one; that one is told so by the ledger of confirms. A message that might be to blame is not sent again: it would end channel after channel.
-   */
-  #isWorthAnotherTry(error: AmqpError, { exchange }: PendingPublish): boolean {
-    if (!isUnsent(error) && !(error instanceof PublishOutcomeUnknownError && this.#republish)) return false;
-    if (error.method !== 'basic.publish') return error.closedBy !== 'client';
-    return (
-      largestTaken(error) !== undefined ||
-      (/ exchange '.*' in vhost /.test(error.replyText ?? '') &&
-        error.replyText?.includes(` exchange '${exchange}' in vhost `) === false)
-    );
+  /** A message that might be to blame for the end of its channel is not sent again: it would end channel after channel. */
+  #isWorthAnotherTry(error: AmqpError, isInnocent: boolean): boolean {
+    return isUnsent(error) ? error.closedBy !== 'client' : this.#limits.republish && isInnocent;
+  }
+
+  // ── exchanges that the broker refuses ─────────────────────────────────────────────────────────────────────────────
+
+  #isHeld(entry: PendingPublish): boolean {
+    return !this.#suspects.areNone && this.#suspects.has(entry);
+  }
+
+  #oldestHeld(): PendingPublish | undefined {
+    let entry = this.#oldest;
+    while (entry !== undefined && (entry.isInFlight || !this.#isHeld(entry))) entry = entry.after;
+    return entry;
+  }
+
+  /** What the outcome of an attempt says of its exchange. */
+  #learn(entry: PendingPublish, error?: AmqpError): void {
+    const leftAt = this.#suspects.back(entry);
+    if (error instanceof PublishRefusedError) {
+      this.#suspects.add(entry, error);
+      if (leftAt !== undefined) this.#refuseHeld(error.cause, leftAt);
+    } else if (leftAt !== undefined && isAnswer(error)) {
+      this.#suspects.clear(entry);
+      this.#waiting = this.#oldest;
+    }
+  }
+
+  /** What was published when the scout left would have been refused with it. */
+  #refuseHeld(cause: AmqpError, leftAt: number): void {
+    for (let entry = this.#oldest; entry !== undefined; entry = entry.after) {
+      const { exchange, routingKey, isInFlight, publishedAt } = entry;
+      if (isInFlight || publishedAt > leftAt || !blames(cause, entry)) continue;
+      entry.end(new PublishRefusedError(exchange, routingKey, cause));
+    }
+  }
+
+  /** Looks anew for what waits: what failed comes before what was published after it. */
+  #beginAnew(): void {
+    this.#waiting = this.#oldest;
+    this.#open();
   }
 
   #endOn(signal: AbortSignal, entry: PendingPublish): void {
@@ -361,37 +370,12 @@ export class Republisher {
   }
 }
 
+/** The broker has taken a message, or could have: its exchange is there. */
+function isAnswer(error: AmqpError | undefined): boolean {
+  return error === undefined || error instanceof UnroutableError || error instanceof PublishNackedError;
+}
+
 /** The channel had ended before the message could leave. */
 function isUnsent(error: unknown): boolean {
   return error instanceof AmqpError && ['CHANNEL_CLOSED', 'CONNECTION_LOST', 'CONNECTION_CLOSED'].includes(error.code);
-}
-
-/** Why a signal has fired, to be added to a sentence. */
-function whyOf({ reason }: AbortSignal): string {
-  return reason instanceof AmqpError ? reason.message : 'it was aborted';
-}
-
-/** The error for a publish that its signal or its deadline ended. */
-function givenUp(
-  { exchange, routingKey, wasSent }: Pick<PendingPublish, 'exchange' | 'routingKey' | 'wasSent'>,
-  why: string,
-  cause?: unknown,
-): AmqpError {
-  return new AmqpError(
-    'ABORTED',
-    `The publish to exchange ${quoted(exchange)} with routing key ${quoted(routingKey)} ended before the broker confirmed it: ${why}. ` +
-      (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
-    { cause: cause instanceof AmqpError ? cause.cause : cause },
-  );
-}
-
-/** Past the compiler, as all options. */
-function overflowOf(value: string): string {
-  if (value === 'reject' || value === 'wait') return value;
-  throw new AmqpError('INVALID_OPTION', "onOverflow has to be 'reject' or 'wait'.");
-}
-
-function bound(value: number, option: string, least = 0): number {
-  if (Number.isInteger(value) && value >= least) return value;
-  throw new AmqpError('INVALID_OPTION', `${option} has to be an integer of ${least} or more.`);
 }

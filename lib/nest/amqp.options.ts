@@ -5,7 +5,7 @@ import type { BrokerUrls } from '../client/hosts.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError, quoted } from '../errors.js';
-import type { RepublishOptions } from '../client/republisher.js';
+import type { RepublishOptions } from '../client/republish-options.js';
 import type { PublishInterceptor } from '../messaging/publish-interceptor.js';
 import type { PublisherOptions } from '../messaging/publish-options.js';
 import type { RpcOptions } from '../messaging/rpc-client.js';

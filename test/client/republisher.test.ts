@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import { connect } from '../../lib/client/connection.js';
-import type { RepublishOptions } from '../../lib/client/republisher.js';
+import type { RepublishOptions } from '../../lib/client/republish-options.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, thrown } from '../support/client.js';
