@@ -250,6 +250,11 @@ export class AmqpChannel implements AsyncDisposable {
     return this.#publishes.publish(exchange, routingKey, body, options, bounds);
   }
 
+  /** @internal Counts a publish that is not ready to be sent among those that wait, until what it gives is called. */
+  hold(bytes: number): () => void {
+    return this.#publishes.hold(bytes);
+  }
+
   /** @internal The present name of a queue that messages are sent to by name. */
   queueNamed(queue: string): string {
     return this.#named(queue);

@@ -1,4 +1,4 @@
-/** What may wait of what is published, and what becomes of it when its connection is lost: checked and completed once. */
+/** What a `Republisher` is told: what may wait, how much may be in flight, and what becomes of publishes whose connection is lost. */
 import { AmqpError } from '../errors.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
@@ -29,10 +29,9 @@ export interface RepublishOptions {
   readonly maxAge?: Duration | undefined;
 }
 
-/** `RepublishOptions` with nothing missing. */
-export interface RepublishLimits {
+/** The options, checked and complete: numbers, `Infinity` where there is no bound. */
+export interface RepublishBounds {
   readonly republish: boolean;
-  /** Infinity where what is beyond it waits as well. */
   readonly maxBuffered: number;
   readonly maxBufferedBytes: number;
   readonly maxInFlight: number;
@@ -42,7 +41,7 @@ export interface RepublishLimits {
 }
 
 /** Throws `INVALID_OPTION`. */
-export function republishLimits(options: RepublishOptions): RepublishLimits {
+export function boundsOf(options: RepublishOptions): RepublishBounds {
   const maxBuffered = bound(options.maxBuffered ?? 10_000, 'maxBuffered');
   const maxBufferedBytes = bound(options.maxBufferedBytes ?? 64 * 1024 * 1024, 'maxBufferedBytes');
   const isBounded = overflowOf(options.onOverflow ?? 'reject') === 'reject';

@@ -8,20 +8,13 @@
  *             └── in flight, bounded ──┘ └── bounded: no connection, blocked, or as much in flight as may
  * ```
  */
-import {
-  AmqpError,
-  PublishNackedError,
-  PublishOutcomeUnknownError,
-  PublishRefusedError,
-  PublisherBufferFullError,
-  UnroutableError,
-} from '../errors.js';
+import { AmqpError, PublishOutcomeUnknownError, PublishRefusedError, PublisherBufferFullError } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
 import { PendingPublish, givenUp, whyOf } from './pending-publish.js';
 import { blames } from './refused-publishes.js';
-import { type RepublishLimits, type RepublishOptions, republishLimits } from './republish-options.js';
-import { SuspectExchanges } from './suspect-exchanges.js';
+import { type RepublishBounds, type RepublishOptions, boundsOf } from './republish-options.js';
+import { SuspectExchanges, isAnswer } from './suspect-exchanges.js';
 
 /** What ends the wait for one confirm. */
 export interface PublishBounds {
@@ -46,7 +39,7 @@ interface ChannelSource {
 
 export class Republisher {
   readonly #source: ChannelSource;
-  readonly #limits: RepublishLimits;
+  readonly #bounds: RepublishBounds;
   /** Everything without an outcome, in publishing order. */
   #oldest: PendingPublish | undefined;
   #newest: PendingPublish | undefined;
@@ -60,6 +53,8 @@ export class Republisher {
   #opening = false;
   #isSending = false;
   readonly #suspects: SuspectExchanges;
+  /** False when nothing waits for a suspect, so that nobody looks for it. */
+  #holdsSome = false;
   readonly #onIdle: (() => void)[] = [];
   /** One timer for all deadlines: those of one publisher mostly come in publishing order. */
   #timer: NodeJS.Timeout | undefined;
@@ -77,7 +72,7 @@ export class Republisher {
         this.#beginAnew();
       },
     });
-    this.#limits = republishLimits(options);
+    this.#bounds = boundsOf(options);
   }
 
   /** Resolves when the broker has confirmed it. When its bounds end the wait before it has left, it is not sent. */
@@ -100,6 +95,18 @@ export class Republisher {
       if (canSend) this.#sendWaiting();
       else this.#open();
     });
+  }
+
+  /**
+   * Keeps room for a publish that is not ready to be sent, and counts it among those that wait; gives what ends that. Throws
+   * `PublisherBufferFullError` as `publish` does.
+   */
+  hold(bytes: number): () => void {
+    this.#makeSure(bytes, this.#source.isConnected());
+    this.#grow(bytes);
+    return () => {
+      this.#shrink(bytes);
+    };
   }
 
   /** Resolves when nothing awaits its outcome. */
@@ -154,9 +161,9 @@ export class Republisher {
   /** Throws when there is no room for it. What waits for a confirm may do so beside all that may be in flight, however large it is. */
   #makeSure(bytes: number, isConnected: boolean): void {
     const hasRoom = isConnected
-      ? this.#count < this.#limits.maxBuffered + this.#limits.maxInFlight &&
-        this.#bytes < this.#limits.maxBufferedBytes + this.#limits.maxInFlightBytes
-      : this.#count < this.#limits.maxBuffered && this.#bytes + bytes <= this.#limits.maxBufferedBytes;
+      ? this.#count < this.#bounds.maxBuffered + this.#bounds.maxInFlight &&
+        this.#bytes < this.#bounds.maxBufferedBytes + this.#bounds.maxInFlightBytes
+      : this.#count < this.#bounds.maxBuffered && this.#bytes + bytes <= this.#bounds.maxBufferedBytes;
     if (!hasRoom) throw new PublisherBufferFullError(this.#count, this.#bytes, isConnected);
   }
 
@@ -210,7 +217,9 @@ export class Republisher {
       if (channel.isBlocked) return;
       const entry = this.#waiting;
       this.#waiting = entry.after;
-      if (!entry.isInFlight && !this.#isHeld(entry)) this.#send(entry, channel);
+      if (entry.isInFlight) continue;
+      if (this.#isHeld(entry)) this.#holdsSome = true;
+      else this.#send(entry, channel);
     }
   }
 
@@ -218,12 +227,12 @@ export class Republisher {
     return (
       entry.isInFlight ||
       this.#inFlight === 0 ||
-      (this.#inFlight < this.#limits.maxInFlight && this.#inFlightBytes + entry.bytes <= this.#limits.maxInFlightBytes)
+      (this.#inFlight < this.#bounds.maxInFlight && this.#inFlightBytes + entry.bytes <= this.#bounds.maxInFlightBytes)
     );
   }
 
   #send(entry: PendingPublish, channel: ConfirmChannel): void {
-    if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#limits.maxAge) {
+    if (entry.lost !== undefined && performance.now() - entry.publishedAt > this.#bounds.maxAge) {
       entry.end(entry.lost);
       return;
     }
@@ -247,7 +256,7 @@ export class Republisher {
 
   /** A message that might be to blame for the end of its channel is not sent again: it would end channel after channel. */
   #isWorthAnotherTry(error: AmqpError, isInnocent: boolean): boolean {
-    return isUnsent(error) ? error.closedBy !== 'client' : this.#limits.republish && isInnocent;
+    return isUnsent(error) ? error.closedBy !== 'client' : this.#bounds.republish && isInnocent;
   }
 
   // ── exchanges that the broker refuses ─────────────────────────────────────────────────────────────────────────────
@@ -257,8 +266,9 @@ export class Republisher {
   }
 
   #oldestHeld(): PendingPublish | undefined {
-    let entry = this.#oldest;
+    let entry = this.#holdsSome ? this.#oldest : undefined;
     while (entry !== undefined && (entry.isInFlight || !this.#isHeld(entry))) entry = entry.after;
+    this.#holdsSome = entry !== undefined;
     return entry;
   }
 
@@ -337,9 +347,7 @@ export class Republisher {
     else this.#newest.after = entry;
     this.#newest = entry;
     this.#waiting ??= entry;
-    if (this.#count === 0) this.#source.isBusy(true);
-    this.#count += 1;
-    this.#bytes += entry.bytes;
+    this.#grow(entry.bytes);
   }
 
   /** Takes it off the list; its own link forward stays, for whoever walks the list. False when it is off already. */
@@ -351,11 +359,21 @@ export class Republisher {
     if (after === undefined) this.#newest = before;
     else after.before = before;
     if (this.#waiting === entry) this.#waiting = after;
-    this.#count -= 1;
-    this.#bytes -= entry.bytes;
     entry.unlisten?.();
-    if (this.#count === 0) this.#idle();
+    this.#shrink(entry.bytes);
     return true;
+  }
+
+  #grow(bytes: number): void {
+    if (this.#count === 0) this.#source.isBusy(true);
+    this.#count += 1;
+    this.#bytes += bytes;
+  }
+
+  #shrink(bytes: number): void {
+    this.#count -= 1;
+    this.#bytes -= bytes;
+    if (this.#count === 0) this.#idle();
   }
 
   #isOver(entry: PendingPublish): boolean {
@@ -368,11 +386,6 @@ export class Republisher {
     this.#inFlight -= 1;
     this.#inFlightBytes -= entry.bytes;
   }
-}
-
-/** The broker has taken a message, or could have: its exchange is there. */
-function isAnswer(error: AmqpError | undefined): boolean {
-  return error === undefined || error instanceof UnroutableError || error instanceof PublishNackedError;
 }
 
 /** The channel had ended before the message could leave. */

@@ -10,7 +10,7 @@
  *                                                          └─ any other outcome ─► no suspect: what waits goes the usual way
  * ```
  */
-import type { AmqpError } from '../errors.js';
+import { type AmqpError, PublishNackedError, UnroutableError } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PendingPublish } from './pending-publish.js';
 import { isAboutTopic } from './refused-publishes.js';
@@ -122,4 +122,9 @@ export class SuspectExchanges {
 /** No two exchanges and keys make the same text, unless with line breaks: then one too many is a suspect, which does no harm. */
 function topicOf({ exchange, routingKey }: PendingPublish): string {
   return `${exchange}\n${routingKey}`;
+}
+
+/** The broker has taken a message, or could have: its exchange is there. */
+export function isAnswer(error: AmqpError | undefined): boolean {
+  return error === undefined || error instanceof UnroutableError || error instanceof PublishNackedError;
 }

@@ -11,7 +11,7 @@ import { AmqpError, printable, quoted } from '../errors.js';
 import type { Broker, CheckedConsumer } from './check-facts.js';
 import type { QueueDefinition, Topology } from './definitions.js';
 import type { Log } from './failed-deliveries.js';
-import { type ApplyOptions, applyTopology, isThere, refusedPart, topologyOf } from './topology.js';
+import { type ApplyOptions, applyTopology, isOwn, isThere, refusedPart, topologyOf } from './topology.js';
 import { type TopologyEntity, TopologyError, missing } from './topology-error.js';
 import { type CheckLevels, type Finding, brokerOf, findingsOf, missingOf } from './topology-checks.js';
 import { TopologyPlan, type PlannedTopology } from './topology-plan.js';
@@ -35,8 +35,10 @@ export class ConnectionTopology {
   #hasWorked = false;
   /** What was logged, so that it is logged once. */
   readonly #told = new Set<string>();
-  /** Queues that are being declared because they were found gone. */
-  readonly #restoring = new Map<string, Promise<void>>();
+  /** Queues that are looked for, and declared where they are gone. */
+  readonly #ensuring = new Map<string, Promise<void>>();
+  /** Queues that may be there without all that belongs to them: what was added late, or was refused. */
+  readonly #unfinished = new Set<string>();
 
   constructor(connection: AmqpConnection, options: ConnectionTopologyOptions) {
     this.#connection = connection;
@@ -95,38 +97,52 @@ export class ConnectionTopology {
 
   /**
    * What a consumer of the queue does before every start, see `ensureQueue`. What is `late` was added when the topology had been
-   * applied, and is declared by the first start; what was declared by half, without a binding say, by the next one.
+   * applied, and is declared by the first start.
    */
   preparation(queue: string, { late }: { readonly late: boolean }): (opened: Connection) => Promise<void> {
-    let isDeclared = !late;
+    if (late) this.#unfinished.add(queue);
     return async (opened) => {
-      try {
-        if (isDeclared) {
-          await this.ensureQueue(opened, queue);
-        } else {
-          await this.#inspect(opened);
-          await this.#apply(opened, topologyOf(queue, this.topology));
-        }
-        isDeclared = true;
-      } catch (error) {
-        // The queue may be there now, and look complete.
-        if (error instanceof TopologyError && this.#options.mode === 'declare') isDeclared = false;
-        throw error;
-      }
+      if (late) await this.#inspect(opened);
+      await this.ensureQueue(opened, queue);
     };
   }
 
-  /** Sees to it that a queue is there: it is used as it is, or declared with its bindings. Takes a key or a name. */
+  /**
+   * Sees to it that a queue is there: it is used as it is, or declared with its bindings. What was declared by half, without a
+   * binding say, is declared by the next call. Takes a key or a name.
+   */
   async ensureQueue(opened: Connection, queue: string): Promise<void> {
-    if (this.#hasName(queue) && (await isThere(opened, this.#connection.topology.current(queue)))) return;
-    if (this.#options.mode === 'check' && !this.#isOwn(queue))
-      throw new AmqpError('TOPOLOGY_FAILED', missing(`queue ${quoted(queue)}`), { replyCode: 404 });
     // Several consumers may find it gone, and a queue that the broker names would be there several times.
-    const restoring =
-      this.#restoring.get(queue) ??
-      this.#apply(opened, topologyOf(queue, this.topology)).finally(() => this.#restoring.delete(queue));
-    this.#restoring.set(queue, restoring);
-    await restoring;
+    const ensuring =
+      this.#ensuring.get(queue) ?? this.#ensure(opened, queue).finally(() => this.#ensuring.delete(queue));
+    this.#ensuring.set(queue, ensuring);
+    await ensuring;
+  }
+
+  async #ensure(opened: Connection, queue: string): Promise<void> {
+    const wanted = topologyOf(queue, this.topology);
+    const isUnfinished = this.#unfinished.has(queue);
+    const definition = this.topology.queues.find(({ name }) => name === queue);
+    const isServerNamed = definition?.isServerNamed === true;
+    const name = this.#connection.topology.current(queue);
+    // A key is the name of nothing until the broker has given one.
+    const isNamed = !isServerNamed || name !== queue;
+    // What has a name may be declared again, and that says what the broker has against it.
+    const isAsked = isNamed && (isServerNamed || !isUnfinished);
+    const isFound = isAsked && (await isThere(opened, name));
+    if (isFound && !isUnfinished) return;
+    if (this.#options.mode === 'check' && !isUnfinished && (definition === undefined || !isOwn(definition))) {
+      throw new AmqpError('TOPOLOGY_FAILED', missing(`queue ${quoted(queue)}`), { replyCode: 404 });
+    }
+    try {
+      // The broker would make another one beside it.
+      await this.#apply(opened, isFound ? { ...wanted, queues: [] } : wanted);
+      this.#unfinished.delete(queue);
+    } catch (error) {
+      // The queue may be there now, and look complete.
+      if (error instanceof TopologyError) this.#unfinished.add(queue);
+      throw error;
+    }
   }
 
   /** Before anything is declared, as some of it makes brokers close the connection. */
@@ -158,6 +174,7 @@ export class ConnectionTopology {
         this.#connection.topology.knownAs(key, name);
       },
       nameOf: (key) => this.#connection.topology.current(key),
+      declared: this.topology.queues,
       placeOf: (entity) => this.#placeOf(entity),
     };
     await applyTopology(opened, topology, options);
@@ -186,18 +203,6 @@ export class ConnectionTopology {
         left = refusedPart(left, error);
       }
     }
-  }
-
-  /** A key is the name of nothing until the broker has given one. */
-  #hasName(queue: string): boolean {
-    const { queues } = this.topology;
-    const isServerNamed = queues.find(({ name }) => name === queue)?.isServerNamed === true;
-    return !isServerNamed || this.#connection.topology.current(queue) !== queue;
-  }
-
-  #isOwn(queue: string): boolean {
-    const definition = this.topology.queues.find(({ name }) => name === queue);
-    return definition?.isServerNamed === true || definition?.exclusive === true;
   }
 
   #placeOf(entity: TopologyEntity): string | undefined {

@@ -40,6 +40,8 @@ interface Target {
 export class DelayedPublishes {
   readonly #channel: AmqpChannel;
   readonly #declarations: SharedDeclarations;
+  /** By wait exchange, the end of the line before it: a lost connection delays one declaration more than the next. */
+  readonly #lines = new Map<string, Promise<void>>();
 
   constructor(channel: AmqpChannel) {
     this.#channel = channel;
@@ -49,7 +51,8 @@ export class DelayedPublishes {
   /**
    * Resolves when the message is in its wait queue, confirmed; with a delay of 0 it is published at once. Rejects as a publish does,
    * with `PublishRefusedError` for an exchange and `UnroutableError` for a queue that is not there now, with `TOPOLOGY_FAILED` where
-   * there can be no wait queue, and with `INVALID_OPTION`.
+   * there can be no wait queue, and with `INVALID_OPTION`. Those with one delay and exchange go to their wait queue in the order in
+   * which they were said, unless that is deleted meanwhile.
    */
   async publish(
     delay: Duration,
@@ -75,26 +78,54 @@ export class DelayedPublishes {
     const late = AbortSignal.timeout(longest);
     const ending = signal === undefined ? late : AbortSignal.any([signal, late]);
     const options = delayedOptions(message);
-    for (let attempt = 1; ; attempt += 1) {
-      const wait = await this.#ready(target, ms, message.mandatory === true, ending);
+    const wait = nameFor(target.exchange, ms);
+    const ready = (): Promise<void> => this.#ready(wait, target, ms, message.mandatory === true, ending);
+    const send = (): Promise<void> => {
       const left = Math.max(1, deadline - performance.now());
+      return this.#channel.publish(wait, target.routingKey, body, options, { signal, timeout: left });
+    };
+    let sent = this.#inLine(wait, body.length, ready, send);
+    for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.#channel.publish(wait, target.routingKey, body, options, { signal, timeout: left });
+        await sent;
         return;
       } catch (error) {
         if (attempt === TRIES || !isGone(error)) throw error;
+        sent = ready().then(send);
       }
     }
   }
 
-  /** The exchange to wait at; its queue lasts longer than the message will be in it. */
+  /** Sends as soon as it is ready and everything before it has been sent, or given up. */
+  async #inLine(wait: string, bytes: number, ready: () => Promise<void>, send: () => Promise<void>): Promise<void> {
+    const release = this.#channel.hold(bytes);
+    const before = this.#lines.get(wait);
+    let leave: () => void = () => undefined;
+    const left = new Promise<void>((resolve) => {
+      leave = resolve;
+    });
+    const line = before === undefined ? left : before.then(() => left);
+    this.#lines.set(wait, line);
+    try {
+      await ready();
+      await before;
+    } finally {
+      // What is sent takes the room that was kept for it, and its place before the next in line.
+      release();
+      leave();
+      if (this.#lines.get(wait) === line) this.#lines.delete(wait);
+    }
+    await send();
+  }
+
+  /** When the wait exchange is there, its queue lasts longer than the message will be in it. */
   async #ready(
+    wait: string,
     { exchange, routingKey }: Target,
     delay: number,
     isMandatory: boolean,
     signal: AbortSignal,
-  ): Promise<string> {
-    const wait = nameFor(exchange, delay);
+  ): Promise<void> {
     const declare = async (): Promise<void> => {
       // A broker that blocks reads no declarations either.
       await unblocked(await this.#channel.connection.opened(signal), signal);
@@ -113,7 +144,6 @@ export class DelayedPublishes {
         { cause: error },
       );
     }
-    return wait;
   }
 
   /** A connection that is lost meanwhile is no reason to give up; one that is closed for good opens no more, and says so. */

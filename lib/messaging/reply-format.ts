@@ -11,7 +11,7 @@
  * | `x-error-server` | error replies | who answered: application and handler |
  * | `x-reply-stream` | requests | `true`: every value of a handler that has many is wanted |
  * | `x-reply-stream` | replies to those, and what stops them | the same random text on all replies of one run of the handler |
- * | `x-reply-number` | replies to those | counts from 1 |
+ * | `x-reply-number` | replies to those | counts from 1; 0 on one without a value, that says no more than where to stop the stream |
  * | `x-reply-end` | the last of them | `true`; it has no value, and an error reply may be it |
  * | `x-reply-stop` | what their requester sends to their `replyTo` | `true`: no more, please |
  */
@@ -71,6 +71,9 @@ export function wantsStream(request: Message): boolean {
   }
 }
 
+/** The number of a reply that has no value. */
+export const ANNOUNCEMENT = 0;
+
 /** Which reply of which stream it is. */
 export interface StreamPlace {
   readonly stream: string;
@@ -83,11 +86,17 @@ export function placeHeaders({ stream, number, isEnd }: StreamPlace): FieldTable
   return { [STREAM]: stream, [NUMBER]: number, ...(isEnd ? { [END]: true } : {}) };
 }
 
+/** A reply of a stream that has come, and where its server listens. */
+export interface PlacedReply extends StreamPlace {
+  readonly replyTo: string | undefined;
+  readonly correlationId: string | undefined;
+}
+
 /** Undefined for a reply that is the only one. */
-export function placeOf({ properties: { headers } }: Message): StreamPlace | undefined {
+export function placeOf({ properties: { headers, replyTo, correlationId } }: Message): PlacedReply | undefined {
   const { [STREAM]: stream, [NUMBER]: number, [END]: end } = headers ?? {};
   if (typeof stream !== 'string' || typeof number !== 'number') return undefined;
-  return { stream, number, isEnd: end === true };
+  return { stream, number, isEnd: end === true, replyTo, correlationId };
 }
 
 /** The headers that ask the server of a stream to stop. */

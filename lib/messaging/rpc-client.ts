@@ -2,7 +2,6 @@
  * Requests and what their replies come to: payloads out, values or the server's errors back. Channels, correlation and deadlines
  * are the client's `AmqpRequester`; what the headers of a reply mean is `reply-format`'s.
  */
-import { randomUUID } from 'node:crypto';
 import { types } from 'node:util';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from '../client/amqp-requester.js';
@@ -18,7 +17,8 @@ import { type Decoder, decoderOf } from './decoder.js';
 import { type InferInput, type InferReply, MessageContract, holdTo, validated } from './message.js';
 import { IncomingReplies, type ReplyObserver } from './incoming-replies.js';
 import type { PublisherOptions } from './publish-options.js';
-import { WANTS_STREAM, errorIn, stopHeaders } from './reply-format.js';
+import { RefusedStreams } from './refused-streams.js';
+import { WANTS_STREAM, errorIn } from './reply-format.js';
 import { Serializers } from './serializer.js';
 
 /** Defaults of an `RpcClient`. */
@@ -98,6 +98,7 @@ export class RpcClient implements AsyncDisposable {
   readonly #serializers: Serializers;
   readonly #decode: Decoder;
   readonly #correlation: Correlation | undefined;
+  readonly #refused: RefusedStreams;
   #toldAt = -Infinity;
   #untold = 0;
 
@@ -111,10 +112,12 @@ export class RpcClient implements AsyncDisposable {
     this.#requester = new AmqpRequester(connection, {
       timeout,
       maxPending,
-      onUnexpectedReply: () => {
-        this.#tellUnexpected();
+      onUnexpectedReply: (reply) => {
+        // More of a stream come always: until its server has heard that it is to stop.
+        if (!this.#refused.refuseUnexpected(reply)) this.#tellUnexpected();
       },
     } satisfies RequesterOptions);
+    this.#refused = new RefusedStreams((address, properties) => this.#requester.tell(address, properties));
   }
 
   /** How many requests await their reply. */
@@ -186,7 +189,6 @@ export class RpcClient implements AsyncDisposable {
     { signal, ...options }: RpcRequestOptions,
     observer: ReplyObserver<T>,
   ): () => void {
-    const correlationId = options.correlationId ?? randomUUID();
     const replies = new IncomingReplies({
       exchange,
       routingKey,
@@ -195,9 +197,7 @@ export class RpcClient implements AsyncDisposable {
         if (contract === undefined) return value;
         return types.isPromise(value) ? value.then((read) => heldReply(contract, read)) : heldReply(contract, value);
       },
-      stop: (address, stream) => {
-        this.#requester.tell(exchange, address, { correlationId, headers: stopHeaders(stream) });
-      },
+      refused: this.#refused,
       // The caller's word for what comes.
       observer: observer,
     });
@@ -213,7 +213,7 @@ export class RpcClient implements AsyncDisposable {
     if (signal?.aborted === true) onAbort();
     const headers = { ...options.headers, ...WANTS_STREAM };
     const target = { exchange, routingKey, contract };
-    void this.#stream(target, payload, { ...options, correlationId, headers }, replies).finally(() => {
+    void this.#stream(target, payload, { ...options, headers }, replies).finally(() => {
       signal?.removeEventListener('abort', onAbort);
     });
     return stop;
@@ -228,8 +228,10 @@ export class RpcClient implements AsyncDisposable {
     try {
       if (contract !== undefined) await holdTo(contract, payload);
       const { body, message } = await this.#written(payload, options);
-      if (replies.isOver) return;
-      await this.#requester.requestMany(exchange, routingKey, body, message, (reply) => replies.receive(reply));
+      const { signal } = replies;
+      await this.#requester.requestMany(exchange, routingKey, body, { ...message, signal }, (reply) =>
+        replies.receive(reply),
+      );
     } catch (error) {
       replies.fail(error);
       replies.stop();

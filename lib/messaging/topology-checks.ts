@@ -46,12 +46,11 @@ export function checkLevels(levels: CheckLevels): void {
 /** The broker, by the server-properties of connection.start. */
 export function brokerOf({ product, version }: FieldTable): Broker {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(typeof version === 'string' ? version : '') ?? [];
-  const isRabbitMq = product === 'RabbitMQ';
+  const isEmbedded = product === 'nest-amqp embedded broker';
   return {
     name: [product, version].filter((part) => typeof part === 'string').join(' '),
-    isRabbitMq,
-    isKnown: isRabbitMq || product === 'nest-amqp embedded broker',
-    version: major === undefined ? undefined : [Number(major), Number(minor)],
+    isKnown: isEmbedded || product === 'RabbitMQ',
+    version: isEmbedded ? [4, 0] : major === undefined ? undefined : [Number(major), Number(minor)],
   };
 }
 

@@ -21,6 +21,8 @@ export interface ApplyOptions {
   readonly named?: (key: string, name: string) => void;
   /** The name of a queue that was declared before, by its key. @default the key */
   readonly nameOf?: (key: string) => string;
+  /** Queues that were declared before, and that bindings may name. */
+  readonly declared?: readonly QueueDefinition[];
   /** Where something is declared, in words. */
   readonly placeOf?: (entity: TopologyEntity) => string | undefined;
 }
@@ -59,7 +61,8 @@ export async function applyTopology(
     await channels.open();
     await run.stage(exchanges.map((definition) => exchangeStep(definition, options)));
     await run.stage(queues.map((definition) => queueStep(definition, names, options)));
-    const wanted = options.mode === 'check' ? ofOwnQueues(bindings, queues) : bindings;
+    const known = [...queues, ...(options.declared ?? [])];
+    const wanted = options.mode === 'check' ? ofOwnQueues(bindings, known) : bindings;
     const steps = wanted.map((definition) => bindingStep(definition, names));
     await run.stage(steps.filter(({ entity }) => !run.isHopeless(entity)));
   } catch (error) {
@@ -316,7 +319,7 @@ function queueStep(definition: QueueDefinition, names: Names, { mode }: ApplyOpt
       if (name === undefined) names.note(definition, declared.queue);
     },
   };
-  if (mode === 'check' && !options.exclusive) return check;
+  if (mode === 'check' && !isOwn(definition)) return check;
   return isAdopted ? { ...check, whereMissing: declare } : declare;
 }
 
@@ -345,9 +348,14 @@ function bindingEntity({ source, queue, exchange, routingKey = '' }: BindingDefi
   return { kind: 'binding', source, destination, destinationKind, routingKey };
 }
 
-/** Queues of this connection alone are nobody else's to declare or bind. */
+/** True for a queue that is nobody else's to declare or bind: one that the broker names, or of this connection alone. */
+export function isOwn(definition: QueueDefinition): boolean {
+  const { name, exclusive } = declarationOf(definition);
+  return name === undefined || exclusive;
+}
+
 function ofOwnQueues(bindings: readonly BindingDefinition[], queues: readonly QueueDefinition[]): BindingDefinition[] {
-  const own = queues.filter((definition) => declarationOf(definition).exclusive);
+  const own = queues.filter(isOwn);
   const known = new Set<unknown>([...own, ...own.map(({ name }) => name)]);
   known.delete(undefined);
   return bindings.filter(({ queue }) => known.has(queue));

@@ -9,7 +9,7 @@ import type { BatchHandler } from '../messaging/batched-deliveries.js';
 import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
 import type { ConsumerDefaults } from './amqp.decorators.js';
 import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';
-import { type Assembled, type Delivered, type Run, applies, assemble } from './amqp.listener.js';
+import { type Assembled, type Delivered, type Run, applies, assemble, parameterNotes } from './amqp.listener.js';
 
 type GlobalEnhancersOption = ConsumerDefaults['globalEnhancers'];
 
@@ -70,6 +70,7 @@ export class HandlerFactory {
   #runOf({ wrapper, methodName, options }: DiscoveredHandler, defaults: ConsumerDefaults, isBatch: boolean): Run {
     const globalEnhancers = options.globalEnhancers ?? defaults.globalEnhancers;
     const globals = this.#scopedGlobals(globalEnhancers);
+    const parameters = parameterNotes();
     const assembleFor = (instance: object, contextId?: ContextId): Assembled =>
       assemble(this.#creator, {
         instance,
@@ -77,6 +78,7 @@ export class HandlerFactory {
         isBatch,
         moduleKey: wrapper.host?.token ?? '',
         globalEnhancers,
+        parameters,
         ...(contextId === undefined ? {} : { scope: { contextId, inquirerId: wrapper.id } }),
       });
     if (globals.length === 0 && !isPerDelivery(wrapper)) {

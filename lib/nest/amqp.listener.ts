@@ -52,8 +52,29 @@ export interface Target {
   /** Key of the module that holds the instance: where its guards, pipes, interceptors and filters are found. */
   readonly moduleKey: string;
   readonly globalEnhancers: ConsumerDefaults['globalEnhancers'];
+  readonly parameters: ParameterNotes;
   /** Of one delivery, whose own instances the enhancers are; left out, they are those that exist once. */
   readonly scope?: { readonly contextId: ContextId; readonly inquirerId: string };
+}
+
+/**
+ * What Nest reads off the parameters of a handler, once. Nest's own place for that is one for all handlers: in Nest 11 it tells methods
+ * apart by the names of their classes, which several modules may use, and in none does it tell a handler of batches from another one.
+ */
+export interface ParameterNotes {
+  readonly get: () => unknown;
+  readonly set: (instance: unknown, methodName: unknown, notes: unknown) => void;
+}
+
+/** Those of one handler, to be kept with it. */
+export function parameterNotes(): ParameterNotes {
+  let kept: unknown;
+  return {
+    get: () => kept,
+    set: (_instance, _methodName, notes) => {
+      kept = notes;
+    },
+  };
 }
 
 /** A method that runs with all that is around it. */
@@ -143,7 +164,7 @@ function adapted(
   method: Method,
   outcome: { filtered?: (around: Run) => Run },
 ): ExternalContextCreator {
-  const { moduleKey, globalEnhancers } = target;
+  const { moduleKey, globalEnhancers, parameters } = target;
   const internals = creator as unknown as Internals;
   const { externalErrorProxy } = internals;
   const contextsOf = <T extends object>(kind: keyof GlobalEnhancers, contexts: T): T =>
@@ -184,6 +205,7 @@ function adapted(
     filtersContextCreator: { value: contextsOf('filters', internals.filtersContextCreator) },
     interceptorsContextCreator: { value: { create: createInterceptors } },
     externalErrorProxy: { value: { createProxy } },
+    handlerMetadataStorage: { value: parameters },
   }) as ExternalContextCreator;
 }
 

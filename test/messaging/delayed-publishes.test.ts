@@ -1,5 +1,6 @@
 /** Publishes with a delay: where they wait, what they are when they arrive, and how they fail. */
 import { randomInt } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
 
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 
@@ -136,6 +137,43 @@ describe('a delayed publish', () => {
     const ids = Array.from({ length: 20 }, (_, index) => index);
     await Promise.all(ids.map((id) => publisher.sendToQueue(queue, id, { delay })));
     for (const id of ids) expect((await scratch.take(queue)).body.toString()).toBe(String(id));
+  });
+
+  test('keep their order across lost connections', async () => {
+    const exchange = await scratch.exchange('fanout');
+    const queue = await scratch.queue();
+    await scratch.bind(queue, exchange);
+    waitQueue(exchange, 200);
+    const sent: Promise<void>[] = [];
+    for (let number = 0; number < 300; number += 1) {
+      sent.push(publisher.publish(exchange, '', number, { delay: 200 }));
+      // Some of them while what is before them is being declared, or sent again.
+      if (number % 5 === 0) await setImmediate();
+      if (number % 60 === 30) line.cut();
+    }
+    await Promise.all(sent);
+    await scratch.hasAtLeast(queue, 300);
+    const firsts = [...new Set((await scratch.drain(queue)).map(Number))];
+    expect(firsts).toEqual(Array.from({ length: 300 }, (_, number) => number));
+  });
+
+  test('are bounded as others are while there is no connection', async () => {
+    const bounded = new AmqpPublisher(new AmqpChannel(connection, { maxBuffered: 3, maxBufferedBytes: 1_000 }));
+    line.isDown = true;
+    line.cut();
+    const queue = await scratch.queue();
+    scratch.owns('nest-amqp.delay.41');
+    const waiting = [1, 2].map((number) => bounded.sendToQueue(queue, number, { delay: 41 }));
+    expect(await failure(bounded.sendToQueue(queue, Buffer.alloc(1_000), { delay: 41 }))).toMatchObject({
+      code: 'PUBLISHER_BUFFER_FULL',
+    });
+    const third = bounded.sendToQueue(queue, 3);
+    expect(await failure(bounded.sendToQueue(queue, 4, { delay: 41 }))).toMatchObject({
+      code: 'PUBLISHER_BUFFER_FULL',
+    });
+    line.isDown = false;
+    await Promise.all([...waiting, third]);
+    await scratch.hasMessages(queue, 3);
   });
 
   test('says what stands where it would wait', async () => {

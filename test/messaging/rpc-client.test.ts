@@ -1,5 +1,5 @@
 /** Requests: what is sent, what their replies come to, and how every request comes to an end. Their servers are plain AMQP. */
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { gzipSync } from 'node:zlib';
 
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
@@ -9,6 +9,7 @@ import type { Connection } from '../../lib/client/connection.js';
 import { connect } from '../../lib/client/connection.js';
 import type { Message } from '../../lib/client/message.js';
 import { RemoteError } from '../../lib/errors.js';
+import type { ReplyObserver } from '../../lib/messaging/incoming-replies.js';
 import { RpcClient, type RpcClientOptions, type RpcRequestOptions } from '../../lib/messaging/rpc-client.js';
 import { Serializers } from '../../lib/messaging/serializer.js';
 import { brokerUrl } from '../support/broker.mjs';
@@ -237,6 +238,60 @@ describe('a reply', () => {
         text: '1 reply was dropped that nobody awaits: late, or with an unknown correlation id.',
       },
     ]);
+  });
+});
+
+describe('an observer of many replies', () => {
+  /** With the observer in hand, as no Observable is around it. */
+  class BareClient extends RpcClient {
+    observe(queue: string, observer: ReplyObserver): void {
+      this.stream({ exchange: '', routingKey: queue }, 1, {}, observer);
+    }
+  }
+
+  afterEach(() => {
+    jest.restoreAllMocks();
+  });
+
+  test.each<[callback: keyof ReplyObserver, headers: NonNullable<ReplyOptions['headers']>, calls: string[]]>([
+    ['next', {}, ['next', 'error']],
+    ['complete', {}, ['next', 'complete']],
+    ['error', { 'x-error-message': 'no' }, ['error']],
+  ])('whose %s throws gets no more, and its request is over', async (callback, headers, calls) => {
+    const queue = await replying('1', { ...json, headers });
+    const rpc = new BareClient(connection, { log });
+    clients.push(rpc);
+    const warned = new Inbox<string>();
+    jest.spyOn(process, 'emitWarning').mockImplementation((warning) => {
+      warned.push(String(warning));
+    });
+    const told = new Inbox<string>();
+    const does = (name: keyof ReplyObserver) => (): void => {
+      told.push(name);
+      if (name === callback) throw new Error(`boom in ${name}`);
+    };
+    rpc.observe(queue, { next: does('next'), error: does('error'), complete: does('complete') });
+    for (const call of calls) expect(await told.next()).toBe(call);
+    await eventually('the end of the request', () => Promise.resolve(rpc.pendingCount === 0 ? true : undefined));
+    expect(await rpc.requestToQueue<number>(await replying('2', json), 1)).toBe(2);
+    expect(told.all).toEqual(calls);
+    // What `next` throws, `error` is told.
+    expect(warned.all).toEqual(callback === 'next' ? [] : [`boom in ${callback}`]);
+  });
+
+  test('whose error throws when nothing could be sent ends no process', async () => {
+    const rpc = new BareClient(connection, { log });
+    clients.push(rpc);
+    const warned = new Inbox<string>();
+    jest.spyOn(process, 'emitWarning').mockImplementation((warning) => {
+      warned.push(String(warning));
+    });
+    const error = (): void => {
+      throw new Error('boom');
+    };
+    rpc.observe('test.no-such-queue', { next: () => undefined, error, complete: () => undefined });
+    expect(await warned.next()).toBe('boom');
+    expect(rpc.pendingCount).toBe(0);
   });
 });
 

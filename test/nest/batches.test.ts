@@ -374,6 +374,26 @@ describe('a handler of batches in Nest', () => {
     expect(await got.next()).toEqual([[{ id: 1 }, { id: 2 }], [1, 2], [1, 2], ['a', undefined], ['m-1', 'm-2'], false]);
   });
 
+  test('may take single messages of another queue with the same parameters', async () => {
+    const [single, gathered] = [await scratch.queue(), await scratch.queue()];
+    const got = new Inbox<unknown[]>();
+    class Orders {
+      @Consume(single)
+      @Consume(gathered, { batch: { size: 2, maxWait: FOR_EVER } })
+      insert(@Payload('id') ids: unknown, @AmqpHeader('tenant') tenants: unknown): void {
+        got.push([ids, tenants]);
+      }
+    }
+    await using _app = await boot(Orders);
+    for (const id of [1, 2]) await scratch.sendJson(gathered, { id }, { headers: { tenant: 'a' } });
+    expect(await got.next()).toEqual([
+      [1, 2],
+      ['a', 'a'],
+    ]);
+    await scratch.sendJson(single, { id: 3 }, { headers: { tenant: 'b' } });
+    expect(await got.next()).toEqual([3, 'b']);
+  });
+
   test('has its guards see the lists, and a pipe that refuses fails all of it', async () => {
     const queue = await scratch.queue();
     const dead = scratch.owns(`${queue}.dead`);

@@ -670,4 +670,35 @@ describe('parameters', () => {
     await scratch.sendJson(queue, { id: 7 });
     expect(await got.next()).toEqual([true, 7]);
   });
+
+  test('of a method do not mix with those of the same method of another class that has the same name', async () => {
+    const [one, two] = [await scratch.queue(), await scratch.queue()];
+    const First = ((): Type => {
+      class Billing {
+        @Consume(one)
+        charge(@Payload('id') id: unknown): void {
+          got.push([one, id]);
+        }
+      }
+      return Billing;
+    })();
+    const Second = ((): Type => {
+      class Billing {
+        @Consume(two)
+        charge(@AmqpDelivery() delivery: unknown, @Payload() payload: unknown): void {
+          got.push([two, delivery instanceof Delivery, payload]);
+        }
+      }
+      return Billing;
+    })();
+    @Module({ providers: [First] })
+    class FirstModule {}
+    @Module({ providers: [Second] })
+    class SecondModule {}
+    await using _app = await TestApp.boot({ imports: [amqp(), FirstModule, SecondModule] });
+    await scratch.sendJson(one, { id: 1 });
+    expect(await got.next()).toEqual([one, 1]);
+    await scratch.sendJson(two, { id: 2 });
+    expect(await got.next()).toEqual([two, true, { id: 2 }]);
+  });
 });

@@ -12,6 +12,7 @@ import {
   type ConsumeOptionsWithQueue,
   ConsumerRegistry,
   type Delivery,
+  type QueueDefinition,
   type TopologyConflict,
   TopologyError,
   getChannelToken,
@@ -22,7 +23,7 @@ import { brokerUrl } from '../support/broker.mjs';
 import { failure, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
-import { Inbox, eventually } from '../support/waits.js';
+import { Gate, Inbox, eventually, within } from '../support/waits.js';
 
 let scratch: Scratch;
 /** What handlers were called with; each test has its own. */
@@ -481,6 +482,16 @@ describe("topologyMode: 'check'", () => {
     await scratch.sendJson(queue, 1);
     expect(await got.next()).toBe(1);
   });
+
+  test('declares and binds a queue without a name, which nobody else could, also one that is not exclusive', async () => {
+    const exchange = await scratch.exchange('fanout');
+    await using app = await TestApp.boot({
+      imports: [amqp({ topologyMode: 'check' })],
+      providers: [consumerOf({ queue: queue({ exclusive: false, durable: true }), bind: { exchange } })],
+    });
+    await app.get(AmqpPublisher).publish(exchange, '', 1);
+    expect(await got.next()).toBe(1);
+  });
 });
 
 describe('a queue without a name', () => {
@@ -554,6 +565,107 @@ describe('a queue without a name', () => {
     await scratch.publish(exchange, 'b', '5');
     await got.next();
     expect(got.all).toHaveLength(5);
+  });
+
+  describe('is there once, so that nothing lies in a second one that nobody consumes from', () => {
+    const recovery = { initialDelay: 1, maxDelay: 20 };
+    /** Refuses a second message as long as nobody takes the first. */
+    const small = (): QueueDefinition => queue({ maxLength: 1, overflow: 'reject-publish' });
+
+    /** The publishes would be refused. */
+    async function expectOneQueue(app: TestApp, exchange: string): Promise<void> {
+      for (const payload of [1, 2, 3]) {
+        await app.get(AmqpPublisher).publish(exchange, '', payload);
+        expect(await got.next()).toBe(payload);
+      }
+    }
+
+    test('when the options of a factory are there before the connection is', async () => {
+      const [exchange, unnamed] = [await scratch.exchange('fanout'), small()];
+      class Cache {
+        @Consume({ useFactory: () => ({ queue: unnamed, bind: { exchange } }) })
+        clear(payload: unknown): void {
+          got.push(payload);
+        }
+      }
+      await using app = await TestApp.boot({ imports: [amqp({ startup: 'background' })], providers: [Cache] });
+      await app.log.next('log', 'Cache.clear');
+      await expectOneQueue(app, exchange);
+    });
+
+    test('when its consumer is first started after a reconnect', async () => {
+      const [exchange, unnamed] = [await scratch.exchange('fanout'), small()];
+      class Cache {
+        @Consume({ useFactory: () => ({ queue: unnamed, bind: { exchange }, autoStart: false }) })
+        clear(payload: unknown): void {
+          got.push(payload);
+        }
+      }
+      const line = new CuttableLine();
+      await using app = await TestApp.boot({
+        imports: [amqp({ connection: { dial: line.dial, recovery } })],
+        providers: [Cache],
+      });
+      await app.log.next('log', "Connection 'default' is open");
+      line.cut();
+      await app.log.next('log', "Connection 'default' is open");
+      app.get(ConsumerRegistry).resume('Cache.clear');
+      await app.log.next('log', 'Cache.clear');
+      await expectOneQueue(app, exchange);
+    });
+
+    test('when two that compete for it have their options from factories', async () => {
+      const [exchange, unnamed] = [await scratch.exchange('fanout'), small()];
+      const useFactory = (): ConsumeOptionsWithQueue => ({ queue: unnamed, bind: { exchange }, competing: true });
+      class Cache {
+        @Consume({ useFactory })
+        one(payload: unknown): void {
+          got.push(payload);
+        }
+
+        @Consume({ useFactory })
+        other(payload: unknown): void {
+          got.push(payload);
+        }
+      }
+      await using app = await TestApp.boot({ imports: [amqp()], providers: [Cache] });
+      await expectOneQueue(app, exchange);
+      expect(
+        new Set(
+          app
+            .get(ConsumerRegistry)
+            .list()
+            .map(({ queue: name }) => name),
+        ).size,
+      ).toBe(1);
+    });
+
+    test.each(['declare', 'check'] as const)('when it went, and an exchange with it (%s)', async (topologyMode) => {
+      const [kept, gone, unnamed] = [await scratch.exchange('fanout'), await scratch.exchange('fanout'), small()];
+      class Cache {
+        @Consume(unnamed, { bind: [{ exchange: kept }, { exchange: gone }] })
+        clear(payload: unknown): void {
+          got.push(payload);
+        }
+      }
+      await using app = await TestApp.boot({
+        imports: [amqp({ topologyMode, connection: { recovery } })],
+        providers: [Cache],
+      });
+      await app.log.next('log', 'Cache.clear');
+      const registry = app.get(ConsumerRegistry);
+      await scratch.deleteExchange(gone);
+      const failed = new Gate();
+      registry.on('status', (_consumer, status) => {
+        if ('attempts' in status && status.attempts > 4) failed.open();
+      });
+      await app.get(AmqpChannel).queueDelete(registry.get('Cache.clear').queue);
+      await within('five attempts', failed.opened);
+      await scratch.exchange('fanout', { name: gone });
+      await app.log.next('log', 'Cache.clear');
+      await expectOneQueue(app, kept);
+      await expectOneQueue(app, gone);
+    });
   });
 
   test('that nobody declares cannot be bound', async () => {

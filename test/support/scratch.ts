@@ -136,6 +136,13 @@ export class Scratch implements AsyncDisposable {
     );
   }
 
+  /** Resolves when so many messages are ready in the queue, or more. */
+  async hasAtLeast(queue: string, count: number): Promise<void> {
+    await eventually(`${count} messages or more in ${queue}`, async () =>
+      ((await this.state(queue))?.messageCount ?? 0) >= count ? true : undefined,
+    );
+  }
+
   /** Resolves when so many consumers are on the queue. */
   async hasConsumers(queue: string, count: number): Promise<void> {
     await eventually(`${count} consumers of ${queue}`, async () =>
