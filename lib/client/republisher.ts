@@ -14,6 +14,7 @@ import type { PublishOptions } from './channel-options.js';
 import { PendingPublish } from './pending-publish.js';
 import { largestTaken } from './publisher-confirms.js';
 import { type RepublishBounds, type RepublishOptions, boundsOf } from './republish-options.js';
+import { whenFired } from './signals.js';
 
 /** What ends the wait for one confirm. */
 export interface PublishBounds {
@@ -253,13 +254,9 @@ export class Republisher {
   }
 
   #endOn(signal: AbortSignal, entry: PendingPublish): void {
-    const onAbort = (): void => {
+    entry.unlisten = whenFired(signal, () => {
       entry.end(givenUp(entry, whyOf(signal), signal.reason));
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    entry.unlisten = () => {
-      signal.removeEventListener('abort', onAbort);
-    };
+    });
   }
 
   // ── deadlines ─────────────────────────────────────────────────────────────────────────────────────────────────────
