@@ -10,10 +10,9 @@ export type CheckLevel = 'error' | 'warn' | 'off';
 export interface Broker {
   /** `RabbitMQ 4.0.5` */
   readonly name: string;
-  readonly isRabbitMq: boolean;
   /** RabbitMQ, or the embedded broker: what they refuse is known. */
   readonly isKnown: boolean;
-  /** `4.3` as `[4, 3]`; undefined when it does not say. */
+  /** `4.3` as `[4, 3]`; the embedded broker does as 4.0. Undefined when it does not say. */
   readonly version: readonly [major: number, minor: number] | undefined;
 }
 
@@ -92,8 +91,8 @@ export const ofConsumers =
     });
 
 /** Whether the broker is a RabbitMQ of at least that version. */
-export function isAtLeast({ isRabbitMq, version }: Broker, major: number, minor: number): boolean {
-  if (!isRabbitMq || version === undefined) return false;
+export function isAtLeast({ isKnown, version }: Broker, major: number, minor: number): boolean {
+  if (!isKnown || version === undefined) return false;
   return version[0] > major || (version[0] === major && version[1] >= minor);
 }
 

@@ -33,6 +33,16 @@ const STOP = 'x-reply-stop';
 /** Most characters of a code and of a server's name; those of name and message are as in dead letters. */
 const LONGEST = 200;
 
+/** True for a message that somebody awaits a reply to. */
+export function isRequest(message: Message): boolean {
+  if (!message.hasReplyTo) return false;
+  try {
+    return (message.bytesOf('replyTo')?.length ?? 0) > 0;
+  } catch {
+    return false;
+  }
+}
+
 /** What an error reply says of an error. Its stack stays here. */
 export function remoteFactsOf(error: unknown, server: string): RemoteFacts {
   const { className, text } = described(error);

@@ -73,6 +73,7 @@ export class ReplyStreams {
     let iterator: AsyncIterator<unknown> | undefined;
     let isDone = false;
     try {
+      over.throwIfAborted();
       iterator = values[Symbol.asyncIterator]();
       const channel = await orAborted(this.#opened(), over);
       const sender = new Sender({ channel, request, stream, isDirect, stop });

@@ -3,6 +3,7 @@
  * in `queue-checks`, `routing-checks` and `consumer-checks`; what becomes of findings is decided above.
  */
 import type { Connection } from '../client/connection.js';
+import { EMBEDDED_PRODUCT } from '../client/handshake.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
@@ -46,12 +47,11 @@ export function checkLevels(levels: CheckLevels): void {
 /** The broker, by the server-properties of connection.start. */
 export function brokerOf({ product, version }: FieldTable): Broker {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(typeof version === 'string' ? version : '') ?? [];
-  const isRabbitMq = product === 'RabbitMQ';
+  const isEmbedded = product === EMBEDDED_PRODUCT;
   return {
     name: [product, version].filter((part) => typeof part === 'string').join(' '),
-    isRabbitMq,
-    isKnown: isRabbitMq || product === 'nest-amqp embedded broker',
-    version: major === undefined ? undefined : [Number(major), Number(minor)],
+    isKnown: isEmbedded || product === 'RabbitMQ',
+    version: isEmbedded ? [4, 0] : major === undefined ? undefined : [Number(major), Number(minor)],
   };
 }
 

@@ -4,7 +4,7 @@ import { promiseOf } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { type ConsumerDefaults, type GlobalEnhancers, PARAM, PARAMS_METADATA } from './amqp.decorators.js';
-import { HandlerValues, isManyValued, lastValueOf } from './handler-result.js';
+import { type Delivered, HandlerValues, isManyValued, lastValueOf, stopSignal } from './handler-result.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
@@ -38,9 +38,6 @@ const batchParamsFactory = {
     );
   },
 };
-
-/** What a handler gets beside the payload, or the payloads. */
-export type Delivered = Delivery | readonly Delivery[];
 
 /** A method and what is around it. */
 export interface Target {
@@ -102,8 +99,10 @@ export function assemble(creator: ExternalContextCreator, target: Target): Assem
     AMQP_CONTEXT_TYPE,
   ) as Run;
   const filtered = outcome.filtered ?? ((around: Run) => around);
-  const fail: Assembled['fail'] = async (error, payload, delivery) =>
-    await lastValueOf(await filtered(rejecting(error))(payload, delivery));
+  const fail: Assembled['fail'] = async (error, payload, delivery) => {
+    const result = await filtered(rejecting(error))(payload, delivery);
+    return isManyValued(result) ? await lastValueOf(result, stopSignal(delivery)) : result;
+  };
   return { run: settling(run, fail), fail };
 }
 
@@ -268,15 +267,21 @@ function direct(method: Method, fill: Fill | null, filtered: (around: Run) => Ru
   };
 }
 
-/** What has values over time counts by its last one, unless its requester wants them all; what goes wrong with it meanwhile is the filters'. */
+/**
+ * What has values over time counts by its last one, unless its requester wants them all; what goes wrong with it meanwhile is the
+ * filters', except that it was for nothing.
+ */
 function settling(run: Run, fail: Assembled['fail']): Run {
   return (payload, delivery) => {
     const failed = (error: unknown): unknown => fail(error, payload, delivery);
     const settle = (result: unknown): unknown => {
       if (!isManyValued(result)) return result;
-      return 'wantsStream' in delivery && delivery.wantsStream
-        ? new HandlerValues(result, failed)
-        : lastValueOf(result).catch(failed);
+      if ('wantsStream' in delivery && delivery.wantsStream) return new HandlerValues(result, failed);
+      const stop = stopSignal(delivery);
+      return lastValueOf(result, stop).catch((error: unknown) => {
+        if (stop.aborted && error === stop.reason) throw error;
+        return failed(error);
+      });
     };
     const result = run(payload, delivery);
     return promiseOf(result)?.then(settle) ?? settle(result);

@@ -1,8 +1,9 @@
 /** What the log is told of a module's two connections: that they open, what ends them, and when the broker blocks publishing. */
 import { Logger } from '@nestjs/common';
-import type { AmqpConnection } from '../client/amqp-connection.js';
+import type { AmqpConnection, ConnectionStatus } from '../client/amqp-connection.js';
 import type { Connection } from '../client/connection.js';
 import { isEmbedded } from '../client/embedded.js';
+import { EMBEDDED_PRODUCT } from '../client/handshake.js';
 import type { AmqpError } from '../errors.js';
 import { printable } from '../errors.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
@@ -15,17 +16,31 @@ export function logConnections(
   options: ResolvedModuleOptions,
 ): void {
   const logger = new Logger('AmqpModule');
-  logEmbedded(options, logger);
+  if (typeof options.url === 'function') logFoundEmbedded(name, main, logger);
+  else logEmbedded(options.url, logger);
   logMain(name, main, options, logger);
   logPublishing(name, publishing, main, logger);
 }
 
 /** Nobody shall take it for RabbitMQ. */
-function logEmbedded({ url }: ResolvedModuleOptions, logger: Logger): void {
-  const embedded = (typeof url === 'string' ? [url] : Array.isArray(url) ? (url as string[]) : []).find(isEmbedded);
-  if (embedded === undefined) return;
+function logEmbedded(url: string | readonly string[], logger: Logger): void {
+  const embedded = (typeof url === 'string' ? [url] : url).find(isEmbedded);
+  if (embedded !== undefined) tellEmbedded(`${embedded} is a broker inside this process`, logger);
+}
+
+/** What a function names is known when it is connected. */
+function logFoundEmbedded(name: string, main: AmqpConnection, logger: Logger): void {
+  const look = (status: ConnectionStatus): void => {
+    if (status.state !== 'open' || status.connection.serverProperties['product'] !== EMBEDDED_PRODUCT) return;
+    main.off('status', look);
+    tellEmbedded(`What connection '${name}' has found is an embedded broker`, logger);
+  };
+  main.on('status', look);
+}
+
+function tellEmbedded(what: string, logger: Logger): void {
   const text =
-    `${embedded} is a broker inside this process, for development and tests: its queues and messages end with it. ` +
+    `${what}, for development and tests: its queues and messages end with its process. ` +
     'To use RabbitMQ, name it in the url of the module (often the variable AMQP_URL): amqp://user:password@host';
   if (process.env['NODE_ENV'] === 'production') logger.warn(text);
   else logger.log(text);

@@ -9,11 +9,13 @@ import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { ConsumerStatus } from '../client/consumer-status.js';
 import { tell, warnOf } from '../client/listeners.js';
+import { orLate } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
-import { Consumer, type DrainOptions } from '../messaging/consumer.js';
+import { Consumer, type DrainOptions, labelOf } from '../messaging/consumer.js';
 import type { Replier } from '../messaging/replier.js';
 import { RegisteredConsumer } from '../messaging/registered-consumer.js';
+import { timerMilliseconds } from '../time/duration.js';
 import { type ConsumerDefaults, isFactory } from './amqp.decorators.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
@@ -238,7 +240,10 @@ export class ConsumerRegistry
     });
     if (!autoStart) return;
     if (options.startup === 'background') consumer.startInBackground();
-    else await consumer.start();
+    else {
+      const limit = timerMilliseconds(options.startupTimeout, 'startupTimeout');
+      await orLate(consumer.start(), limit, () => notStarted(planned, limit), undefined);
+    }
   }
 
   /** One method may consume from several queues, and classes of different modules may have one name. */
@@ -260,4 +265,12 @@ export class ConsumerRegistry
       `${name} consumes on the connection ${quoted(connection)}, which no AmqpModule.forRoot defines. Defined are ${known}.`,
     );
   }
+}
+
+/** A consumer waits for a connection as long as there is none, and a boot does not. */
+function notStarted({ name, queue, registered: { connection } }: PlannedConsumer, limit: number): AmqpError {
+  const { status } = connection;
+  if (status.state === 'connecting' && status.lastError !== undefined) return status.lastError;
+  const told = `${labelOf({ name, queue })} has not started within ${limit} ms (startupTimeout)`;
+  return new AmqpError('REQUEST_TIMEOUT', `${told}. See why the broker does not answer, or wait longer.`);
 }

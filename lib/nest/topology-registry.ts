@@ -89,7 +89,7 @@ export class TopologyRegistry {
     topology.add(topologyIn(options), place);
     if (typeof queue === 'string' && options.bind !== undefined) topology.adopt(queue, place);
     const key = topology.keyOf(queue) ?? '';
-    topology.addConsumer({
+    const checked = {
       name,
       queue: key,
       exclusive: options.exclusive ?? false,
@@ -97,7 +97,8 @@ export class TopologyRegistry {
       retries: (options.retry ?? consumers.retry) !== undefined,
       prefetch: options.prefetch,
       batchSize: options.batch?.size,
-    });
+    };
+    topology.addConsumer(checked, options);
     return key;
   }
 

@@ -140,6 +140,12 @@ const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case,
     { topology: queueOf({ type: 'classic', deliveryLimit: 5 }) },
     { topology: quorum({ deliveryLimit: 5 }) },
   ],
+  [
+    'queue-type-missing',
+    'warn',
+    { topology: queueOf({ deliveryLimit: 5 }) },
+    { topology: quorum({ deliveryLimit: 5 }) },
+  ],
   ['quorum-priority', 'error', { topology: quorum({ maxPriority: 5 }) }, { topology: queueOf({ maxPriority: 5 }) }],
   ['quorum-priority', 'error', { topology: quorum({ maxPriority: 5 }), version: '4.3.0' }, { topology: quorum() }],
   [
@@ -229,6 +235,13 @@ const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case,
     { topology: queueOf({ type: 'stream' }), consumer: { arguments: { 'x-stream-offset': 'first' } } },
   ],
   [
+    'offset-without-stream',
+    'error',
+    { topology: queueOf({}), consumer: { arguments: { 'x-stream-offset': 'first' } } },
+    // Nobody here knows of what type it is.
+    { topology: {}, consumer: { arguments: { 'x-stream-offset': 'first' } } },
+  ],
+  [
     'retry-on-stream',
     'warn',
     { topology: queueOf({ type: 'stream' }), consumer: { retries: true } },
@@ -291,16 +304,20 @@ test.each([
 });
 
 test.each([
-  [RABBITMQ, { name: 'RabbitMQ 4.0.5', isRabbitMq: true, isKnown: true, version: [4, 0] }],
+  [RABBITMQ, { name: 'RabbitMQ 4.0.5', isKnown: true, version: [4, 0] }],
   [
     { product: 'RabbitMQ', version: '4.3.0-rc.1' },
     { name: 'RabbitMQ 4.3.0-rc.1', version: [4, 3] },
   ],
   [
     { product: 'LavinMQ', version: '2.4.0' },
-    { isRabbitMq: false, isKnown: false, version: [2, 4] },
+    { isKnown: false, version: [2, 4] },
   ],
-  [{}, { name: '', isRabbitMq: false, isKnown: false, version: undefined }],
+  [
+    { product: 'nest-amqp embedded broker', version: '0.1.0' },
+    { name: 'nest-amqp embedded broker 0.1.0', isKnown: true, version: [4, 0] },
+  ],
+  [{}, { name: '', isKnown: false, version: undefined }],
 ])('a broker is known by what it says of itself: %j', (properties, broker) => {
   expect(brokerOf(properties)).toMatchObject(broker);
 });

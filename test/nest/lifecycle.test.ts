@@ -201,6 +201,42 @@ describe('an application that requires its broker', () => {
     await app.close();
   });
 
+  test('closes its connections when a publish interceptor of another one cannot be made', async () => {
+    class NoInterceptor {
+      readonly isNone = true;
+    }
+    const app = await TestApp.compile({
+      imports: [
+        amqp(),
+        AmqpModule.forRoot({ name: 'audit', url: brokerUrl, publisher: { interceptors: [NoInterceptor as never] } }),
+      ],
+    });
+    expect(await failure(app.module.init())).toMatchObject({ code: 'INVALID_OPTION' });
+    for (const name of ['default', 'audit']) {
+      expect((app.get(getConnectionToken(name) as string) as AmqpConnection).status.state).toBe('closed');
+    }
+    await app.close();
+  });
+
+  test('fails its boot when the broker goes away before its consumers have started, after startupTimeout', async () => {
+    class Cuts implements OnApplicationBootstrap {
+      onApplicationBootstrap(): void {
+        line.isDown = true;
+        line.cut();
+      }
+    }
+    class Billing {
+      @Consume(scratch.queueName())
+      charge(): void {
+        // never runs
+      }
+    }
+    const app = await TestApp.compile({ imports: [amqp({ startupTimeout: 200 })], providers: [Cuts, Billing] });
+    expect((await failure(app.module.init())).message).toContain('ECONNREFUSED');
+    expect(app.get(AmqpConnection).status.state).toBe('closed');
+    await app.close();
+  });
+
   // Closing an application whose boot failed runs no hook in Nest 11.
   testUnlessNest11('leaves no connection behind when its boot fails, once it is closed', async () => {
     class Fails implements OnModuleInit {

@@ -79,6 +79,15 @@ describe('the module is configured', () => {
     await publishes([AmqpModule.forRoot({ url: () => Promise.resolve([brokerUrl]) })]);
   });
 
+  test('with a function that names an embedded broker, which is announced as one that is listed is', async () => {
+    const url = (): string => 'embedded:test.module';
+    await using app = await TestApp.boot({
+      imports: [AmqpModule.forRoot({ url }), AmqpModule.forRoot({ name: 'listed', url: [url()] })],
+    });
+    const announced = app.log.text('log').match(/.*for development and tests: its queues and messages end/g);
+    expect(announced).toHaveLength(2);
+  });
+
   test('with a factory that injects', async () => {
     await publishes([
       AmqpModule.forRootAsync({

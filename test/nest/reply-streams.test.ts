@@ -1,4 +1,5 @@
 /** Requests for all values: Observables and async iterables of handlers, one reply a value, to a requester that may stop them. */
+import { once } from 'node:events';
 import {
   type CallHandler,
   type ExecutionContext,
@@ -22,6 +23,7 @@ import {
   Observable,
   concat,
   config,
+  finalize,
   from,
   interval,
   lastValueFrom,
@@ -371,6 +373,72 @@ describe('a stream of replies ends', () => {
     await eventually('the third run to be over', () => Promise.resolve(runs.isOver(3)));
     await scratch.hasMessages(queue, 0);
   });
+});
+
+describe('a stream of replies does not begin', () => {
+  /** What is subscribed to. */
+  let subscribed: Inbox<string>;
+
+  beforeEach(() => {
+    subscribed = new Inbox();
+  });
+
+  const values = (name: string): Observable<number> =>
+    new Observable((subscriber) => {
+      subscribed.push(name);
+      subscriber.next(1);
+      subscriber.complete();
+    });
+
+  test('after its handler has had its time', async () => {
+    const queue = await scratch.queue();
+    class Prices {
+      @Consume(queue, { timeout: 50 })
+      async quotes(@AmqpDelivery() { signal }: Delivery): Promise<Observable<number>> {
+        await once(signal, 'abort');
+        return values('late');
+      }
+    }
+    await using app = await boot(Prices);
+    expect((await untilError(app.rpc.request$('', queue, 1))).error).toMatchObject({
+      code: 'REMOTE_ERROR',
+      remote: { code: 'HANDLER_TIMEOUT' },
+    });
+    await app.close();
+    expect(subscribed.all).toEqual([]);
+  });
+
+  test('after its handler has put the request back', async () => {
+    const queue = await scratch.queue();
+    class Prices {
+      @Consume(queue)
+      quotes(@AmqpDelivery() delivery: Delivery): Observable<number> {
+        if (!delivery.redelivered) delivery.nack();
+        return values(delivery.redelivered ? 'again' : 'put back');
+      }
+    }
+    await using app = await boot(Prices);
+    expect(await all(app.rpc.request$('', queue, 1))).toEqual([1]);
+    expect(subscribed.all).toEqual(['again']);
+  });
+});
+
+test('a handler that is asked for a stream by nobody is heard to its end all the same', async () => {
+  const queue = await scratch.queue();
+  const ended = new Gate();
+  class Prices {
+    @Consume(queue)
+    quotes(): Observable<number> {
+      return of(1, 2).pipe(
+        finalize(() => {
+          ended.open();
+        }),
+      );
+    }
+  }
+  await using _app = await boot(Prices);
+  await scratch.sendJson(queue, 1, { replyTo: '', headers: { 'x-reply-stream': true } });
+  await within('the end of the values', ended.opened);
 });
 
 test('a subscriber that throws is told to nobody else: the stream goes on to its end', async () => {
