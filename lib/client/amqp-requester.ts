@@ -88,8 +88,7 @@ export class AmqpRequester implements AsyncDisposable {
   /**
    * Sends a request and resolves to its reply. While there is no connection, or the broker blocks it, it waits. Rejects with
    * - `UnroutableError`: no queue took it,
-   * - `PublishRefusedError`: the exchange does not exist, or is not open to this user; of several requests at a time to it
-   *   the broker does not say which it refused: then `REPLY_LOST` with its `replyCode`,
+   * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
    * - `PublishNackedError`: the broker did not take charge of it, as for a queue that is full,
    * - `REPLY_TIMEOUT`: no reply came in time; `ABORTED`: the signal fired,
    * - `REPLY_LOST`: connection or channel ended before the reply came; the request may have been carried out,
