@@ -306,8 +306,13 @@ export function messageOf(error: unknown): string {
 
 /** Where an error was thrown that nobody meant to, in lines of their own. */
 export function framesOf(error: unknown): string {
-  if (!(error instanceof Error) || isDeliberate(error)) return '';
-  const { stack = '' } = error;
-  const begin = stack.indexOf('\n    at ');
-  return begin < 0 ? '' : stack.slice(begin, begin + LONGEST_STACK);
+  try {
+    if (!(error instanceof Error) || isDeliberate(error)) return '';
+    const { stack = '' } = error;
+    const begin = stack.indexOf('\n    at ');
+    return begin < 0 ? '' : stack.slice(begin, begin + LONGEST_STACK);
+  } catch {
+    // Node.js asks for the message when it writes the stack, and a getter may throw.
+    return '';
+  }
 }

@@ -59,14 +59,15 @@ export function errorHeaders({ name, code, message, server }: RemoteFacts): Fiel
   };
 }
 
-/** The error that a reply tells of; undefined when it is none. Any of the first three headers makes it one. */
+/**
+ * The error that a reply tells of; undefined when it is none. Any of the first three headers makes it one, whatever is in it: servers by
+ * others may write tables and lists. One without a value says nothing.
+ */
 export function errorIn({ properties: { headers } }: Message): RemoteFacts | undefined {
   if (headers === undefined) return undefined;
-  const name = textOf(headers[ERROR_NAME]);
-  const code = textOf(headers[ERROR_CODE]);
-  const message = textOf(headers[ERROR_MESSAGE]);
-  if (name === undefined && code === undefined && message === undefined) return undefined;
-  return { name: name ?? 'Error', code, message: message ?? '', server: textOf(headers[ERROR_SERVER]) };
+  const { [ERROR_NAME]: name, [ERROR_CODE]: code, [ERROR_MESSAGE]: message, [ERROR_SERVER]: server } = headers;
+  if ((name ?? code ?? message ?? undefined) === undefined) return undefined;
+  return { name: textOf(name) ?? 'Error', code: textOf(code), message: textOf(message) ?? '', server: textOf(server) };
 }
 
 /** The header of a request for all values. */

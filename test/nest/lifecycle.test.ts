@@ -393,7 +393,10 @@ describe('an application that starts in the background', () => {
         // never runs
       }
     }
-    const app = await TestApp.boot({ imports: [amqp({ startup: 'background' })], providers: [Billing] });
+    const app = await TestApp.boot({
+      imports: [amqp({ startup: 'background', shutdownTimeout: '10m' })],
+      providers: [Billing],
+    });
     const published = failure(app.get(AmqpPublisher).sendToQueue('billing', 1));
     await app.close();
     expect(await published).toMatchObject({ code: 'CONNECTION_CLOSED' });
@@ -407,7 +410,10 @@ describe('an application that starts in the background', () => {
         // takes them
       }
     }
-    const app = await TestApp.boot({ imports: [amqp({ startup: 'background' })], providers: [Billing] });
+    const app = await TestApp.boot({
+      imports: [amqp({ startup: 'background', shutdownTimeout: '10m' })],
+      providers: [Billing],
+    });
     await app.close();
     await scratch.hasConsumers(queue, 0);
   });
