@@ -17,6 +17,7 @@ export function checkConcurrency(concurrency: unknown, where: string): void {
 export function checkHandling(options: ConsumeHandlerOptions, where: string): void {
   // Options often come from configuration, past the compiler.
   const { when, orderBy, competing }: { when?: unknown; orderBy?: unknown; competing?: unknown } = options;
+  checkConsuming(options, where);
   if (when !== undefined && !(typeof when === 'string' && Buffer.byteLength(when) <= 255)) {
     throw invalid(`when of ${where} has to be a routing-key pattern, of at most 255 bytes: 'order.*'.`);
   }
@@ -32,6 +33,22 @@ export function checkHandling(options: ConsumeHandlerOptions, where: string): vo
     );
   }
   checkBatch(options, where);
+}
+
+/** What `basic.consume` is told, and on which connection. */
+function checkConsuming(options: ConsumeHandlerOptions, where: string): void {
+  const { connection, priority, arguments: args }: Readonly<Record<string, unknown>> = { ...options };
+  if (connection !== undefined && !(typeof connection === 'string' && connection !== '')) {
+    throw invalid(
+      `connection of ${where} has to be the name of a connection: that of an AmqpModule.forRoot({ name }).`,
+    );
+  }
+  if (priority !== undefined && !Number.isInteger(priority)) {
+    throw invalid(`priority of ${where} has to be an integer.`);
+  }
+  if (args !== undefined && (typeof args !== 'object' || args === null || Array.isArray(args))) {
+    throw invalid(`arguments of ${where} has to be an object: { 'x-consumer-timeout': 60_000 }.`);
+  }
 }
 
 function checkBatch({ batch, orderBy, concurrency = 1 }: ConsumeHandlerOptions, where: string): void {
