@@ -70,23 +70,21 @@ export type { CheckCode, CheckLevels } from './messaging/topology-checks.js';
 export { type TopologyConflict, type TopologyEntity, TopologyError } from './messaging/topology-error.js';
 export { AmqpChannel } from './nest/amqp.channel.js';
 export { AmqpConnection } from './nest/amqp.connection.js';
-export {
-  AmqpDelivery,
-  AmqpHeader,
-  AmqpProperties,
-  AmqpSignal,
-  Consume,
-  type BatchOptions,
-  type ConsumeHandlerOptions,
-  type ConsumeOptionsFactory,
-  type ConsumeOptionsWithQueue,
-  type ConsumerDefaults,
-  type GlobalEnhancers,
-  Payload,
-} from './nest/amqp.decorators.js';
+export { AmqpDelivery, AmqpHeader, AmqpProperties, AmqpSignal, Consume, Payload } from './nest/amqp.decorators.js';
 export type { AmqpFeatureOptions } from './nest/amqp.feature.js';
 export type { ConsumeBinding } from './nest/consume-topology.js';
-export type { ConsumeContractOptions, ContractDecorator } from './nest/consume-contract.js';
+export type {
+  BatchOptions,
+  ConsumeContractOptions,
+  ConsumeHandlerOptions,
+  ConsumeOptionsFactory,
+  ConsumeOptionsWithQueue,
+  ConsumeQueueContractOptions,
+  ConsumerDefaults,
+  GlobalEnhancers,
+  HandlingOptions,
+} from './nest/consume-options.js';
+export type { ConsumeSource, HandlerDecorator } from './nest/consume-signature.js';
 export {
   AmqpHealth,
   type ConnectionHealth,

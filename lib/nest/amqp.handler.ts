@@ -7,7 +7,7 @@ import { type ContextId, ContextIdFactory, type ExternalContextCreator, type Mod
 import { REQUEST_CONTEXT_ID } from '@nestjs/core/router/request/request-constants.js';
 import type { BatchHandler } from '../messaging/batched-deliveries.js';
 import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
-import type { ConsumerDefaults } from './amqp.decorators.js';
+import type { ConsumerDefaults } from './consume-options.js';
 import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';
 import { type Assembled, type Delivered, type Run, applies, assemble, parameterNotes } from './amqp.listener.js';
 

@@ -3,7 +3,8 @@ import type { ContextId, ExternalContextCreator } from '@nestjs/core';
 import { promiseOf } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { BasicProperties } from '../protocol/properties.js';
-import { type ConsumerDefaults, type GlobalEnhancers, PARAM, PARAMS_METADATA } from './amqp.decorators.js';
+import { PARAM, PARAMS_METADATA } from './amqp.decorators.js';
+import type { ConsumerDefaults, GlobalEnhancers } from './consume-options.js';
 import { HandlerValues, isManyValued, lastValueOf } from './handler-result.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */

@@ -13,7 +13,7 @@ import { type Serializer, Serializers } from '../messaging/serializer.js';
 import { type CheckLevels, checkLevels } from '../messaging/topology-checks.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import type { Topology } from '../messaging/definitions.js';
-import type { ConsumerDefaults } from './amqp.decorators.js';
+import type { ConsumerDefaults } from './consume-options.js';
 
 /** Options of everything that a module publishes. */
 export interface AmqpModulePublisherOptions extends PublisherOptions, RepublishOptions {

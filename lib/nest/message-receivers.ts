@@ -12,7 +12,7 @@ import { HandledDeliveries } from '../messaging/handled-deliveries.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { timerMilliseconds } from '../time/duration.js';
-import type { ConsumerDefaults } from './amqp.decorators.js';
+import type { ConsumerDefaults } from './consume-options.js';
 import { HandlerFactory } from './amqp.handler.js';
 import { replySchemaOf } from './consume-contract.js';
 import type { PlannedConsumer, RegisteredConnection } from './consumer-registry.js';
@@ -72,7 +72,7 @@ export class ReceiverFactory {
     defaults: ConsumerDefaults,
   ): MessageReceiver {
     const { name, options } = handler;
-    const { retry = defaults.retry, timeout = defaults.timeout, orderBy } = options;
+    const { retry = defaults.retry, timeout = defaults.timeout } = options;
     const common = {
       name,
       queue,
@@ -95,7 +95,7 @@ export class ReceiverFactory {
       const run = handlingWith(publisher.carry, this.#handlers.create(handler, defaults));
       return new HandledDeliveries(
         connection,
-        { ...common, orderBy, replier, replySchema: replySchemaOf(options) },
+        { ...common, orderBy: options.orderBy?.bind(options), replier, replySchema: replySchemaOf(options) },
         run,
         this.#log,
       );

@@ -7,10 +7,11 @@ import { ModulesContainer } from '@nestjs/core';
 import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import type { Topology } from '../messaging/definitions.js';
-import { type ConsumeOptionsWithQueue, argumentsOf, isFactory } from './amqp.decorators.js';
+import { isFactory } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import { type ConsumeOptionsWithQueue, argumentsOf } from './consume-options.js';
 import { topologyIn } from './consume-topology.js';
 
 /** The topology of a connection, and what else says whether it is declared. */
@@ -86,7 +87,7 @@ export class TopologyRegistry {
     const { consumers } = registered.options;
     if (consumers === false) return topology.keyOf(queue) ?? '';
     const place = `@Consume of ${name}`;
-    topology.add(topologyIn(options), place);
+    topology.add(topologyIn(options, name), place);
     if (typeof queue === 'string' && options.bind !== undefined) topology.adopt(queue, place);
     const key = topology.keyOf(queue) ?? '';
     topology.addConsumer({

@@ -31,7 +31,7 @@ import {
 } from 'nest-amqp';
 
 import { brokerUrl, ctl, ctlAvailable } from '../support/broker.mjs';
-import { failure, thrown } from '../support/client.js';
+import { failure, refusalOf } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { Scratch } from '../support/scratch.js';
 import { Gate, Inbox } from '../support/waits.js';
@@ -352,9 +352,9 @@ describe('@Consume is refused where it cannot work', () => {
     ['a fractional prefetch', { queue: 'billing', prefetch: 1.5 }, 'prefetch'],
     ['a prefetch of 65536', { queue: 'billing', prefetch: 65_536 }, 'prefetch'],
     ['a misspelt kind of enhancer', { queue: 'billing', globalEnhancers: { guard: false } }, 'no kind guard'],
-    ['options beside a factory of them', { queue: 'billing', useFactory: () => ({}) }, 'no option queue'],
+    ['options beside a factory of them', { queue: 'billing', useFactory: () => ({}) }, 'beside it no option queue'],
   ])('%s', (_what, options, told) => {
-    const error = thrown(() => Consume(options as ConsumeOptionsWithQueue));
+    const error = refusalOf(Consume(options as ConsumeOptionsWithQueue));
     expect(error.code).toBe('INVALID_OPTION');
     expect(error.message).toContain(told);
   });
@@ -494,9 +494,14 @@ describe('options from a factory', () => {
 
   test.each<[what: string, inject: InjectionToken[], options: unknown, told: RegExp]>([
     ['that lack a queue', [], {}, /needs the name of a queue/],
-    ['that are misspelt', [], { queue: 'billing', prefech: 1 }, /prefech/],
-    ['that are none', [], undefined, /Billing\.charge has to return options/],
-    ['of which a dependency is missing', ['NOWHERE'], { queue: 'billing' }, /NOWHERE/],
+    [
+      'that are misspelt',
+      [],
+      { queue: 'billing', prefech: 1 },
+      /Billing\.charge \(from useFactory\) has no option prefech/,
+    ],
+    ['that are none', [], undefined, /Billing\.charge has returned undefined; it has to return options/],
+    ['of which a dependency is missing', ['NOWHERE'], { queue: 'billing' }, /useFactory of Billing\.charge.*NOWHERE/s],
     ['of which a dependency is request-scoped', ['SCOPED'], { queue: 'billing' }, /Billing\.charge injects SCOPED/],
   ])('%s fail the boot', async (_what, inject, options, told) => {
     class Billing {

@@ -9,6 +9,7 @@ import {
   type AmqpModuleOptions,
   AmqpPublisher,
   Consume,
+  type ConsumeHandlerOptions,
   type ConsumeOptionsWithQueue,
   ConsumerRegistry,
   type Delivery,
@@ -20,7 +21,7 @@ import {
 } from 'nest-amqp';
 
 import { brokerUrl } from '../support/broker.mjs';
-import { failure, thrown } from '../support/client.js';
+import { failure, refusalOf, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, eventually, within } from '../support/waits.js';
@@ -188,7 +189,7 @@ describe('bind of @Consume', () => {
   });
 
   test.each<[what: string, bind: unknown, code: string, told: string]>([
-    ['is no text', 'orders', 'INVALID_OPTION', 'bind of @Consume has to be'],
+    ['is no text', 'orders', 'INVALID_OPTION', "bind of Billing.charge is 'orders'; it has to be"],
     ['has no other fields', { exchange: 'orders', key: 'a' }, 'INVALID_OPTION', 'no field key'],
     ['needs an exchange', { routingKey: 'a' }, 'INVALID_DEFINITION', 'no source exchange'],
     [
@@ -198,7 +199,7 @@ describe('bind of @Consume', () => {
       '255 bytes',
     ],
   ])('%s', (_what, bind, code, told) => {
-    const error = thrown(() => Consume('billing', { bind } as never));
+    const error = refusalOf(Consume('billing', { bind } as ConsumeHandlerOptions));
     expect(error.code).toBe(code);
     expect(error.message).toContain(told);
   });
