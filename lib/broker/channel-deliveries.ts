@@ -223,7 +223,13 @@ export class ChannelDeliveries implements ConsumerChannel {
   }
 }
 
+/** Throws on arguments that the queue does not take; those that it does not know do nothing. */
 function priorityOf(args: FieldTable, queue: MessageQueue, virtualHost: string): number {
+  if (args['x-stream-offset'] !== undefined) {
+    throw preconditionFailed(
+      `invalid arg 'x-stream-offset' for queue '${queue.name}' in vhost '${virtualHost}' of queue type rabbit_${queue.type}_queue`,
+    );
+  }
   const priority = args['x-priority'];
   if (priority === undefined) return 0;
   const value = integerOf(priority);

@@ -10,6 +10,7 @@ import type { PublishOptions } from './channel-options.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { Message } from './message.js';
 import { type PendingRequest, ReplyChannel } from './reply-channel.js';
+import { checkSignal, whenFired } from './signals.js';
 
 /** Options of `AmqpRequester`. */
 export interface RequesterOptions {
@@ -17,19 +18,25 @@ export interface RequesterOptions {
   readonly timeout?: Duration | undefined;
   /** Most requests that may await their reply. @default 10000 */
   readonly maxPending?: number | undefined;
-  /** Called for each reply that nobody awaits, which is then dropped. It must not throw. */
-  readonly onUnexpectedReply?: (() => void) | undefined;
+  /** Called with each reply that nobody awaits, which is then dropped. It must not throw. */
+  readonly onUnexpectedReply?: ((reply: Message) => void) | undefined;
 }
 
 /** Options of `request`: the message's properties, and how long to wait. */
 export interface RequestMessageOptions extends Omit<PublishOptions, 'expiration' | 'mandatory' | 'replyTo'> {
-  /** From the call to the reply, the wait for a connection included; the message expires with it. @default that of the requester */
+  /**
+   * From the call to the reply, the wait for a connection included; the message expires with it. 0 is over at once: there is no wait
+   * without an end. @default that of the requester
+   */
   readonly timeout?: Duration | undefined;
   /** Ends the wait. A request that was sent may be carried out all the same. */
   readonly signal?: AbortSignal | undefined;
   /** Unique among the requests that await a reply. @default made up */
   readonly correlationId?: string | undefined;
 }
+
+/** @internal How a reply counts for a request that has many: as its last, as one of them, or not, so that they are awaited as before. */
+export type ReplyCounts = 'last' | 'more' | 'not';
 
 /** From so many exchanges on, the channel of one that awaits nothing is closed for the next. */
 const ENOUGH_CHANNELS = 16;
@@ -51,7 +58,7 @@ export class AmqpRequester implements AsyncDisposable {
   readonly #connection: AmqpConnection;
   readonly #timeout: number;
   readonly #maxPending: number;
-  readonly #onUnexpectedReply: (() => void) | undefined;
+  readonly #onUnexpectedReply: ((reply: Message) => void) | undefined;
   readonly #channels = new Map<string, ReplyChannel>();
   readonly #life = new AbortController();
   /** Before the count in every id: random once, so that a request costs no random number of its own. */
@@ -85,8 +92,7 @@ export class AmqpRequester implements AsyncDisposable {
   /**
    * Sends a request and resolves to its reply. While there is no connection, or the broker blocks it, it waits. Rejects with
    * - `UnroutableError`: no queue took it,
-   * - `PublishRefusedError`: the exchange does not exist, or is not open to this user; of several requests at a time to it
-   *   the broker does not say which it refused: then `REPLY_LOST` with its `replyCode`,
+   * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
    * - `PublishNackedError`: the broker did not take charge of it, as for a queue that is full,
    * - `REPLY_TIMEOUT`: no reply came in time; `ABORTED`: the signal fired,
    * - `REPLY_LOST`: connection or channel ended before the reply came; the request may have been carried out,
@@ -105,17 +111,18 @@ export class AmqpRequester implements AsyncDisposable {
   }
 
   /**
-   * @internal A request that is replied to until `isLast` says so, which must not throw; resolves to that reply. The timeout is that
-   * of each.
+   * @internal A request that is replied to until `take` says so, which must not throw; resolves to that reply. The timeout is that
+   * of each that is counted.
    */
   async requestMany(
     exchange: string,
     routingKey: string,
     body: string | Uint8Array,
     { timeout, signal, ...properties }: RequestMessageOptions = {},
-    isLast?: (reply: Message) => boolean,
+    take?: (reply: Message) => ReplyCounts,
   ): Promise<Message> {
     this.#life.signal.throwIfAborted();
+    checkSignal(signal, 'a request');
     const limit = timeout === undefined ? this.#timeout : timerMilliseconds(timeout, 'timeout');
     if (this.#pending >= this.#maxPending) throw tooMany(this.#maxPending);
     const correlationId = properties.correlationId ?? this.#nextId();
@@ -126,13 +133,14 @@ export class AmqpRequester implements AsyncDisposable {
       return await new Promise<Message>((resolve, reject) => {
         const message = { exchange, routingKey, body, properties, correlationId };
         const progress = { sentOn: undefined, isConfirmed: false };
-        const isLastInTime =
-          isLast &&
+        const isLast =
+          take &&
           ((reply: Message): boolean => {
-            timer.refresh();
-            return isLast(reply);
+            const counts = take(reply);
+            if (counts !== 'not') timer.refresh();
+            return counts === 'last';
           });
-        const request: PendingRequest = { ...message, deadline, ...progress, isLast: isLastInTime, resolve, reject };
+        const request: PendingRequest = { ...message, deadline, ...progress, isLast, resolve, reject };
         if (signal?.aborted === true) throw aborted(request, signal.reason);
         const channel = this.#channelFor(exchange);
         channel.request(request);
@@ -144,13 +152,14 @@ export class AmqpRequester implements AsyncDisposable {
         const timer = setTimeout(() => {
           giveUp(timedOut(request, limit));
         }, limit);
-        const onAbort = (): void => {
-          giveUp(aborted(request, signal?.reason));
-        };
-        signal?.addEventListener('abort', onAbort, { once: true });
+        const unlisten =
+          signal &&
+          whenFired(signal, () => {
+            giveUp(aborted(request, signal.reason));
+          });
         stopWaiting = () => {
           clearTimeout(timer);
-          signal?.removeEventListener('abort', onAbort);
+          unlisten?.();
         };
       });
     } catch (error) {
@@ -163,9 +172,10 @@ export class AmqpRequester implements AsyncDisposable {
     }
   }
 
-  /** @internal Says something to whoever replied to a request to that exchange. */
-  tell(exchange: string, address: string, properties: PublishOptions): void {
-    this.#channels.get(exchange)?.tell(address, properties);
+  /** @internal Says something to whoever replied, over whatever channel is open. Says whether one was. */
+  tell(address: string, properties: PublishOptions): boolean {
+    for (const channel of this.#channels.values()) if (channel.tell(address, properties)) return true;
+    return false;
   }
 
   /** Rejects what is pending with `CHANNEL_CLOSED` and closes the channels. The connection stays. Closing twice is no error. */
@@ -192,9 +202,9 @@ export class AmqpRequester implements AsyncDisposable {
     const known = this.#channels.get(exchange);
     if (known !== undefined) return known;
     if (this.#channels.size >= ENOUGH_CHANNELS) this.#closeIdle();
-    const channel = new ReplyChannel(this.#connection, this.#life.signal, () => {
+    const channel = new ReplyChannel(this.#connection, this.#life.signal, (reply) => {
       this.#unexpectedReplies += 1;
-      this.#onUnexpectedReply?.();
+      this.#onUnexpectedReply?.(reply);
     });
     this.#channels.set(exchange, channel);
     return channel;

@@ -38,7 +38,7 @@ export interface PendingRequest {
 export class ReplyChannel {
   readonly #connection: AmqpConnection;
   readonly #life: AbortSignal;
-  readonly #onUnexpectedReply: () => void;
+  readonly #onUnexpectedReply: (reply: Message) => void;
   /** By the bytes of the correlation id. */
   readonly #pending = new Map<string, PendingRequest>();
   #opened: { readonly connection: Connection; readonly channel: ConfirmChannel } | undefined;
@@ -46,7 +46,7 @@ export class ReplyChannel {
   #isClosed = false;
 
   /** `life` ends the wait for a connection. */
-  constructor(connection: AmqpConnection, life: AbortSignal, onUnexpectedReply: () => void) {
+  constructor(connection: AmqpConnection, life: AbortSignal, onUnexpectedReply: (reply: Message) => void) {
     this.#connection = connection;
     this.#life = life;
     this.#onUnexpectedReply = onUnexpectedReply;
@@ -77,11 +77,11 @@ export class ReplyChannel {
     return this.#pending.get(key) === request && this.#pending.delete(key);
   }
 
-  /** Says something to whoever replied; nothing comes back, and nobody hears whether it arrived. */
-  tell(address: string, properties: PublishOptions): void {
-    this.#ready()
-      ?.basicPublish('', address, '', properties)
-      .catch(() => undefined);
+  /** Says something to whoever replied, if that can be now. Nothing comes back, and nobody hears whether it arrived. */
+  tell(address: string, properties: PublishOptions): boolean {
+    const channel = this.#ready();
+    channel?.basicPublish('', address, '', properties).catch(() => undefined);
+    return channel !== undefined;
   }
 
   /** Rejects what is pending with what `reason` makes of it, and closes the channel for good. */
@@ -122,7 +122,7 @@ export class ReplyChannel {
     const key = keyOfReply(reply);
     const request = key === undefined ? undefined : this.#pending.get(key);
     if (key === undefined || request?.sentOn === undefined) {
-      this.#onUnexpectedReply();
+      this.#onUnexpectedReply(reply);
       return;
     }
     if (request.isLast?.(reply) === false) return;
@@ -134,7 +134,7 @@ export class ReplyChannel {
     const key = keyOfReply(reply);
     const request = key === undefined ? undefined : this.#pending.get(key);
     if (request === undefined) {
-      this.#onUnexpectedReply();
+      this.#onUnexpectedReply(reply);
       return;
     }
     const { exchange, routingKey } = request;

@@ -2,6 +2,7 @@
 import type { FieldTable } from '../protocol/field-table.js';
 import type { QueueDeclaration } from './declarations.js';
 import type { BindingDefinition, ExchangeDefinition } from './definitions.js';
+import type { DeadLetterOption } from './failed-deliveries.js';
 
 /** What becomes of a finding: the boot fails, or it is logged, or it is not looked for. */
 export type CheckLevel = 'error' | 'warn' | 'off';
@@ -10,10 +11,9 @@ export type CheckLevel = 'error' | 'warn' | 'off';
 export interface Broker {
   /** `RabbitMQ 4.0.5` */
   readonly name: string;
-  readonly isRabbitMq: boolean;
   /** RabbitMQ, or the embedded broker: what they refuse is known. */
   readonly isKnown: boolean;
-  /** `4.3` as `[4, 3]`; undefined when it does not say. */
+  /** `4.3` as `[4, 3]`; the embedded broker does as 4.0. Undefined when it does not say. */
   readonly version: readonly [major: number, minor: number] | undefined;
 }
 
@@ -35,6 +35,8 @@ export interface CheckedConsumer {
   /** As it was given; undefined where it was not. */
   readonly prefetch: number | undefined;
   readonly batchSize: number | undefined;
+  /** As it was given, to the handler or for all of them; undefined where it was not. */
+  readonly deadLetter: DeadLetterOption | undefined;
 }
 
 /** Everything that checks look at. */
@@ -92,8 +94,8 @@ export const ofConsumers =
     });
 
 /** Whether the broker is a RabbitMQ of at least that version. */
-export function isAtLeast({ isRabbitMq, version }: Broker, major: number, minor: number): boolean {
-  if (!isRabbitMq || version === undefined) return false;
+export function isAtLeast({ isKnown, version }: Broker, major: number, minor: number): boolean {
+  if (!isKnown || version === undefined) return false;
   return version[0] > major || (version[0] === major && version[1] >= minor);
 }
 

@@ -38,9 +38,9 @@ export const CONSUMER_CHECKS = {
   'offset-without-stream': {
     level: refused,
     find: ofConsumers(({ arguments: args }, queue) =>
-      args['x-stream-offset'] !== undefined && queue?.type !== undefined && queue.type !== 'stream'
+      args['x-stream-offset'] !== undefined && queue !== undefined && queue.type !== 'stream'
         ? {
-            why: `has x-stream-offset on ${queue.what}, a ${kindOf(queue.type)}, which brokers refuse.`,
+            why: `has x-stream-offset on ${queue.what}, ${queue.type === undefined ? 'which is no stream' : `a ${kindOf(queue.type)}`}: brokers refuse that.`,
             mend: "Leave it out, or make the queue of type 'stream'.",
           }
         : undefined,
@@ -64,7 +64,7 @@ export const CONSUMER_CHECKS = {
     find: ofConsumers(({ prefetch, batchSize }) =>
       prefetch !== undefined && batchSize !== undefined && prefetch < batchSize
         ? {
-            why: `has prefetch ${prefetch} and batches of ${batchSize}, which would never be full; the boot raises it to fit.`,
+            why: `has prefetch ${prefetch} and batches of ${batchSize}, which are never full with it.`,
             mend: 'Say a prefetch of at least that, or none.',
           }
         : undefined,

@@ -18,7 +18,8 @@ import {
   messageOf,
 } from './failed-deliveries.js';
 import { HandlerReplies } from './handler-replies.js';
-import { type Replier, isRequest } from './replier.js';
+import type { Replier } from './replier.js';
+import { isRequest } from './reply-format.js';
 import { type RunningDelivery, RunningDeliveries } from './running-deliveries.js';
 
 /**

@@ -4,7 +4,7 @@ import type { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { originOf } from './attempt-headers.js';
-import { wantsStream } from './reply-format.js';
+import { isRequest, wantsStream } from './reply-format.js';
 
 const NO_HEADERS: FieldTable = Object.freeze(Object.create(null) as FieldTable);
 
@@ -30,6 +30,11 @@ export class DeliveryScope {
   /** Nothing can be answered any more. */
   get hasEnded(): boolean {
     return this.#end !== undefined;
+  }
+
+  /** Why, then. */
+  get endError(): AmqpError | undefined {
+    return this.#end;
   }
 
   constructor(owner: DeliveryOwner) {
@@ -189,7 +194,12 @@ export class Delivery<T = unknown> {
 
   /** @internal Whether its requester takes every value of a handler that has many. */
   get wantsStream(): boolean {
-    return this.#message.hasReplyTo && wantsStream(this.#message);
+    return isRequest(this.#message) && wantsStream(this.#message);
+  }
+
+  /** @internal Whether the handler has answered it, or nobody has to. */
+  get isAnswered(): boolean {
+    return this.#message.settled;
   }
 
   /** @internal Whether an answer would be sent. */

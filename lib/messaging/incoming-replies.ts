@@ -3,10 +3,12 @@
  * request and waiting for replies is `rpc-client`'s.
  */
 import { types } from 'node:util';
+import type { ReplyCounts } from '../client/amqp-requester.js';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { AmqpError, destination } from '../errors.js';
-import { errorIn, placeOf } from './reply-format.js';
+import type { RefusedStreams } from './refused-streams.js';
+import { ANNOUNCEMENT, type PlacedReply, errorIn, placeOf } from './reply-format.js';
 
 /**
  * Who gets the values; an Observable's subscriber fits. After `error` or `complete` nothing more comes. What `next` throws, `error`
@@ -23,50 +25,49 @@ export interface IncomingRepliesOptions {
   readonly routingKey: string;
   /** What a reply says: may be a promise. Throws, or rejects with, what is wrong with it, the server's error included. */
   readonly valueOf: (reply: Message) => unknown;
-  /** Asks the server of that stream, at that address, to stop. */
-  readonly stop: (address: string, stream: string) => void;
+  /** Where servers are asked to stop that nobody listens to. */
+  readonly refused: RefusedStreams;
   readonly observer: ReplyObserver;
 }
 
 export class IncomingReplies {
   readonly #options: IncomingRepliesOptions;
-  /** The stream that replies belong to, and the number of its next. */
-  #stream: string | undefined;
+  readonly #life = new AbortController();
+  /** The latest reply of the stream that replies belong to, and the number of its next. */
+  #latest: PlacedReply | undefined;
   #next = 1;
-  #address: string | undefined;
   /** What comes before has to be handed on first: it takes its time to be read. */
   #line: Promise<void> | undefined;
   #isOver = false;
-  #isStopping = false;
-  #hasToldStop = false;
 
   constructor(options: IncomingRepliesOptions) {
     this.#options = options;
   }
 
-  /** True when nobody listens any more. */
-  get isOver(): boolean {
-    return this.#isOver;
+  /** Fires when nobody listens any more, and the server is to stop. */
+  get signal(): AbortSignal {
+    return this.#life.signal;
   }
 
-  /** Takes a reply, and says whether no more is awaited after it. Never throws. */
-  receive(reply: Message): boolean {
+  /** Takes a reply. Never throws. */
+  receive(reply: Message): ReplyCounts {
     try {
       return this.#take(reply);
     } catch (error) {
       this.#then(() => {
         this.fail(error);
       });
-      this.#tellStop();
-      return true;
+      this.#refuseLatest();
+      return 'last';
     }
   }
 
-  /** Nobody listens any more: the server is asked to stop as soon as it is known. */
+  /** Nobody listens any more: the server is asked to stop, now if it is known, else when it is heard of. */
   stop(): void {
+    if (this.signal.aborted) return;
     this.#isOver = true;
-    this.#isStopping = true;
-    this.#tellStop();
+    this.#life.abort();
+    this.#refuseLatest();
   }
 
   /** Ends it with an error, unless it has ended. */
@@ -78,31 +79,45 @@ export class IncomingReplies {
     });
   }
 
-  #take(reply: Message): boolean {
+  #take(reply: Message): ReplyCounts {
     const place = placeOf(reply);
     if (errorIn(reply) !== undefined || place === undefined) {
+      this.#latest = undefined;
       this.#handOn(reply, true);
-      return true;
+      return 'last';
     }
-    this.#stream ??= place.stream;
-    this.#address = reply.properties.replyTo;
-    if (this.#isStopping) {
-      this.#tellStop();
-      return place.isEnd;
-    }
-    if (place.stream !== this.#stream) throw this.#lost('another server began to answer it anew');
+    if (!this.#isOurs(place)) return 'not';
+    if (place.number === ANNOUNCEMENT) return 'not';
     if (place.number > this.#next) throw this.#lost(`reply ${this.#next} is missing`);
     // Published twice, because the server did not learn that the first arrived.
-    if (place.number < this.#next) return false;
+    if (place.number < this.#next) return 'more';
     this.#next += 1;
-    if (place.isEnd) {
-      this.#then(() => {
-        this.#complete();
-      });
-    } else {
+    if (!place.isEnd) {
       this.#handOn(reply, false);
+      return 'more';
     }
-    return place.isEnd;
+    this.#latest = undefined;
+    this.#then(() => {
+      this.#complete();
+    });
+    return 'last';
+  }
+
+  /** Whether it belongs to the stream that is heard. Throws when that has begun and was given up for another. */
+  #isOurs(place: PlacedReply): boolean {
+    const { refused } = this.#options;
+    const before = this.#latest;
+    const isKnown = before?.stream === place.stream;
+    if (!isKnown && refused.has(place)) {
+      refused.refuse(place);
+      return false;
+    }
+    this.#latest = place;
+    if (isKnown || before === undefined) return true;
+    refused.refuse(before);
+    // Before its first value a handler that failed is tried again, and one that was lost begins anew.
+    if (this.#next > 1) throw this.#lost('another server began to answer it anew');
+    return true;
   }
 
   #handOn(reply: Message, isOnly: boolean): void {
@@ -146,10 +161,8 @@ export class IncomingReplies {
     });
   }
 
-  #tellStop(): void {
-    if (this.#hasToldStop || this.#stream === undefined || this.#address === undefined) return;
-    this.#hasToldStop = true;
-    this.#options.stop(this.#address, this.#stream);
+  #refuseLatest(): void {
+    if (this.#latest !== undefined) this.#options.refused.refuse(this.#latest);
   }
 
   #lost(why: string): AmqpError {

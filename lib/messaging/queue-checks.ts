@@ -70,7 +70,7 @@ export const QUEUE_CHECKS = {
     see: DEPRECATED,
   },
   'queue-mode': {
-    level: (broker) => (broker.isRabbitMq && !isAtLeast(broker, 3, 12) ? 'off' : 'warn'),
+    level: (broker) => (broker.isKnown && !isAtLeast(broker, 3, 12) ? 'off' : 'warn'),
     find: ofQueues((queue) =>
       queue.arguments['x-queue-mode'] === undefined || queue.type === 'quorum' || queue.type === 'stream'
         ? undefined
@@ -83,7 +83,7 @@ export const QUEUE_CHECKS = {
   },
   'queue-version': {
     level: (broker) =>
-      isAtLeast(broker, 4, 3) ? 'error' : broker.isRabbitMq && !isAtLeast(broker, 4, 0) ? 'off' : 'warn',
+      isAtLeast(broker, 4, 3) ? 'error' : broker.isKnown && !isAtLeast(broker, 4, 0) ? 'off' : 'warn',
     find: ofQueues((queue) =>
       queue.arguments['x-queue-version'] === 1
         ? { why: 'has x-queue-version 1, which RabbitMQ 4.3 refuses.', mend: 'Leave it out.' }
@@ -120,6 +120,18 @@ export const QUEUE_CHECKS = {
       };
     }),
     see: `${DOCS}/queues#optional-arguments`,
+  },
+  'queue-type-missing': {
+    level: warned,
+    find: ofQueues(({ type, arguments: args }) => {
+      const foreign = type === undefined ? NOT_OF_TYPE.classic.filter((name) => args[name] !== undefined) : [];
+      if (foreign.length === 0) return undefined;
+      return {
+        why: `has ${foreign.join(', ')} and no type: brokers refuse it, unless the default type of the virtual host is another than classic.`,
+        mend: "Say which: type: 'quorum' or 'stream'.",
+      };
+    }),
+    see: `${DOCS}/vhosts#default-queue-type`,
   },
   'quorum-priority': {
     level: refused,

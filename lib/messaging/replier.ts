@@ -224,16 +224,6 @@ export class Replier {
 /** A result, written: what is no value has no content type. */
 type Written = Partial<Serialized> & Pick<Serialized, 'body'>;
 
-/** True for a message that somebody awaits a reply to. */
-export function isRequest(message: Message): boolean {
-  if (!message.hasReplyTo) return false;
-  try {
-    return (message.bytesOf('replyTo')?.length ?? 0) > 0;
-  } catch {
-    return false;
-  }
-}
-
 /** True for what has values over time. */
 export function isStream(result: unknown): result is AsyncIterable<unknown> {
   return typeof result === 'object' && result !== null && Symbol.asyncIterator in result;

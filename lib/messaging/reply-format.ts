@@ -11,7 +11,7 @@
  * | `x-error-server` | error replies | who answered: application and handler |
  * | `x-reply-stream` | requests | `true`: every value of a handler that has many is wanted |
  * | `x-reply-stream` | replies to those, and what stops them | the same random text on all replies of one run of the handler |
- * | `x-reply-number` | replies to those | counts from 1 |
+ * | `x-reply-number` | replies to those | counts from 1; 0 on one without a value, that says no more than where to stop the stream |
  * | `x-reply-end` | the last of them | `true`; it has no value, and an error reply may be it |
  * | `x-reply-stop` | what their requester sends to their `replyTo` | `true`: no more, please |
  */
@@ -30,13 +30,23 @@ const NUMBER = 'x-reply-number';
 const END = 'x-reply-end';
 const STOP = 'x-reply-stop';
 
-/** Most characters of a code and of a server's name; those of name and message are as in dead letters. */
+/** Most characters of a server's name; those of name, code and message are as in dead letters. */
 const LONGEST = 200;
+
+/** True for a message that somebody awaits a reply to. */
+export function isRequest(message: Message): boolean {
+  if (!message.hasReplyTo) return false;
+  try {
+    return (message.bytesOf('replyTo')?.length ?? 0) > 0;
+  } catch {
+    return false;
+  }
+}
 
 /** What an error reply says of an error. Its stack stays here. */
 export function remoteFactsOf(error: unknown, server: string): RemoteFacts {
-  const { className, text } = described(error);
-  return { name: className, code: codeOf(error), message: text, server: cut(server, LONGEST) };
+  const { className, code, text } = described(error);
+  return { name: className, code, message: text, server: cut(server, LONGEST) };
 }
 
 /** The headers that make a reply an error reply. */
@@ -49,14 +59,15 @@ export function errorHeaders({ name, code, message, server }: RemoteFacts): Fiel
   };
 }
 
-/** The error that a reply tells of; undefined when it is none. Any of the first three headers makes it one. */
+/**
+ * The error that a reply tells of; undefined when it is none. Any of the first three headers makes it one, whatever is in it: servers by
+ * others may write tables and lists. One without a value says nothing.
+ */
 export function errorIn({ properties: { headers } }: Message): RemoteFacts | undefined {
   if (headers === undefined) return undefined;
-  const name = textOf(headers[ERROR_NAME]);
-  const code = textOf(headers[ERROR_CODE]);
-  const message = textOf(headers[ERROR_MESSAGE]);
-  if (name === undefined && code === undefined && message === undefined) return undefined;
-  return { name: name ?? 'Error', code, message: message ?? '', server: textOf(headers[ERROR_SERVER]) };
+  const { [ERROR_NAME]: name, [ERROR_CODE]: code, [ERROR_MESSAGE]: message, [ERROR_SERVER]: server } = headers;
+  if ((name ?? code ?? message ?? undefined) === undefined) return undefined;
+  return { name: textOf(name) ?? 'Error', code: textOf(code), message: textOf(message) ?? '', server: textOf(server) };
 }
 
 /** The header of a request for all values. */
@@ -71,6 +82,9 @@ export function wantsStream(request: Message): boolean {
   }
 }
 
+/** The number of a reply that has no value. */
+export const ANNOUNCEMENT = 0;
+
 /** Which reply of which stream it is. */
 export interface StreamPlace {
   readonly stream: string;
@@ -83,11 +97,17 @@ export function placeHeaders({ stream, number, isEnd }: StreamPlace): FieldTable
   return { [STREAM]: stream, [NUMBER]: number, ...(isEnd ? { [END]: true } : {}) };
 }
 
+/** A reply of a stream that has come, and where its server listens. */
+export interface PlacedReply extends StreamPlace {
+  readonly replyTo: string | undefined;
+  readonly correlationId: string | undefined;
+}
+
 /** Undefined for a reply that is the only one. */
-export function placeOf({ properties: { headers } }: Message): StreamPlace | undefined {
+export function placeOf({ properties: { headers, replyTo, correlationId } }: Message): PlacedReply | undefined {
   const { [STREAM]: stream, [NUMBER]: number, [END]: end } = headers ?? {};
   if (typeof stream !== 'string' || typeof number !== 'number') return undefined;
-  return { stream, number, isEnd: end === true };
+  return { stream, number, isEnd: end === true, replyTo, correlationId };
 }
 
 /** The headers that ask the server of a stream to stop. */
@@ -109,17 +129,4 @@ export function stoppedStream(message: Message): string | undefined {
 function textOf(value: FieldValue | undefined): string | undefined {
   if (typeof value === 'string') return value;
   return typeof value === 'number' || typeof value === 'bigint' ? String(value) : undefined;
-}
-
-/** Users throw anything, getters that throw included. */
-function codeOf(error: unknown): string | undefined {
-  try {
-    const { code, getStatus } = Object(error) as { readonly code?: unknown; readonly getStatus?: unknown };
-    const said: unknown =
-      code === undefined && typeof getStatus === 'function' ? Reflect.apply(getStatus, error, []) : code;
-    if (typeof said === 'number') return String(said);
-    return typeof said === 'string' && said !== '' ? cut(said, LONGEST) : undefined;
-  } catch {
-    return undefined;
-  }
 }

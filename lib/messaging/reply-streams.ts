@@ -12,12 +12,14 @@ import type { Message } from '../client/message.js';
 import { orAborted } from '../client/wait.js';
 import { AmqpError } from '../errors.js';
 import type { DeliveryScope } from './delivery.js';
-import { placeHeaders, stoppedStream } from './reply-format.js';
+import { ANNOUNCEMENT, placeHeaders, stoppedStream } from './reply-format.js';
 
 const DIRECT_REPLY_TO = 'amq.rabbitmq.reply-to';
 /** So many replies of one stream may be unconfirmed; a handler that has more to say is asked for it later. */
 const WINDOW = 64;
-/** Between two looks whether a requester is still there that the broker does not tell of, in milliseconds. */
+/** How long a stream may run before it says whom to tell that nobody wants it, in milliseconds: most are over by then. */
+const ANNOUNCED_AFTER = 1_000;
+/** Between two looks whether a requester is still there, in milliseconds. */
 const CHECK_INTERVAL = 10_000;
 
 /** A stream that is sent. */
@@ -67,13 +69,15 @@ export class ReplyStreams {
     const lost = life.controller();
     const over = AbortSignal.any([stop.signal, lost.signal]);
     this.#running.set(stream, run);
-    const checks = isDirect ? this.#checking(request, stop) : undefined;
+    let checks: (() => void) | undefined;
     let iterator: AsyncIterator<unknown> | undefined;
     let isDone = false;
     try {
+      over.throwIfAborted();
       iterator = values[Symbol.asyncIterator]();
       const channel = await orAborted(this.#opened(), over);
-      const sender = new Sender(channel, request, stream, stop);
+      const sender = new Sender({ channel, request, stream, isDirect, stop });
+      checks = this.#checking(sender, isDirect ? request : undefined, stop);
       try {
         for (;;) {
           const next = await orAborted(iterator.next(), over);
@@ -97,7 +101,7 @@ export class ReplyStreams {
     } finally {
       if (!isDone) quietly(() => iterator?.return?.());
       this.#running.delete(stream);
-      clearInterval(checks);
+      checks?.();
       life.release(lost);
     }
   }
@@ -125,14 +129,26 @@ export class ReplyStreams {
     run.stop.abort(stopped('its requester wants no more'));
   }
 
-  /** A requester that died says nothing: its address is asked for, as if it were a queue. */
-  #checking(request: Message, stop: AbortController): NodeJS.Timeout {
-    const timer = setInterval(() => {
-      void this.#isGone(request).then((isGone) => {
+  /**
+   * A requester that died says nothing, and one that stopped listening before it heard of this stream knows nobody to tell. So a stream
+   * that is silent says where it hears, over and over; and the address of a direct requester is asked for, as if it were a queue.
+   * The function returned ends it.
+   */
+  #checking(sender: Sender, direct: Message | undefined, stop: AbortController): () => void {
+    let count = 0;
+    const look = (): void => {
+      if (sender.count === count) sender.announce();
+      count = sender.count;
+      timer = setTimeout(look, CHECK_INTERVAL).unref();
+      if (direct === undefined) return;
+      void this.#isGone(direct).then((isGone) => {
         if (isGone) stop.abort(stopped('its requester is gone'));
       });
-    }, CHECK_INTERVAL);
-    return timer.unref();
+    };
+    let timer = setTimeout(look, ANNOUNCED_AFTER).unref();
+    return () => {
+      clearTimeout(timer);
+    };
   }
 
   async #isGone(request: Message): Promise<boolean> {
@@ -150,20 +166,23 @@ export class ReplyStreams {
   }
 }
 
+interface SenderOptions {
+  readonly channel: ConfirmChannel;
+  readonly request: Message;
+  readonly stream: string;
+  readonly isDirect: boolean;
+  readonly stop: AbortController;
+}
+
 /** The replies of one stream on their way. What fails with one of them stops the stream. */
 class Sender {
-  readonly #channel: ConfirmChannel;
-  readonly #request: Message;
-  readonly #stream: string;
-  readonly #stop: AbortController;
+  readonly #options: SenderOptions;
   readonly #unconfirmed: Promise<void>[] = [];
   #number = 0;
+  #isAnnouncing = false;
 
-  constructor(channel: ConfirmChannel, request: Message, stream: string, stop: AbortController) {
-    this.#channel = channel;
-    this.#request = request;
-    this.#stream = stream;
-    this.#stop = stop;
+  constructor(options: SenderOptions) {
+    this.#options = options;
   }
 
   get count(): number {
@@ -172,27 +191,43 @@ class Sender {
 
   /** Resolves when there is room for the next one. */
   async send(reply: WrittenReply): Promise<void> {
-    this.#publish(reply, false);
+    this.#next(reply, false);
     if (this.#unconfirmed.length >= WINDOW) await this.#unconfirmed.shift();
   }
 
   /** Resolves when all of them are confirmed. */
   async end(reply: WrittenReply): Promise<void> {
-    this.#publish(reply, true);
+    this.#next(reply, true);
     await Promise.all(this.#unconfirmed);
   }
 
-  #publish({ body, properties }: WrittenReply, isEnd: boolean): void {
+  /** Tells the requester of the stream, without a value. A broker that does not take the last one is not given another. */
+  announce(): void {
+    if (this.#isAnnouncing) return;
+    this.#isAnnouncing = true;
+    // Nobody takes it from a queue that nobody reads.
+    const properties = { deliveryMode: 1, mandatory: !this.#options.isDirect, expiration: String(CHECK_INTERVAL) };
+    void this.#publish({ body: '', properties }, ANNOUNCEMENT, false).then(() => {
+      this.#isAnnouncing = false;
+    });
+  }
+
+  #next(reply: WrittenReply, isEnd: boolean): void {
     this.#number += 1;
-    const place = placeHeaders({ stream: this.#stream, number: this.#number, isEnd });
-    const options = { ...properties, headers: { ...properties.headers, ...place }, replyTo: DIRECT_REPLY_TO };
-    this.#unconfirmed.push(
-      this.#channel.reply(this.#request, body, options).catch((error: unknown) => {
+    this.#unconfirmed.push(this.#publish(reply, this.#number, isEnd));
+  }
+
+  /** Never rejects. */
+  #publish({ body, properties }: WrittenReply, number: number, isEnd: boolean): Promise<void> {
+    const { channel, request, stream, stop } = this.#options;
+    const headers = { ...properties.headers, ...placeHeaders({ stream, number, isEnd }) };
+    return channel
+      .reply(request, body, { ...properties, headers, replyTo: DIRECT_REPLY_TO })
+      .catch((error: unknown) => {
         const { code } = error instanceof AmqpError ? error : {};
-        if (code === 'UNROUTABLE') this.#stop.abort(stopped('its requester is gone', error));
-        else this.#stop.abort(code === 'MESSAGE_TOO_LARGE' ? error : broken(error));
-      }),
-    );
+        if (code === 'UNROUTABLE') stop.abort(stopped('its requester is gone', error));
+        else stop.abort(code === 'MESSAGE_TOO_LARGE' ? error : broken(error));
+      });
   }
 }
 

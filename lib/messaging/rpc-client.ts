@@ -2,14 +2,14 @@
  * Requests and what their replies come to: payloads out, values or the server's errors back. Channels, correlation and deadlines
  * are the client's `AmqpRequester`; what the headers of a reply mean is `reply-format`'s.
  */
-import { randomUUID } from 'node:crypto';
-import { types } from 'node:util';
+import { inspect, types } from 'node:util';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from '../client/amqp-requester.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
 import { refuseUnknown } from '../client/option-names.js';
-import { AmqpError, RemoteError, destination } from '../errors.js';
+import { checkSignal, whenFired } from '../client/signals.js';
+import { AmqpError, RemoteError, destination, printable } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
 import { Correlation } from './correlation.js';
@@ -18,7 +18,8 @@ import { type Decoder, decoderOf } from './decoder.js';
 import { type InferInput, type InferReply, MessageContract, holdTo, validated } from './message.js';
 import { IncomingReplies, type ReplyObserver } from './incoming-replies.js';
 import type { PublisherOptions } from './publish-options.js';
-import { WANTS_STREAM, errorIn, stopHeaders } from './reply-format.js';
+import { RefusedStreams } from './refused-streams.js';
+import { WANTS_STREAM, errorIn } from './reply-format.js';
 import { Serializers } from './serializer.js';
 
 /** Defaults of an `RpcClient`. */
@@ -46,7 +47,10 @@ export interface RpcClientOptions extends RpcOptions {
 
 /** Options of one request: the message's properties, and how long to wait. */
 export interface RpcRequestOptions extends Omit<BasicProperties, 'deliveryMode' | 'expiration' | 'replyTo'> {
-  /** From the call to the reply, the wait for a connection included; the request expires with it. @default that of the client */
+  /**
+   * From the call to the reply, the wait for a connection included; the request expires with it. 0 is over at once: there is no wait
+   * without an end. @default that of the client
+   */
   readonly timeout?: Duration | undefined;
   /** Ends the wait. A request that was sent may be carried out all the same. */
   readonly signal?: AbortSignal | undefined;
@@ -98,6 +102,7 @@ export class RpcClient implements AsyncDisposable {
   readonly #serializers: Serializers;
   readonly #decode: Decoder;
   readonly #correlation: Correlation | undefined;
+  readonly #refused: RefusedStreams;
   #toldAt = -Infinity;
   #untold = 0;
 
@@ -111,10 +116,12 @@ export class RpcClient implements AsyncDisposable {
     this.#requester = new AmqpRequester(connection, {
       timeout,
       maxPending,
-      onUnexpectedReply: () => {
-        this.#tellUnexpected();
+      onUnexpectedReply: (reply) => {
+        // More of a stream come always: until its server has heard that it is to stop.
+        if (!this.#refused.refuseUnexpected(reply)) this.#tellUnexpected();
       },
     } satisfies RequesterOptions);
+    this.#refused = new RefusedStreams((address, properties) => this.#requester.tell(address, properties));
   }
 
   /** How many requests await their reply. */
@@ -183,10 +190,11 @@ export class RpcClient implements AsyncDisposable {
   protected stream<T>(
     { exchange, routingKey, contract }: StreamTarget,
     payload: unknown,
-    { signal, ...options }: RpcRequestOptions,
+    given: RpcRequestOptions,
     observer: ReplyObserver<T>,
   ): () => void {
-    const correlationId = options.correlationId ?? randomUUID();
+    checkRequestOptions(given);
+    const { signal, ...options } = given;
     const replies = new IncomingReplies({
       exchange,
       routingKey,
@@ -195,9 +203,7 @@ export class RpcClient implements AsyncDisposable {
         if (contract === undefined) return value;
         return types.isPromise(value) ? value.then((read) => heldReply(contract, read)) : heldReply(contract, value);
       },
-      stop: (address, stream) => {
-        this.#requester.tell(exchange, address, { correlationId, headers: stopHeaders(stream) });
-      },
+      refused: this.#refused,
       // The caller's word for what comes.
       observer: observer,
     });
@@ -205,17 +211,15 @@ export class RpcClient implements AsyncDisposable {
       replies.fail(new AmqpError('ABORTED', 'The wait for replies was aborted.', { cause: signal?.reason }));
       replies.stop();
     };
+    if (signal?.aborted === true) onAbort();
+    const unlisten = signal && whenFired(signal, onAbort);
     const stop = (): void => {
-      signal?.removeEventListener('abort', onAbort);
+      unlisten?.();
       replies.stop();
     };
-    signal?.addEventListener('abort', onAbort, { once: true });
-    if (signal?.aborted === true) onAbort();
     const headers = { ...options.headers, ...WANTS_STREAM };
     const target = { exchange, routingKey, contract };
-    void this.#stream(target, payload, { ...options, correlationId, headers }, replies).finally(() => {
-      signal?.removeEventListener('abort', onAbort);
-    });
+    void this.#stream(target, payload, { ...options, headers }, replies).finally(() => unlisten?.());
     return stop;
   }
 
@@ -228,8 +232,10 @@ export class RpcClient implements AsyncDisposable {
     try {
       if (contract !== undefined) await holdTo(contract, payload);
       const { body, message } = await this.#written(payload, options);
-      if (replies.isOver) return;
-      await this.#requester.requestMany(exchange, routingKey, body, message, (reply) => replies.receive(reply));
+      const { signal } = replies;
+      await this.#requester.requestMany(exchange, routingKey, body, { ...message, signal }, (reply) =>
+        replies.receive(reply),
+      );
     } catch (error) {
       replies.fail(error);
       replies.stop();
@@ -249,7 +255,7 @@ export class RpcClient implements AsyncDisposable {
     payload: unknown,
     options: RpcRequestOptions,
   ): Promise<{ readonly body: string | Uint8Array; readonly message: RequestMessageOptions }> {
-    refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
+    checkRequestOptions(options);
     const { persistent = false, ...said } = this.#correlation?.carriedToRequest(options) ?? options;
     const isBytes = payload instanceof Uint8Array;
     const serialized = this.#serializers.serialize(
@@ -290,6 +296,16 @@ export class RpcClient implements AsyncDisposable {
       `${count} ${count === 1 ? 'reply was' : 'replies were'} dropped that nobody awaits: late, or with an unknown correlation id.`,
     );
   }
+}
+
+/** Throws `INVALID_OPTION`, past the compiler too. The properties are the wire's to check. */
+function checkRequestOptions(options: RpcRequestOptions): void {
+  if (typeof options !== 'object' || (options as unknown) === null) {
+    const said = printable(inspect(options), 60);
+    throw new AmqpError('INVALID_OPTION', `The options of a request have to be an object, not ${said}.`);
+  }
+  refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
+  checkSignal(options.signal, 'a request');
 }
 
 /** What the contract's `reply` makes of a value. Throws, or rejects with, `INVALID_PAYLOAD`. */

@@ -9,7 +9,8 @@ import type { BatchHandler } from '../messaging/batched-deliveries.js';
 import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
 import type { ConsumerDefaults } from './consume-options.js';
 import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';
-import { type Assembled, type Delivered, type Run, applies, assemble, parameterNotes } from './amqp.listener.js';
+import { type Assembled, type Run, applies, assemble, parameterNotes } from './amqp.listener.js';
+import type { Delivered } from './handler-result.js';
 
 type GlobalEnhancersOption = ConsumerDefaults['globalEnhancers'];
 

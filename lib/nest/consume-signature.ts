@@ -29,9 +29,9 @@ export type SourceBesideOptions<Source> = [Source] extends [string | MessageCont
 /** The options that go with it. */
 export type OptionsBeside<Source, Payload, Size extends number> = [Source] extends [MessageContract]
   ? Source['exchange'] extends ''
-    ? ConsumeQueueContractOptions<Infer<Source>, Size>
+    ? ConsumeQueueContractOptions<Infer<Source>, Size> | undefined
     : ConsumeContractOptions<Infer<Source>, Size>
-  : ConsumeHandlerOptions<Payload, Size>;
+  : ConsumeHandlerOptions<Payload, Size> | undefined;
 
 /** What `@Consume` is given alone. Anything but a source is options, or a factory of them. */
 export type SourceAlone<Source, Tokens extends readonly Injected[], Options, Payload, Size extends number> = [

@@ -1,5 +1,9 @@
 /** What a handler returned, as the consumer takes it: Observables and async iterables run to their end, for their last value. */
-import { type Observable, type Subscription, isObservable, lastValueFrom } from 'rxjs';
+import { Observable, type Subscription, isObservable, lastValueFrom, takeUntil } from 'rxjs';
+import { quietly } from '../client/listeners.js';
+import { orAborted } from '../client/wait.js';
+import type { AmqpError } from '../errors.js';
+import type { Delivery } from '../messaging/delivery.js';
 import { isStream } from '../messaging/replier.js';
 
 /** True for what has values over time. */
@@ -7,25 +11,95 @@ export function isManyValued(result: unknown): boolean {
   return typeof result === 'object' && result !== null && (isObservable(result) || isStream(result));
 }
 
-/** The last value; undefined where there is none. Values that have values over time themselves count by their last one. */
-export async function lastValueOf(result: unknown): Promise<unknown> {
-  if (isObservable(result)) return await lastValueOf(await lastValueFrom(result, { defaultValue: undefined }));
-  if (!isStream(result)) return result;
-  let last: unknown;
-  for await (const value of result) last = value;
-  return last;
+/** What a handler gets beside the payload, or the payloads. */
+export type Delivered = Delivery | readonly Delivery[];
+
+/**
+ * Fires when the values of a handler are for nothing: with `delivery.signal`, but not over a lost channel where the handler has
+ * answered before, because then the broker does not deliver the message again, and nobody else does its work.
+ */
+export function stopSignal(delivered: Delivered): AbortSignal {
+  const deliveries = isBatch(delivered) ? delivered : [delivered];
+  const stop = new AbortController();
+  for (const { signal } of deliveries) {
+    const fired = (): void => {
+      const { code } = signal.reason as Partial<AmqpError>;
+      if (code !== 'CHANNEL_CLOSED' || !deliveries.some(({ isAnswered }) => isAnswered)) stop.abort(signal.reason);
+    };
+    if (signal.aborted) fired();
+    else signal.addEventListener('abort', fired, { once: true });
+  }
+  return stop.signal;
 }
 
-/** All values of a handler's result; those that have values over time themselves are replaced by these. `fail` is the filters. */
+/**
+ * The last value; undefined where there is none. Values that have values over time themselves count by their last one. Rejects with
+ * the reason of `stop` when that fires; what runs then is unsubscribed from, or returned, and what has not begun does not begin.
+ */
+export async function lastValueOf(result: unknown, stop: AbortSignal): Promise<unknown> {
+  if (isObservable(result)) {
+    const last = await lastValueFrom(result.pipe(takeUntil(failingWith(stop))), { defaultValue: undefined });
+    return await lastValueOf(last, stop);
+  }
+  return isStream(result) ? await lastValueOf(await lastIn(result, stop), stop) : result;
+}
+
+async function lastIn(values: AsyncIterable<unknown>, stop: AbortSignal): Promise<unknown> {
+  stop.throwIfAborted();
+  const iterator = values[Symbol.asyncIterator]();
+  try {
+    let last: unknown;
+    for (;;) {
+      const next = await orAborted(iterator.next(), stop);
+      if (next.done === true) return last;
+      last = next.value;
+    }
+  } catch (error) {
+    if (stop.aborted) quietly(() => iterator.return?.());
+    throw error;
+  }
+}
+
+/** Has no value, and fails when the signal fires. */
+function failingWith(signal: AbortSignal): Observable<never> {
+  return new Observable((subscriber) => {
+    const fail = (): void => {
+      subscriber.error(signal.reason);
+    };
+    if (signal.aborted) fail();
+    else signal.addEventListener('abort', fail, { once: true });
+    return () => {
+      signal.removeEventListener('abort', fail);
+    };
+  });
+}
+
+/** Whether whoever gets the result wants all of its values. Nobody replies to a batch. */
+export function wantsValues(delivered: Delivered): boolean {
+  return !isBatch(delivered) && delivered.wantsStream;
+}
+
+function isBatch(delivered: Delivered): delivered is readonly Delivery[] {
+  return Array.isArray(delivered);
+}
+
+/**
+ * All values of a handler's result; those that have values over time themselves are replaced by these. `fail` is the filters. It begins
+ * when somebody begins to iterate, not when the first value is asked for: an Observable may have values only once. With `empty`
+ * they fail with that error when there are none.
+ */
 export class HandlerValues implements AsyncIterableIterator<unknown> {
-  readonly #outer: AsyncIterator<unknown>;
+  readonly #result: unknown;
   readonly #fail: (error: unknown) => unknown;
+  #empty: { readonly error: unknown } | undefined;
+  #outer: AsyncIterator<unknown> | undefined;
   #inner: AsyncIterator<unknown> | undefined;
   #isOver = false;
 
-  constructor(result: unknown, fail: (error: unknown) => unknown) {
-    this.#outer = iteratorOf(result);
+  constructor(result: unknown, fail: (error: unknown) => unknown, empty?: { readonly error: unknown }) {
+    this.#result = result;
     this.#fail = fail;
+    this.#empty = empty;
   }
 
   async next(): Promise<IteratorResult<unknown>> {
@@ -41,21 +115,28 @@ export class HandlerValues implements AsyncIterableIterator<unknown> {
 
   async return(): Promise<IteratorResult<unknown>> {
     this.#isOver = true;
-    await Promise.all([this.#inner?.return?.(), this.#outer.return?.()]);
+    await Promise.all([this.#inner?.return?.(), this.#outer?.return?.()]);
     return { done: true, value: undefined };
   }
 
   [Symbol.asyncIterator](): this {
+    this.#outer ??= iteratorOf(this.#result);
     return this;
   }
 
   async #next(): Promise<IteratorResult<unknown>> {
+    const outer = (this.#outer ??= iteratorOf(this.#result));
     for (;;) {
-      const next = await (this.#inner ?? this.#outer).next();
+      const next = await (this.#inner ?? outer).next();
       if (next.done !== true) {
-        if (!isManyValued(next.value)) return next;
-        this.#inner = iteratorOf(next.value);
+        if (isManyValued(next.value)) {
+          this.#inner = iteratorOf(next.value);
+          continue;
+        }
+        this.#empty = undefined;
+        return next;
       } else if (this.#inner === undefined) {
+        if (this.#empty !== undefined) throw this.#empty.error;
         return next;
       } else {
         this.#inner = undefined;

@@ -169,6 +169,23 @@ test('an argument of a queue that makes no sense is refused, and why is told', a
   }
 });
 
+test.each(['classic', 'quorum'])('an argument of a consumer that a %s queue does not take is refused', async (type) => {
+  await using bench = await Bench.open();
+  const queue = await bench.scratch.queue({ arguments: { 'x-queue-type': type } });
+  const consume = (args: FieldTable) => (channel: Channel) =>
+    channel.basicConsume(queue, () => undefined, { arguments: args });
+  expect(await refusal(bench, consume({ 'x-stream-offset': 'first' }))).toEqual([
+    406,
+    `PRECONDITION_FAILED - invalid arg 'x-stream-offset' for queue '${queue}' in vhost '/' of queue type rabbit_${type}_queue`,
+    'basic.consume',
+  ]);
+  expect(await refusal(bench, consume({ 'x-priority': 'high' }))).toEqual([
+    406,
+    `PRECONDITION_FAILED - invalid arg 'x-priority' for queue '${queue}' in vhost '/': "expected integer, got longstr"`,
+    'basic.consume',
+  ]);
+});
+
 test('an exchange that is there with another type, property or alternate is refused; other arguments do not count', async () => {
   await using bench = await Bench.open();
   const exchange = await bench.scratch.exchange('direct', { durable: false });

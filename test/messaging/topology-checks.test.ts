@@ -26,6 +26,7 @@ const RABBITMQ = { product: 'RabbitMQ', version: '4.0.5' };
 interface Case {
   readonly topology: Topology;
   readonly consumer?: Partial<CheckedConsumer>;
+  readonly others?: readonly Partial<CheckedConsumer>[];
   readonly version?: string;
   readonly product?: string;
   readonly missing?: readonly string[];
@@ -35,6 +36,7 @@ interface Case {
 function findingsIn({
   topology,
   consumer,
+  others = [],
   version = '4.0.5',
   product = 'RabbitMQ',
   missing = [],
@@ -42,21 +44,17 @@ function findingsIn({
 }: Case): Finding[] {
   const plan = new TopologyPlan();
   plan.add(topology, 'AmqpModule.forRoot');
-  const consumers: CheckedConsumer[] =
-    consumer === undefined
-      ? []
-      : [
-          {
-            name: 'Billing.charge',
-            queue: 'q',
-            exclusive: false,
-            arguments: {},
-            retries: false,
-            prefetch: undefined,
-            batchSize: undefined,
-            ...consumer,
-          },
-        ];
+  const consumers = [...(consumer === undefined ? [] : [consumer]), ...others].map((given): CheckedConsumer => ({
+    name: 'Billing.charge',
+    queue: 'q',
+    exclusive: false,
+    arguments: {},
+    retries: false,
+    prefetch: undefined,
+    batchSize: undefined,
+    deadLetter: undefined,
+    ...given,
+  }));
   return findingsOf(
     {
       topology: plan.topology,
@@ -71,6 +69,11 @@ function findingsIn({
 
 /** `code level` of each finding. */
 const toldOf = (example: Case): string[] => findingsIn(example).map(({ code, level }) => `${code} ${level}`);
+
+const boundBy = (routingKey: string): Topology => ({
+  exchanges: [{ name: 'a', type: 'topic' }],
+  bindings: [{ source: 'a', queue: 'q', routingKey }],
+});
 
 const queueOf = (definition: QueueDefinition): Topology => ({ queues: [{ name: 'q', ...definition }] });
 /** With a dead-letter exchange that is somebody else's, so that nothing else is found. */
@@ -140,6 +143,12 @@ const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case,
     { topology: queueOf({ type: 'classic', deliveryLimit: 5 }) },
     { topology: quorum({ deliveryLimit: 5 }) },
   ],
+  [
+    'queue-type-missing',
+    'warn',
+    { topology: queueOf({ deliveryLimit: 5 }) },
+    { topology: quorum({ deliveryLimit: 5 }) },
+  ],
   ['quorum-priority', 'error', { topology: quorum({ maxPriority: 5 }) }, { topology: queueOf({ maxPriority: 5 }) }],
   ['quorum-priority', 'error', { topology: quorum({ maxPriority: 5 }), version: '4.3.0' }, { topology: quorum() }],
   [
@@ -204,6 +213,57 @@ const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case,
       topology: { exchanges: [{ name: 'a', type: 'topic' }], bindings: [{ source: 'a', queue: 'q', routingKey: '' }] },
     },
   ],
+  ['topic-wildcard-in-word', 'warn', { topology: boundBy('order*') }, { topology: boundBy('order.*.#.placed') }],
+  [
+    'topic-wildcard-in-word',
+    'warn',
+    { topology: { bindings: [{ source: 'amq.topic', queue: 'q', routingKey: '##' }] } },
+    {
+      topology: {
+        exchanges: [{ name: 'a', type: 'direct' }],
+        bindings: [{ source: 'a', queue: 'q', routingKey: 'a*' }],
+      },
+    },
+  ],
+  [
+    'dead-letter-cycle',
+    'error',
+    { topology: {}, consumer: { deadLetter: 'q' } },
+    { topology: {}, consumer: { deadLetter: 'q.failed' } },
+  ],
+  [
+    'dead-letter-cycle',
+    'error',
+    { topology: {}, consumer: {}, others: [{ name: 'Graveyard.bury', queue: 'q.dead', deadLetter: 'q' }] },
+    { topology: {}, consumer: { deadLetter: { by: 'broker' } }, others: [{ queue: 'q.dead', deadLetter: 'q' }] },
+  ],
+  [
+    'dead-letter-chain',
+    'error',
+    { topology: {}, consumer: { queue: 'q.dead.dead' } },
+    { topology: {}, consumer: { queue: 'q.dead.dead', deadLetter: 'q.lost' } },
+  ],
+  [
+    'dead-letters-consumed',
+    'warn',
+    { topology: {}, consumer: { queue: 'q.dead' } },
+    { topology: {}, consumer: { queue: 'q.dead', deadLetter: 'q.dead.dead' } },
+  ],
+  [
+    'dead-letters-consumed',
+    'warn',
+    { topology: {}, consumer: { deadLetter: 'graves' }, others: [{ queue: 'graves' }] },
+    { topology: {}, consumer: { deadLetter: 'graves' }, others: [{ queue: 'graves', deadLetter: { by: 'broker' } }] },
+  ],
+  [
+    'dead-letters-consumed',
+    'warn',
+    { topology: { queues: [{ name: 'q.dead' }] }, consumer: { queue: 'q.dead' } },
+    {
+      topology: { queues: [{ name: 'q.dead', arguments: { 'x-dead-letter-exchange': 'amq.fanout' } }] },
+      consumer: { queue: 'q.dead' },
+    },
+  ],
   [
     'exclusive-and-single-active',
     'error',
@@ -227,6 +287,13 @@ const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case,
     'error',
     { topology: quorum(), consumer: { arguments: { 'x-stream-offset': 'first' } } },
     { topology: queueOf({ type: 'stream' }), consumer: { arguments: { 'x-stream-offset': 'first' } } },
+  ],
+  [
+    'offset-without-stream',
+    'error',
+    { topology: queueOf({}), consumer: { arguments: { 'x-stream-offset': 'first' } } },
+    // Nobody here knows of what type it is.
+    { topology: {}, consumer: { arguments: { 'x-stream-offset': 'first' } } },
   ],
   [
     'retry-on-stream',
@@ -267,6 +334,12 @@ describe('every check', () => {
     );
   });
 
+  test('says of a wildcard within a word how it is written', () => {
+    const [finding] = findingsIn({ topology: boundBy('order*.#x') });
+    expect(finding?.message).toContain("'order*.#x'");
+    expect(finding?.message).toContain("'order.*.#.x'");
+  });
+
   test.each(EXAMPLES)('%s (%s) can be turned off, and made an error', (code, _level, wrong) => {
     expect(toldOf({ ...wrong, levels: { [code]: 'off' } })).toEqual([]);
     expect(toldOf({ ...wrong, levels: { [code]: 'error' } })).toEqual([`${code} error`]);
@@ -291,16 +364,20 @@ test.each([
 });
 
 test.each([
-  [RABBITMQ, { name: 'RabbitMQ 4.0.5', isRabbitMq: true, isKnown: true, version: [4, 0] }],
+  [RABBITMQ, { name: 'RabbitMQ 4.0.5', isKnown: true, version: [4, 0] }],
   [
     { product: 'RabbitMQ', version: '4.3.0-rc.1' },
     { name: 'RabbitMQ 4.3.0-rc.1', version: [4, 3] },
   ],
   [
     { product: 'LavinMQ', version: '2.4.0' },
-    { isRabbitMq: false, isKnown: false, version: [2, 4] },
+    { isKnown: false, version: [2, 4] },
   ],
-  [{}, { name: '', isRabbitMq: false, isKnown: false, version: undefined }],
+  [
+    { product: 'nest-amqp embedded broker', version: '0.1.0' },
+    { name: 'nest-amqp embedded broker 0.1.0', isKnown: true, version: [4, 0] },
+  ],
+  [{}, { name: '', isKnown: false, version: undefined }],
 ])('a broker is known by what it says of itself: %j', (properties, broker) => {
   expect(brokerOf(properties)).toMatchObject(broker);
 });

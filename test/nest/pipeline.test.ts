@@ -1,4 +1,5 @@
 /** Guards, pipes, interceptors and filters around a handler, and what the broker hears when one of them says no. */
+import { once } from 'node:events';
 import {
   type ArgumentMetadata,
   type ArgumentsHost,
@@ -29,11 +30,11 @@ import {
   Payload,
   RejectDelivery,
 } from 'nest-amqp';
-import { EMPTY, type Observable, concat, map, of, throwError } from 'rxjs';
+import { EMPTY, Observable, concat, map, of, throwError } from 'rxjs';
 
 import { brokerUrl } from '../support/broker.mjs';
 import { TestApp } from '../support/nest-app.js';
-import { Scratch } from '../support/scratch.js';
+import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Inbox } from '../support/waits.js';
 
 let scratch: Scratch;
@@ -490,6 +491,119 @@ describe('a handler that returns an Observable', () => {
     await scratch.sendJson(queue, 1);
     await isDeadLettered();
     expect(app.log.text('error')).toContain('halfway');
+  });
+
+  /** It has one value and no end; tells when it is subscribed to, and when it is not any more. */
+  const endless = (): Observable<unknown> =>
+    new Observable((subscriber) => {
+      events.push('subscribed');
+      subscriber.next(1);
+      return () => {
+        events.push('unsubscribed');
+      };
+    });
+
+  test('that takes longer than the timeout is unsubscribed from, and its filters hear nothing', async () => {
+    class Billing {
+      @Consume(queue, { timeout: 50 })
+      @UseFilters(Swallows)
+      charge(): Observable<unknown> {
+        return endless();
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    expect(app.log.text('error')).toContain('longer than its timeout of 50 ms');
+    expect(await events.next()).toBe('subscribed');
+    expect(await events.next()).toBe('unsubscribed');
+    await app.close();
+    expect(events.all).toHaveLength(2);
+  });
+
+  test('after its time was up does not begin', async () => {
+    class Billing {
+      @Consume(queue, { timeout: 50 })
+      async charge(_payload: unknown, { signal }: Delivery): Promise<Observable<unknown>> {
+        await once(signal, 'abort');
+        events.push('late');
+        return endless();
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    await app.close();
+    expect(events.all).toEqual(['late']);
+  });
+
+  test('that runs when the shutdown waits no longer is unsubscribed from', async () => {
+    class Billing {
+      @Consume(queue)
+      charge(): Observable<unknown> {
+        return endless();
+      }
+    }
+    const imports = [AmqpModule.forRoot({ url: brokerUrl, shutdownTimeout: 50 })];
+    await using app = await TestApp.boot({ imports, providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await events.next();
+    await app.close();
+    expect(events.all).toEqual(['subscribed', 'unsubscribed']);
+    expect(await scratch.drain(queue)).toEqual(['1']);
+  });
+
+  test.each([
+    ['is unsubscribed from, and begins again with the next delivery', false],
+    ['goes on where the message was acknowledged before, because nobody else does its work', true],
+  ])('that runs when the channel is lost %s', async (_what, isAcknowledged) => {
+    const line = new CuttableLine();
+    class Billing {
+      @Consume(queue)
+      charge(_payload: unknown, delivery: Delivery): Observable<unknown> {
+        if (isAcknowledged) delivery.ack();
+        delivery.signal.addEventListener('abort', () => {
+          events.push('signal');
+        });
+        return endless();
+      }
+    }
+    const connection = { dial: line.dial, recovery: { initialDelay: 1, maxDelay: 5 } };
+    const imports = [AmqpModule.forRoot({ url: brokerUrl, connection, shutdownTimeout: 50 })];
+    await using app = await TestApp.boot({ imports, providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await events.next();
+    line.cut();
+    expect(await events.next()).toBe('signal');
+    await scratch.sendJson(queue, 2);
+    await events.next('the next one', (event) => event === 'subscribed');
+    expect(events.all.slice(0, 4)).toEqual(
+      isAcknowledged ? ['subscribed', 'signal', 'subscribed'] : ['subscribed', 'signal', 'unsubscribed', 'subscribed'],
+    );
+    await app.close();
+    await scratch.drain(queue);
+  });
+
+  test('or an async iterable: that is returned when its time is up', async () => {
+    class Billing {
+      @Consume(queue, { timeout: 50 })
+      charge(): AsyncIterable<unknown> {
+        return {
+          [Symbol.asyncIterator]: () => ({
+            next: () => new Promise(() => undefined),
+            return: () => {
+              events.push('returned');
+              return Promise.resolve({ done: true, value: undefined });
+            },
+          }),
+        };
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    await scratch.sendJson(queue, 1);
+    await isDeadLettered();
+    expect(await events.next()).toBe('returned');
+    await app.close();
   });
 });
 

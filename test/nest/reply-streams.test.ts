@@ -1,4 +1,5 @@
 /** Requests for all values: Observables and async iterables of handlers, one reply a value, to a requester that may stop them. */
+import { once } from 'node:events';
 import {
   type CallHandler,
   type ExecutionContext,
@@ -22,6 +23,7 @@ import {
   Observable,
   concat,
   config,
+  finalize,
   from,
   interval,
   lastValueFrom,
@@ -72,6 +74,27 @@ async function untilError(values: Observable<unknown>): Promise<{ got: unknown[]
   const got: unknown[] = [];
   const error = await failure(lastValueFrom(values.pipe(map((value) => got.push(value)))));
   return { got, error };
+}
+
+/** Observables of a handler: how many were subscribed, and unsubscribed. */
+class Runs {
+  begun = 0;
+  #ended = 0;
+
+  counted(values: Observable<number>): Observable<number> {
+    return new Observable((subscriber) => {
+      this.begun += 1;
+      const inner = values.subscribe(subscriber);
+      return () => {
+        inner.unsubscribe();
+        this.#ended += 1;
+      };
+    });
+  }
+
+  isOver(count: number): true | undefined {
+    return this.begun === count && this.#ended === count ? true : undefined;
+  }
 }
 
 describe('request$ emits', () => {
@@ -278,13 +301,14 @@ describe('a stream of replies ends', () => {
     expect(await untilError(cutting)).toMatchObject({ got: [1], error: { code: 'REPLY_LOST' } });
   });
 
-  test('with the connection of its server, whose next one begins anew', async () => {
+  test('with the connection of its server, whose next one begins anew and is asked to stop', async () => {
     const queue = await scratch.queue();
     const line = new CuttableLine();
+    const runs = new Runs();
     class Prices {
       @Consume(queue)
       quotes(): Observable<number> {
-        return concat(of(1, 2), NEVER);
+        return runs.counted(concat(of(1, 2), NEVER));
       }
     }
     await using _server = await boot(Prices, {
@@ -300,7 +324,121 @@ describe('a stream of replies ends', () => {
     const { got, error } = await untilError(cutting);
     expect(got).toEqual([1, 2]);
     expect(['REPLY_LOST', 'REMOTE_ERROR']).toContain((error as { code: string }).code);
+    await eventually('the second run to be over', () => Promise.resolve(runs.isOver(2)));
+    await scratch.hasMessages(queue, 0);
   });
+
+  test('when its requester has given up before the first value, so that others have their turn', async () => {
+    const queue = await scratch.queue();
+    const go = new Gate();
+    class Prices {
+      @Consume(queue, { prefetch: 2 })
+      async *quotes(@Payload() isEndless: boolean): AsyncGenerator<number> {
+        if (isEndless) await go.opened;
+        do yield await Promise.resolve(1);
+        while (isEndless);
+      }
+    }
+    await using app = await boot(Prices);
+    const given = app.rpc.request$('', queue, true, { timeout: 50 });
+    const late = await Promise.all([untilError(given), untilError(given)]);
+    expect(late.map(({ error }) => (error as { code: string }).code)).toEqual(['REPLY_TIMEOUT', 'REPLY_TIMEOUT']);
+    go.open();
+    expect(await app.rpc.requestToQueue(queue, false)).toBe(1);
+    // What comes of them until they have heard is no line in the log.
+    expect(app.log.text('warn')).toBe('');
+  });
+
+  test('when its requester has given up and there is never a value', async () => {
+    const queue = await scratch.queue();
+    const runs = new Runs();
+    class Prices {
+      @Consume(queue)
+      quotes(): Observable<number> {
+        return runs.counted(NEVER);
+      }
+    }
+    await using app = await boot(Prices);
+    const subscription = app.rpc.request$('', queue, 1).subscribe();
+    await eventually('the first run', () => Promise.resolve(runs.begun === 1 || undefined));
+    subscription.unsubscribe();
+    await eventually('no request to be pending', () => Promise.resolve(app.rpc.pendingCount === 0 || undefined));
+    expect((await untilError(app.rpc.request$('', queue, 2, { timeout: 50 }))).error).toMatchObject({
+      code: 'REPLY_TIMEOUT',
+    });
+    await eventually('both runs to be over', () => Promise.resolve(runs.isOver(2)));
+    // It is known where to say so by then.
+    const listening = app.rpc.request$('', queue, 3, { timeout: 2_000 });
+    expect((await untilError(listening)).error).toMatchObject({ code: 'REPLY_TIMEOUT' });
+    await eventually('the third run to be over', () => Promise.resolve(runs.isOver(3)));
+    await scratch.hasMessages(queue, 0);
+  });
+});
+
+describe('a stream of replies does not begin', () => {
+  /** What is subscribed to. */
+  let subscribed: Inbox<string>;
+
+  beforeEach(() => {
+    subscribed = new Inbox();
+  });
+
+  const values = (name: string): Observable<number> =>
+    new Observable((subscriber) => {
+      subscribed.push(name);
+      subscriber.next(1);
+      subscriber.complete();
+    });
+
+  test('after its handler has had its time', async () => {
+    const queue = await scratch.queue();
+    class Prices {
+      @Consume(queue, { timeout: 50 })
+      async quotes(@AmqpDelivery() { signal }: Delivery): Promise<Observable<number>> {
+        await once(signal, 'abort');
+        return values('late');
+      }
+    }
+    await using app = await boot(Prices);
+    expect((await untilError(app.rpc.request$('', queue, 1))).error).toMatchObject({
+      code: 'REMOTE_ERROR',
+      remote: { code: 'HANDLER_TIMEOUT' },
+    });
+    await app.close();
+    expect(subscribed.all).toEqual([]);
+  });
+
+  test('after its handler has put the request back', async () => {
+    const queue = await scratch.queue();
+    class Prices {
+      @Consume(queue)
+      quotes(@AmqpDelivery() delivery: Delivery): Observable<number> {
+        if (!delivery.redelivered) delivery.nack();
+        return values(delivery.redelivered ? 'again' : 'put back');
+      }
+    }
+    await using app = await boot(Prices);
+    expect(await all(app.rpc.request$('', queue, 1))).toEqual([1]);
+    expect(subscribed.all).toEqual(['again']);
+  });
+});
+
+test('a handler that is asked for a stream by nobody is heard to its end all the same', async () => {
+  const queue = await scratch.queue();
+  const ended = new Gate();
+  class Prices {
+    @Consume(queue)
+    quotes(): Observable<number> {
+      return of(1, 2).pipe(
+        finalize(() => {
+          ended.open();
+        }),
+      );
+    }
+  }
+  await using _app = await boot(Prices);
+  await scratch.sendJson(queue, 1, { replyTo: '', headers: { 'x-reply-stream': true } });
+  await within('the end of the values', ended.opened);
 });
 
 test('a subscriber that throws is told to nobody else: the stream goes on to its end', async () => {
@@ -356,12 +494,15 @@ describe('a server by others', () => {
   }
 
   const at = (number: number, stream = 's'): FieldTable => ({ 'x-reply-stream': stream, 'x-reply-number': number });
-  const end = (number: number): FieldTable => ({ ...at(number), 'x-reply-end': true });
+  const end = (number: number, stream?: string): FieldTable => ({ ...at(number, stream), 'x-reply-end': true });
 
   test.each<[what: string, replies: readonly FieldTable[], got: readonly number[], error: object | undefined]>([
     ['that repeats a reply is heard once', [at(1), at(1), at(2), end(3)], [1, 2], undefined],
     ['that leaves one out breaks off', [at(1), at(3), end(4)], [1], { code: 'REPLY_LOST' }],
     ['that begins anew breaks off', [at(1), at(1, 't'), at(2, 't')], [1], { code: 'REPLY_LOST' }],
+    ['that announces itself is heard', [at(0), at(1), at(0), end(2)], [1], undefined],
+    ['that begins anew before its first value is heard', [at(0), at(0, 't'), at(1, 't'), end(2, 't')], [1], undefined],
+    ['is heard no more when another has begun', [at(0), at(1, 't'), at(1), end(2), end(2, 't')], [1], undefined],
     [
       'that fails at the end is heard',
       [at(1), { ...end(2), 'x-error-message': 'no more' }],
@@ -393,6 +534,46 @@ describe('a server by others', () => {
     } finally {
       await server.close();
     }
+  });
+});
+
+describe('a requester by others', () => {
+  test('hears where to stop a stream that has no value yet', async () => {
+    const queue = await scratch.queue();
+    const runs = new Runs();
+    class Prices {
+      @Consume(queue)
+      quotes(): Observable<number> {
+        return runs.counted(NEVER);
+      }
+    }
+    await using app = await boot(Prices);
+    const replies = await scratch.queue();
+    await scratch.sendJson(queue, 1, { replyTo: replies, correlationId: 'c', headers: { 'x-reply-stream': true } });
+    const { body, properties } = await scratch.take(replies);
+    const { 'x-reply-stream': stream, ...place } = properties.headers ?? {};
+    expect([body.length, properties.correlationId, place]).toEqual([0, 'c', { 'x-reply-number': 0 }]);
+    const headers = { 'x-reply-stream': stream ?? null, 'x-reply-stop': true };
+    await scratch.sendJson(properties.replyTo ?? '', 0, { headers, mandatory: false });
+    await eventually('the run to be over', () => Promise.resolve(runs.isOver(1)));
+    expect((await scratch.take(replies)).properties.headers).toMatchObject({ 'x-reply-end': true });
+    expect(app.log.text('error')).toBe('');
+  });
+
+  test('whose queue is gone has no stream that goes on without a value', async () => {
+    const queue = await scratch.queue();
+    const runs = new Runs();
+    class Prices {
+      @Consume(queue)
+      quotes(): Observable<number> {
+        return runs.counted(NEVER);
+      }
+    }
+    await using _app = await boot(Prices);
+    const headers = { 'x-reply-stream': true };
+    await scratch.sendJson(queue, 1, { replyTo: scratch.queueName(), correlationId: 'c', headers });
+    await eventually('the run to be over', () => Promise.resolve(runs.isOver(1)));
+    await scratch.hasMessages(queue, 0);
   });
 });
 

@@ -348,6 +348,7 @@ test('options that come from elsewhere decorate any method', () => {
   const nameOrDefinition = definition as string | QueueDefinition;
   class Handlers {
     @Consume('a', options)
+    @Consume('a', undefined)
     @Consume(definition)
     @Consume(definition, options)
     @Consume(nameOrDefinition)
