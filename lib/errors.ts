@@ -184,14 +184,20 @@ export class PublishNackedError extends AmqpError {
   }
 }
 
-/** The broker closed the channel over the exchange that the message was published to. It is not stored. */
+/**
+ * The broker closed the channel over the exchange that the message was published to. It is not stored; where several to that exchange
+ * were under way, an earlier one may be that the broker took before the exchange was deleted, and the message says so.
+ */
 export class PublishRefusedError extends AmqpError {
   override readonly name = 'PublishRefusedError';
+  /** Why the channel was closed. */
+  declare readonly cause: AmqpError;
 
-  constructor(exchange: string, routingKey: string, cause: AmqpError) {
+  constructor(exchange: string, routingKey: string, cause: AmqpError, isCertain = true) {
+    const unless = isCertain ? '' : ', unless the broker took it a moment before it began to refuse';
     super(
       'PUBLISH_REFUSED',
-      `The broker refused the message to ${destination(exchange, routingKey)}; it is not stored. ${cause.message}`,
+      `The broker refused the message to ${destination(exchange, routingKey)}; it is not stored${unless}. ${cause.message}`,
       { ...factsOf(cause), cause },
     );
   }

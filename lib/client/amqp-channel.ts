@@ -25,11 +25,12 @@ import { timerMilliseconds } from '../time/duration.js';
 import { HandleConsumers } from './handle-consumers.js';
 import type { Message } from './message.js';
 import type { MessageStream } from './message-stream.js';
+import { PresentChannel } from './present-channel.js';
 import { Queue } from './queue.js';
 import { notAnswered, requestAborted } from './request-bounds.js';
 import type { RepublishOptions } from './republish-options.js';
 import { type PublishBounds, Republisher } from './republisher.js';
-import { ended, orAborted, orLate, unblocked, within } from './wait.js';
+import { orLate, within } from './wait.js';
 
 /**
  * Everything that a channel can do, on whatever connection is open: while there is none, its methods wait for the next.
@@ -45,17 +46,23 @@ import { ended, orAborted, orLate, unblocked, within } from './wait.js';
  */
 export class AmqpChannel implements AsyncDisposable {
   readonly #connection: AmqpConnection;
-  #current: Promise<ConfirmChannel> | undefined;
   #prefetch: number | undefined;
   #closing: Promise<void> | undefined;
   readonly #consumers: HandleConsumers;
   readonly #life = new AbortController();
   readonly #publishes: Republisher;
+  readonly #present: PresentChannel;
+  readonly #apart: PresentChannel;
 
   /** Throws `INVALID_OPTION`. */
   constructor(connection: AmqpConnection, options?: RepublishOptions) {
     this.#connection = connection;
     this.#publishes = new Republisher(this, options);
+    const onUnblocked = (): void => {
+      this.#publishes.unblocked();
+    };
+    this.#present = new PresentChannel(connection, this.#life.signal, onUnblocked);
+    this.#apart = new PresentChannel(connection, this.#life.signal, onUnblocked);
     this.#consumers = new HandleConsumers(connection, this.#life.signal);
   }
 
@@ -66,17 +73,12 @@ export class AmqpChannel implements AsyncDisposable {
 
   /** The present channel, opened when there is none. It lives once: ask again after a loss. Rejects with the signal's reason. */
   async opened(signal?: AbortSignal): Promise<ConfirmChannel> {
-    for (;;) {
-      this.#life.signal.throwIfAborted();
-      this.#current ??= this.#open().catch((error: unknown) => {
-        this.#current = undefined;
-        throw error;
-      });
-      const channel = await orAborted(this.#current, signal);
-      if (channel.isOpen) return channel;
-      // It is being closed.
-      await orAborted(ended(channel), signal);
-    }
+    return await this.#present.opened(signal);
+  }
+
+  /** @internal Another channel, for publishes that the broker may close it over. */
+  async openedApart(): Promise<ConfirmChannel> {
+    return await this.#apart.opened();
   }
 
   // ── declaring ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,10 +296,7 @@ export class AmqpChannel implements AsyncDisposable {
       await within(status.connection.closeTimeout, this.#publishes.settled());
     }
     this.#life.abort(new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' }));
-    await Promise.all([
-      this.#current?.then((channel) => channel.close()).catch(() => undefined),
-      this.#consumers.stop(),
-    ]);
+    await Promise.all([this.#present.close(), this.#apart.close(), this.#consumers.stop()]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -326,32 +325,5 @@ export class AmqpChannel implements AsyncDisposable {
 
   #named(queue: string): string {
     return this.#connection.queueNamed(queue);
-  }
-
-  /** A channel on the present connection, or on the next: a connection that is lost meanwhile is no reason to give up. */
-  async #open(): Promise<ConfirmChannel> {
-    for (;;) {
-      this.#life.signal.throwIfAborted();
-      const connection = await this.#connection.opened(this.#life.signal);
-      // A broker that blocks reads nothing, channel.open included.
-      await unblocked(connection, this.#life.signal);
-      try {
-        const channel = await connection.channel({ confirm: true, signal: this.#life.signal });
-        const onUnblocked = (): void => {
-          this.#publishes.unblocked();
-        };
-        connection.on('unblocked', onUnblocked);
-        channel.once('close', () => {
-          this.#current = undefined;
-          connection.off('unblocked', onUnblocked);
-        });
-        if (channel.isOpen) return channel;
-      } catch (error) {
-        this.#life.signal.throwIfAborted();
-        // A refusal, such as too many channels, would come again.
-        if (connection.isOpen) throw error;
-        await ended(connection);
-      }
-    }
   }
 }

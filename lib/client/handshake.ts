@@ -52,7 +52,7 @@ export interface HandshakeProgress {
 }
 
 /** The product of our own broker. */
-const EMBEDDED = 'nest-amqp embedded broker';
+export const EMBEDDED_PRODUCT = 'nest-amqp embedded broker';
 
 /** Behaviour of newer peers that this client understands (https://www.rabbitmq.com/docs/connections#capabilities). */
 const CAPABILITIES: FieldTable = {
@@ -234,7 +234,7 @@ export function handshakeEnded(
       return new AmqpError(
         'AUTHENTICATION_FAILED',
         `${where} refused the user '${user}'${silent ? ' by hanging up' : ''}. Check the user name and the password; ` +
-          (product === EMBEDDED
+          (product === EMBEDDED_PRODUCT
             ? 'the embedded broker knows those of its option users.'
             : "RabbitMQ accepts the user 'guest' from the same machine only."),
         facts,
@@ -246,7 +246,7 @@ export function handshakeEnded(
         'VHOST_REFUSED',
         `${where} refused the virtual host '${printable(options.vhost)}' to the user '${user}'` +
           `${silent ? ' by hanging up' : ` (${cause.replyCode} ${printable(cause.replyText ?? '')})`}. ` +
-          (product === EMBEDDED
+          (product === EMBEDDED_PRODUCT
             ? 'The embedded broker has those of its option virtualHosts: name it there, or correct the vhost of the client.'
             : 'Create it (rabbitmqctl add_vhost), or give the user permissions on it (rabbitmqctl set_permissions).'),
         facts,

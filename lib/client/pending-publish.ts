@@ -1,5 +1,5 @@
 /** One publish, from the call to its outcome. Whether an attempt that failed is the last, its owner decides. */
-import type { AmqpError, PublishOutcomeUnknownError, UnroutableError } from '../errors.js';
+import { AmqpError, type PublishOutcomeUnknownError, type UnroutableError, quoted } from '../errors.js';
 import type { PublishOptions } from './channel-options.js';
 import type { UnconfirmedPublish } from './publisher-confirms.js';
 
@@ -9,8 +9,8 @@ interface PublishOwner {
   confirmed(publish: PendingPublish): boolean;
   /** It has its outcome. False when it had one before. */
   ended(publish: PendingPublish): boolean;
-  /** An attempt failed. */
-  failed(publish: PendingPublish, error: AmqpError): void;
+  /** An attempt failed; see `UnconfirmedPublish.reject`. */
+  failed(publish: PendingPublish, error: AmqpError, isInnocent: boolean): void;
 }
 
 /** Also what the channel's ledger of confirms holds of it, and a link of its owner's list. */
@@ -68,8 +68,8 @@ export class PendingPublish implements UnconfirmedPublish {
   }
 
   /** The attempt failed; the owner decides whether there is another. */
-  reject(error: AmqpError): void {
-    this.#owner.failed(this, error);
+  reject(error: AmqpError, isInnocent: boolean): void {
+    this.#owner.failed(this, error, isInnocent);
   }
 
   /** It is over. The ledger of confirms may hold on to it, and need not hold on to its body. */
@@ -78,4 +78,23 @@ export class PendingPublish implements UnconfirmedPublish {
     this.body = '';
     this.#reject(error);
   }
+}
+
+/** Why a signal has fired, to be added to a sentence. */
+export function whyOf({ reason }: AbortSignal): string {
+  return reason instanceof AmqpError ? reason.message : 'it was aborted';
+}
+
+/** The error for a publish that its signal or its deadline ended. */
+export function givenUp(
+  { exchange, routingKey, wasSent }: Pick<PendingPublish, 'exchange' | 'routingKey' | 'wasSent'>,
+  why: string,
+  cause?: unknown,
+): AmqpError {
+  return new AmqpError(
+    'ABORTED',
+    `The publish to exchange ${quoted(exchange)} with routing key ${quoted(routingKey)} ended before the broker confirmed it: ${why}. ` +
+      (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
+    { cause: cause instanceof AmqpError ? cause.cause : cause },
+  );
 }

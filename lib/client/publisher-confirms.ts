@@ -2,16 +2,9 @@
  * The ledger of published and not yet confirmed messages of one channel (https://www.rabbitmq.com/docs/confirms).
  * Plain state: it sends nothing and knows no connection.
  */
-import {
-  AmqpError,
-  PublishNackedError,
-  PublishOutcomeUnknownError,
-  PublishRefusedError,
-  UnroutableError,
-  destination,
-  factsOf,
-} from '../errors.js';
+import { type AmqpError, PublishNackedError, PublishOutcomeUnknownError, UnroutableError } from '../errors.js';
 import type { Metrics } from './metrics.js';
+import { refusalsOf } from './refused-publishes.js';
 
 /** A publish that awaits its confirm. */
 export interface UnconfirmedPublish {
@@ -21,7 +14,8 @@ export interface UnconfirmedPublish {
   readonly mandatory: boolean;
   readonly body: string | Uint8Array;
   readonly resolve: () => void;
-  readonly reject: (error: AmqpError) => void;
+  /** `isInnocent`: it is certainly not what the channel was closed over, and sent again it would not close another. */
+  readonly reject: (error: AmqpError, isInnocent: boolean) => void;
   /** That the broker sent it back, once it has; the confirm follows. */
   returned: UnroutableError | undefined;
 }
@@ -114,38 +108,30 @@ export class PublisherConfirms {
     return true;
   }
 
-  /** The channel is gone: what became of every outstanding publish is unknown, except where the broker returned it. */
+  /**
+   * The channel is gone: what became of every outstanding publish is unknown, except where the broker returned it, or closed the
+   * channel over it.
+   */
   abandon(reason: AmqpError): void {
-    const entries = this.#entries;
-    const refused = this.#refusedBy(reason);
-    const limit = largestTaken(reason);
+    const entries = this.#entries.filter((entry) => entry !== undefined);
+    const { errors, areOthersInnocent } = refusalsOf(
+      entries.filter(({ returned }) => returned === undefined),
+      reason,
+    );
     this.#entries = [];
     this.#head = 0;
     this.#metrics.outcomeUnknown += this.#outstanding;
     this.#outstanding = 0;
     for (const publish of entries) {
-      if (publish === undefined) continue;
-      const Fate = publish === refused ? PublishRefusedError : PublishOutcomeUnknownError;
-      const error =
-        publish.returned ??
-        (limit === undefined ? undefined : tooLarge(publish, limit, reason)) ??
-        new Fate(publish.exchange, publish.routingKey, reason);
-      this.#fail(publish, this.#lowest, error);
+      const { exchange, routingKey } = publish;
+      const error = publish.returned ?? errors.get(publish);
+      if (error !== undefined) this.#fail(publish, this.#lowest, error);
+      else {
+        const unknown = new PublishOutcomeUnknownError(exchange, routingKey, reason);
+        this.#fail(publish, this.#lowest, unknown, areOthersInnocent);
+      }
     }
     this.#tellWaiters();
-  }
-
-  /**
-   * The publish over which the broker closed the channel, where that is certain. The close names the exchange, `no exchange
-   * 'x' in vhost '/'` (404) or `access to exchange 'x' in vhost '/' refused` (403), and not the message: of several to one
-   * exchange the earlier ones may have been taken before it was deleted.
-   */
-  #refusedBy({ method, replyText }: AmqpError): UnconfirmedPublish | undefined {
-    if (method !== 'basic.publish') return undefined;
-    const candidates = this.#entries.filter(
-      (entry) => entry !== undefined && replyText?.includes(` exchange '${entry.exchange}' in vhost `) === true,
-    );
-    return candidates.length === 1 ? candidates[0] : undefined;
   }
 
   #settleEntry(index: number, acked: boolean): void {
@@ -163,9 +149,9 @@ export class PublisherConfirms {
     }
   }
 
-  #fail(publish: UnconfirmedPublish, tag: number, error: AmqpError): void {
+  #fail(publish: UnconfirmedPublish, tag: number, error: AmqpError, isInnocent = false): void {
     for (const waiter of this.#waiters) if (tag <= waiter.last) waiter.failure ??= error;
-    publish.reject(error);
+    publish.reject(error, isInnocent);
   }
 
   /** Everything before `#lowest` is settled; when the channel is gone, everything is. */
@@ -187,32 +173,6 @@ export class PublisherConfirms {
       this.#head = 0;
     }
   }
-}
-
-/**
- * The bytes that a body may have, where the broker closed the channel over a larger one: 406, `message size 134217729 is larger
- * than configured max size 134217728`.
- */
-export function largestTaken({ method, replyText }: AmqpError): number | undefined {
-  if (method !== 'basic.publish') return undefined;
-  const [, limit] = /message size \d+ is larger than (?:configured )?max size (\d+)/.exec(replyText ?? '') ?? [];
-  return limit === undefined ? undefined : Number(limit);
-}
-
-/** The error of a message that the broker never takes, whichever it was that the channel was closed over. */
-function tooLarge(
-  { exchange, routingKey, body }: UnconfirmedPublish,
-  limit: number,
-  cause: AmqpError,
-): AmqpError | undefined {
-  const size = Buffer.byteLength(body);
-  if (size <= limit) return undefined;
-  return new AmqpError(
-    'MESSAGE_TOO_LARGE',
-    `The message of ${size} bytes to ${destination(exchange, routingKey)} is larger than the broker takes, ${limit} bytes; it is not ` +
-      'stored. Send less in one message, or raise max_message_size of the broker.',
-    { ...factsOf(cause), cause },
-  );
 }
 
 function looksLike(publish: UnconfirmedPublish, facts: ReturnFacts): boolean {

@@ -8,12 +8,14 @@
  *             └── in flight, bounded ──┘ └── bounded: no connection, blocked, or as much in flight as may
  * ```
  */
-import { AmqpError, PublishOutcomeUnknownError, PublisherBufferFullError, quoted } from '../errors.js';
+import { AmqpError, PublishOutcomeUnknownError, PublishRefusedError, PublisherBufferFullError } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
-import { PendingPublish } from './pending-publish.js';
-import { largestTaken } from './publisher-confirms.js';
+import { PendingPublish, givenUp, whyOf } from './pending-publish.js';
+import { blames } from './refused-publishes.js';
 import { type RepublishBounds, type RepublishOptions, boundsOf } from './republish-options.js';
+import { whenFired } from './signals.js';
+import { SuspectExchanges, isAnswer } from './suspect-exchanges.js';
 
 /** What ends the wait for one confirm. */
 export interface PublishBounds {
@@ -26,6 +28,8 @@ export interface PublishBounds {
 interface ChannelSource {
   /** Opens a channel if there is none; rejects when there never will be one. */
   opened(): Promise<ConfirmChannel>;
+  /** The same of another channel, for what the broker may close it over. */
+  openedApart(): Promise<ConfirmChannel>;
   /** The present name of a queue. */
   queueNamed(queue: string): string;
   /** There is a connection, and the broker reads from it: a channel is only a moment away. */
@@ -49,6 +53,9 @@ export class Republisher {
   #channel: ConfirmChannel | undefined;
   #opening = false;
   #isSending = false;
+  readonly #suspects: SuspectExchanges;
+  /** False when nothing waits for a suspect, so that nobody looks for it. */
+  #holdsSome = false;
   readonly #onIdle: (() => void)[] = [];
   /** One timer for all deadlines: those of one publisher mostly come in publishing order. */
   #timer: NodeJS.Timeout | undefined;
@@ -57,6 +64,15 @@ export class Republisher {
   /** Throws `INVALID_OPTION`. */
   constructor(source: ChannelSource, options: RepublishOptions = {}) {
     this.#source = source;
+    this.#suspects = new SuspectExchanges(() => source.openedApart(), {
+      oldestHeld: () => this.#oldestHeld(),
+      send: (entry, channel) => {
+        this.#send(entry, channel);
+      },
+      cannotScout: () => {
+        this.#beginAnew();
+      },
+    });
     this.#bounds = boundsOf(options);
   }
 
@@ -115,30 +131,28 @@ export class Republisher {
   /** @internal Of an entry: the broker has confirmed it. False when it was over before. */
   confirmed(entry: PendingPublish): boolean {
     this.#landed(entry);
+    if (!this.#suspects.areNone) this.#learn(entry);
     return this.ended(entry);
   }
 
   /** @internal Of an entry: it has its outcome. False when it had one before. What is in flight stays so until its confirm. */
   ended(entry: PendingPublish): boolean {
     const isFirst = this.#remove(entry);
-    if (this.#waiting !== undefined) this.#sendWaiting();
+    if (this.#waiting !== undefined || !this.#suspects.areNone) this.#sendWaiting();
     return isFirst;
   }
 
   /** @internal Of an entry: an attempt failed. */
-  failed(entry: PendingPublish, error: AmqpError): void {
+  failed(entry: PendingPublish, error: AmqpError, isInnocent: boolean): void {
     if (!entry.isInFlight) return;
     this.#landed(entry);
+    this.#learn(entry, error);
     if (this.#isOver(entry)) {
       this.#sendWaiting();
-      return;
-    }
-    if (this.#isWorthAnotherTry(error, entry)) {
+    } else if (this.#isWorthAnotherTry(error, isInnocent)) {
       if (error instanceof PublishOutcomeUnknownError) entry.lost = error;
       entry.returned = undefined;
-      // Looked for anew: those that failed before it come before it.
-      this.#waiting = this.#oldest;
-      this.#open();
+      this.#beginAnew();
     } else {
       // An attempt that did not leave says nothing about those before it.
       entry.end(isUnsent(error) ? (entry.lost ?? error) : error);
@@ -191,6 +205,7 @@ export class Republisher {
     } finally {
       this.#isSending = false;
     }
+    this.#suspects.scout();
   }
 
   #sendOver(channel: ConfirmChannel): void {
@@ -203,7 +218,9 @@ export class Republisher {
       if (channel.isBlocked) return;
       const entry = this.#waiting;
       this.#waiting = entry.after;
-      if (!entry.isInFlight) this.#send(entry, channel);
+      if (entry.isInFlight) continue;
+      if (this.#isHeld(entry)) this.#holdsSome = true;
+      else this.#send(entry, channel);
     }
   }
 
@@ -230,7 +247,7 @@ export class Republisher {
       entry.wasSent = true;
     } catch (error) {
       if (error instanceof AmqpError) {
-        entry.reject(error);
+        entry.reject(error, false);
       } else {
         this.#landed(entry);
         entry.end(error);
@@ -238,28 +255,55 @@ export class Republisher {
     }
   }
 
-  /**
-   * True when the message itself is not to blame: its connection was lost, or its channel was closed over the exchange of
-   * another message, or the size of one; that one is told so by the ledger of confirms. A message that might be to blame is not sent again: it would end channel after channel.
-   */
-  #isWorthAnotherTry(error: AmqpError, { exchange }: PendingPublish): boolean {
-    if (!isUnsent(error) && !(error instanceof PublishOutcomeUnknownError && this.#bounds.republish)) return false;
-    if (error.method !== 'basic.publish') return error.closedBy !== 'client';
-    return (
-      largestTaken(error) !== undefined ||
-      (/ exchange '.*' in vhost /.test(error.replyText ?? '') &&
-        error.replyText?.includes(` exchange '${exchange}' in vhost `) === false)
-    );
+  /** A message that might be to blame for the end of its channel is not sent again: it would end channel after channel. */
+  #isWorthAnotherTry(error: AmqpError, isInnocent: boolean): boolean {
+    return isUnsent(error) ? error.closedBy !== 'client' : this.#bounds.republish && isInnocent;
+  }
+
+  // ── exchanges that the broker refuses ─────────────────────────────────────────────────────────────────────────────
+
+  #isHeld(entry: PendingPublish): boolean {
+    return !this.#suspects.areNone && this.#suspects.has(entry);
+  }
+
+  #oldestHeld(): PendingPublish | undefined {
+    let entry = this.#holdsSome ? this.#oldest : undefined;
+    while (entry !== undefined && (entry.isInFlight || !this.#isHeld(entry))) entry = entry.after;
+    this.#holdsSome = entry !== undefined;
+    return entry;
+  }
+
+  /** What the outcome of an attempt says of its exchange. */
+  #learn(entry: PendingPublish, error?: AmqpError): void {
+    const leftAt = this.#suspects.back(entry);
+    if (error instanceof PublishRefusedError) {
+      this.#suspects.add(entry, error);
+      if (leftAt !== undefined) this.#refuseHeld(error.cause, leftAt);
+    } else if (leftAt !== undefined && isAnswer(error)) {
+      this.#suspects.clear(entry);
+      this.#waiting = this.#oldest;
+    }
+  }
+
+  /** What was published when the scout left would have been refused with it. */
+  #refuseHeld(cause: AmqpError, leftAt: number): void {
+    for (let entry = this.#oldest; entry !== undefined; entry = entry.after) {
+      const { exchange, routingKey, isInFlight, publishedAt } = entry;
+      if (isInFlight || publishedAt > leftAt || !blames(cause, entry)) continue;
+      entry.end(new PublishRefusedError(exchange, routingKey, cause));
+    }
+  }
+
+  /** Looks anew for what waits: what failed comes before what was published after it. */
+  #beginAnew(): void {
+    this.#waiting = this.#oldest;
+    this.#open();
   }
 
   #endOn(signal: AbortSignal, entry: PendingPublish): void {
-    const onAbort = (): void => {
+    entry.unlisten = whenFired(signal, () => {
       entry.end(givenUp(entry, whyOf(signal), signal.reason));
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    entry.unlisten = () => {
-      signal.removeEventListener('abort', onAbort);
-    };
+    });
   }
 
   // ── deadlines ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -344,23 +388,4 @@ export class Republisher {
 /** The channel had ended before the message could leave. */
 function isUnsent(error: unknown): boolean {
   return error instanceof AmqpError && ['CHANNEL_CLOSED', 'CONNECTION_LOST', 'CONNECTION_CLOSED'].includes(error.code);
-}
-
-/** Why a signal has fired, to be added to a sentence. */
-function whyOf({ reason }: AbortSignal): string {
-  return reason instanceof AmqpError ? reason.message : 'it was aborted';
-}
-
-/** The error for a publish that its signal or its deadline ended. */
-function givenUp(
-  { exchange, routingKey, wasSent }: Pick<PendingPublish, 'exchange' | 'routingKey' | 'wasSent'>,
-  why: string,
-  cause?: unknown,
-): AmqpError {
-  return new AmqpError(
-    'ABORTED',
-    `The publish to exchange ${quoted(exchange)} with routing key ${quoted(routingKey)} ended before the broker confirmed it: ${why}. ` +
-      (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
-    { cause: cause instanceof AmqpError ? cause.cause : cause },
-  );
 }

@@ -26,9 +26,11 @@ export interface ConnectionTopologyOptions {
 export class ConnectionTopology {
   readonly #connection: AmqpConnection;
   readonly #plan = new TopologyPlan();
-  readonly #consumers = new Map<string, CheckedConsumer>();
+  /** By the options that say it. */
+  readonly #consumers = new Map<object, Map<string, CheckedConsumer>>();
   /** Which broker, and how many consumers, were looked at. */
   #inspected = '';
+  #inspecting: Promise<void> | undefined;
   readonly #options: ConnectionTopologyOptions;
   #topology: PlannedTopology | undefined;
   /** It was applied once: what is refused from now on is no reason to do without a connection. */
@@ -57,9 +59,10 @@ export class ConnectionTopology {
     this.#topology = undefined;
   }
 
-  /** Has a consumer looked at beside its queue. */
-  addConsumer(consumer: CheckedConsumer): void {
-    this.#consumers.set(`${consumer.name} ${consumer.queue}`, consumer);
+  /** Has a consumer looked at beside its queue. One that comes again, with the same options, is looked at once. */
+  addConsumer(consumer: CheckedConsumer, options: object): void {
+    const known = this.#consumers.get(options) ?? new Map<string, CheckedConsumer>();
+    this.#consumers.set(options, known.set(consumer.name, consumer));
   }
 
   /** See `TopologyPlan.keyOf`. */
@@ -79,11 +82,17 @@ export class ConnectionTopology {
 
   /**
    * Applies it to a new connection, after a look for what goes wrong on such a broker: rejects with `INVALID_DEFINITION` for what
-   * that finds and calls an error. Rejects with a `TopologyError` until it has once been applied; after that the error is
+   * that finds and calls an error. Rejects with a `TopologyError` until it has once been applied; after that either error is
    * logged, once, and what may come by itself, something that is missing or locked, is tried again while the connection lasts.
    */
   async apply(opened: Connection): Promise<void> {
-    await this.#inspect(opened);
+    try {
+      await this.#inspect(opened);
+    } catch (error) {
+      if (!this.#hasWorked || !isFlaw(error)) throw error;
+      this.#tell('error', `${error.message}\nIt was declared before, and the connection is used as it is.`);
+      this.#inspected = this.#toInspect(opened);
+    }
     try {
       await this.#apply(opened, this.topology);
       if (this.#options.mode === 'check') this.#tellChecked();
@@ -147,11 +156,28 @@ export class ConnectionTopology {
 
   /** Before anything is declared, as some of it makes brokers close the connection. */
   async #inspect(opened: Connection): Promise<void> {
+    const what = this.#toInspect(opened);
+    if (this.#inspected === what) return;
+    // As many come here at once as there are consumers that were added late.
+    this.#inspecting ??= this.#look(opened).finally(() => {
+      this.#inspecting = undefined;
+    });
+    await this.#inspecting;
+    this.#inspected = what;
+  }
+
+  get #checkedConsumers(): CheckedConsumer[] {
+    return [...this.#consumers.values()].flatMap((known) => [...known.values()]);
+  }
+
+  #toInspect(opened: Connection): string {
+    return `${brokerOf(opened.serverProperties).name}, ${this.#checkedConsumers.length} consumers`;
+  }
+
+  async #look(opened: Connection): Promise<void> {
     const { topology } = this;
+    const consumers = this.#checkedConsumers;
     const broker = brokerOf(opened.serverProperties);
-    const inspected = `${broker.name}, ${this.#consumers.size} consumers`;
-    if (this.#inspected === inspected) return;
-    const consumers = [...this.#consumers.values()];
     const placeOf = (name: string): string | undefined => this.#plan.placeOf('queue', name);
     const isMissing = await missingOf(opened, topology);
     const findings = findingsOf({ topology, consumers, broker, placeOf, isMissing }, this.#options.checks);
@@ -160,7 +186,6 @@ export class ConnectionTopology {
     for (const finding of findings) if (!isError(finding)) this.#tell('warn', finding.message);
     const errors = findings.filter(isError);
     if (errors.length > 0) throw cannotWork(errors, broker);
-    this.#inspected = inspected;
   }
 
   async #apply(opened: Connection, topology: Topology): Promise<void> {
@@ -186,20 +211,26 @@ export class ConnectionTopology {
     void ended(opened).then(() => {
       life.abort();
     });
-    const backoff = new Backoff();
+    const backoff = new Backoff(this.#connection.recovery);
     let left = refusedPart(this.topology, refusal);
     for (;;) {
       await pause(backoff.next(), life.signal);
       if (life.signal.aborted || !opened.isOpen) return;
       try {
         await this.#apply(opened, left);
-        const { log } = this.#options;
+        const { log, mode } = this.#options;
+        const told = mode === 'check' ? '.' : ', and the rest of it is declared.';
         quietly(() => {
-          log.log('What was missing for the topology is there, and the rest of it is declared.');
+          log.log(`What was missing for the topology is there${told}`);
         });
         return;
       } catch (error) {
-        if (!(error instanceof TopologyError) || !mayComeByItself(error)) return;
+        // Anything else, such as an answer that does not come in time, says nothing about the topology.
+        if (!(error instanceof TopologyError)) continue;
+        if (!mayComeByItself(error)) {
+          this.#tell('error', `${error.message}\nIt is declared again on the next connection.`);
+          return;
+        }
         left = refusedPart(left, error);
       }
     }
@@ -211,10 +242,12 @@ export class ConnectionTopology {
   }
 
   #tellChecked(): void {
-    const { exchanges, queues, bindings } = this.topology;
+    const { exchanges, bindings, ...all } = this.topology;
+    const queues = all.queues.filter((definition) => !isOwn(definition));
+    const others = bindings.filter(({ queue }) => !all.queues.some((own) => isOwn(own) && own.name === queue));
     this.#tell(
       'log',
-      `${exchanges.length} exchanges and ${queues.length} queues are there. Their properties, and ${bindings.length} bindings, ` +
+      `${exchanges.length} exchanges and ${queues.length} queues are there. Their properties, and ${others.length} bindings, ` +
         'cannot be seen over AMQP, and were not checked.',
     );
   }
@@ -231,6 +264,10 @@ export class ConnectionTopology {
 /** Somebody else may yet declare what is missing (404), and a lock goes with the connection that holds it (405). */
 function mayComeByItself({ conflicts }: TopologyError): boolean {
   return conflicts.some(({ replyCode }) => replyCode === 404 || replyCode === 405);
+}
+
+function isFlaw(error: unknown): error is AmqpError {
+  return error instanceof AmqpError && error.code === 'INVALID_DEFINITION';
 }
 
 function cannotWork(errors: readonly Finding[], { name }: Broker): AmqpError {

@@ -1,6 +1,6 @@
 /**
  * What of a definition can be checked without a broker: its fields, their types and ranges. What brokers of some version have
- * against it is `broker-rules`'s.
+ * against it is `topology-checks`'s.
  */
 import { inspect } from 'node:util';
 import { AmqpError, printable, quoted } from '../errors.js';
@@ -167,9 +167,10 @@ function checkBinding(definition: BindingDefinition): void {
   const what = `The binding of ${quoted(definition.source)}`;
   checkFields(definition, BINDING_FIELDS, 'A binding');
   const toQueue = isName(queue) || (typeof queue === 'object' && queue !== null);
-  if (toQueue && isName(exchange)) {
+  // Also '' of a variable that is not set: what is there decides where it goes.
+  if (queue !== undefined && exchange !== undefined && (toQueue || isName(exchange))) {
     throw invalid(
-      `${what} has queue ${nameOf(queue)} and exchange ${quoted(exchange)}, and needs one of them: where its messages go.`,
+      `${what} has queue ${nameOf(queue)} and exchange ${nameOf(exchange)}, and needs one of them: where its messages go.`,
     );
   }
   if (!toQueue && !isName(exchange)) {

@@ -1,19 +1,21 @@
 /**
  * Looks through a topology, and the consumers on it, for what goes wrong on the broker that it is for. The checks themselves are
- * in `queue-checks`, `routing-checks` and `consumer-checks`; what becomes of findings is decided above.
+ * in `queue-checks`, `routing-checks`, `consumer-checks` and `dead-letter-checks`; what becomes of findings is decided above.
  */
 import type { Connection } from '../client/connection.js';
+import { EMBEDDED_PRODUCT } from '../client/handshake.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { Broker, Check, CheckLevel, Checked, CheckedConsumer, CheckedQueue } from './check-facts.js';
 import { CONSUMER_CHECKS } from './consumer-checks.js';
+import { DEAD_LETTER_CHECKS } from './dead-letter-checks.js';
 import { queueDeclaration } from './declarations.js';
 import { QUEUE_CHECKS } from './queue-checks.js';
 import { ROUTING_CHECKS } from './routing-checks.js';
 import type { PlannedTopology } from './topology-plan.js';
 
-const CHECKS = { ...QUEUE_CHECKS, ...ROUTING_CHECKS, ...CONSUMER_CHECKS };
+const CHECKS = { ...QUEUE_CHECKS, ...ROUTING_CHECKS, ...CONSUMER_CHECKS, ...DEAD_LETTER_CHECKS };
 
 /** What is checked, as a name that stays the same between releases. */
 export type CheckCode = keyof typeof CHECKS;
@@ -46,7 +48,7 @@ export function checkLevels(levels: CheckLevels): void {
 /** The broker, by the server-properties of connection.start. */
 export function brokerOf({ product, version }: FieldTable): Broker {
   const [, major, minor] = /^(\d+)\.(\d+)/.exec(typeof version === 'string' ? version : '') ?? [];
-  const isEmbedded = product === 'nest-amqp embedded broker';
+  const isEmbedded = product === EMBEDDED_PRODUCT;
   return {
     name: [product, version].filter((part) => typeof part === 'string').join(' '),
     isKnown: isEmbedded || product === 'RabbitMQ',

@@ -158,10 +158,11 @@ class Channels {
 
   /** At least one channel, and as many of the others as the connection has left. */
   async open(): Promise<void> {
-    const first = this.#connection.channel();
-    const others = Array.from({ length: this.count - 1 }, () => this.#connection.channel().catch(() => undefined));
-    const [opened, ...rest] = await Promise.all([first, ...others]);
-    this.#lanes.splice(0, this.count, opened, ...rest.filter((channel) => channel !== undefined));
+    const opening = await Promise.allSettled(Array.from({ length: this.count }, () => this.#connection.channel()));
+    const opened = opening.flatMap((end) => (end.status === 'fulfilled' ? [end.value] : []));
+    const [first] = opening;
+    if (opened.length === 0 && first?.status === 'rejected') throw first.reason;
+    this.#lanes.splice(0, this.count, ...opened);
   }
 
   async of(lane: number): Promise<Channel> {

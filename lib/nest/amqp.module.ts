@@ -322,11 +322,13 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
 
   /** Before every other module's, so that they find the broker set up. */
   async onModuleInit(): Promise<void> {
-    this.#topologies.gather();
-    // Those that cannot be made fail the boot, not the first publish.
-    await this.#interceptors?.();
-    if (this.#options.startup === 'background') this.#connection.openInBackground();
-    else await this.#registry.orCloseAll(() => this.#connection.open({ timeout: this.#options.startupTimeout }));
+    await this.#registry.orCloseAll(async () => {
+      this.#topologies.gather();
+      // Those that cannot be made fail the boot, not the first publish.
+      await this.#interceptors?.();
+      if (this.#options.startup === 'background') this.#connection.openInBackground();
+      else await this.#connection.open({ timeout: this.#options.startupTimeout });
+    });
   }
 
   /** After every other module's hooks: they may still publish. What is published is confirmed before the rest goes. */

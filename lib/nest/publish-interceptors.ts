@@ -15,7 +15,8 @@ export function interceptorsOf(
   moduleRef: ModuleRef,
 ): PublishInterceptors | undefined {
   // Past the compiler; a class has a length, too.
-  if (!Array.isArray(given)) {
+  const isList: boolean = Array.isArray(given);
+  if (!isList) {
     throw new AmqpError('INVALID_OPTION', 'interceptors of publisher has to be a list: [TenantInterceptor].');
   }
   if (given.length === 0) return undefined;

@@ -186,8 +186,42 @@ describe('applying a topology', () => {
     expect((await scratch.take(target)).body.toString()).toBe('through both');
   });
 
+  test.each([
+    [2, 2],
+    [2047, 8],
+  ])('a large one goes over several channels: a limit of %d leaves it %d', async (channelMax, channels) => {
+    const { peer, connection } = await scripted({}, { channelMax });
+    const exchanges = Array.from({ length: 60 }, (_, index) => ({ name: `e${index}`, type: 'direct' }) as const);
+    const applied = failure(applyTopology(connection, { exchanges }));
+    for (let count = 0; count < channels; count += 1) await peer.openChannel();
+    // `receive` would find a further channel.open.
+    const said = new Set<number>();
+    for (let count = 0; count < exchanges.length; count += 1)
+      said.add((await peer.receive('exchange.declare')).channel);
+    expect(said.size).toBe(channels);
+    peer.hangUp();
+    await applied;
+  });
+
+  test('goes over the channels that there are when one of them cannot be opened, and closes them', async () => {
+    const { peer, connection } = await scripted();
+    const exchanges = Array.from({ length: 16 }, (_, index) => ({ name: `e${index}`, type: 'direct' }) as const);
+    const applied = applyTopology(connection, { exchanges });
+    const { channel } = await peer.receive('channel.open');
+    peer.send(channel, 'channel.close', { replyCode: 541, replyText: 'INTERNAL_ERROR', classId: 20, methodId: 10 });
+    const opened = await peer.openChannel();
+    await peer.receive('channel.close-ok');
+    for (let count = 0; count < exchanges.length; count += 1) {
+      expect((await peer.receive('exchange.declare')).channel).toBe(opened);
+      peer.send(opened, 'exchange.declare-ok', {});
+    }
+    await peer.answer('channel.close-ok', {});
+    await applied;
+    peer.hangUp();
+  });
+
   test.each([2, undefined])(
-    'a large one goes over several channels, as many as a limit of %s leaves',
+    'a large one is applied, whether a limit of %s leaves it few channels or many',
     async (channelMax) => {
       await using scratch = await Scratch.open();
       await using connection = await connect(brokerUrl, { channelMax });
@@ -305,7 +339,7 @@ describe('what the broker refuses', () => {
     await expect(applied).rejects.toMatchObject({ code: 'CONNECTION_LOST' });
   });
 
-  test('what cannot be written to the wire is told before anything is declared', async () => {
+  test('what cannot be written to the wire is not taken for a refusal', async () => {
     await using connection = await connect(brokerUrl);
     const applied = applyTopology(connection, { queues: [{ name: 'x'.repeat(256) }] });
     await expect(applied).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
@@ -343,6 +377,16 @@ describe('a definition that cannot work is refused without a broker', () => {
       'a binding with both a queue and an exchange',
       { bindings: [{ source: 'orders', queue: 'billing', exchange: 'audit' }] },
       "The binding of 'orders' has queue 'billing' and exchange 'audit', and needs one of them",
+    ],
+    [
+      'a binding with both, of which one is empty',
+      { bindings: [{ source: 'orders', queue: '', exchange: 'audit' }] },
+      "The binding of 'orders' has queue '' and exchange 'audit', and needs one of them",
+    ],
+    [
+      'a binding with both, of which the other is empty',
+      { bindings: [{ source: 'orders', queue: 'billing', exchange: '' }] },
+      "The binding of 'orders' has queue 'billing' and exchange '', and needs one of them",
     ],
     [
       'a binding with neither',

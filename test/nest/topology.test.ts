@@ -500,6 +500,8 @@ describe("topologyMode: 'check'", () => {
       imports: [amqp({ topologyMode: 'check' })],
       providers: [consumerOf({ queue: queue({ exclusive: false, durable: true }), bind: { exchange } })],
     });
+    // It was not looked for, and its binding was made.
+    expect(app.log.text('log')).toContain('0 exchanges and 0 queues are there. Their properties, and 0 bindings');
     await app.get(AmqpPublisher).publish(exchange, '', 1);
     expect(await got.next()).toBe(1);
   });
@@ -790,6 +792,46 @@ describe('declarations that are known to go wrong', () => {
     expect(error.code).toBe('INVALID_DEFINITION');
     expect(error.message).toContain(`Queue '${second}' (AmqpModule.forRoot) is a quorum queue with maxPriority`);
     expect(await scratch.state(first)).toBeUndefined();
+  });
+
+  test('are no reason to do without a later connection: they are logged, and it is used as it is', async () => {
+    const [dead, name] = [await scratch.exchange('fanout'), scratch.queueName()];
+    const line = new CuttableLine();
+    class Billing {
+      @Consume({ useFactory: () => ({ queue: scratch.owns(`${name}.late`), autoStart: false }) })
+      defer(payload: unknown): void {
+        got.push(payload);
+      }
+    }
+    await using app = await TestApp.boot({
+      imports: [
+        amqp({
+          connection: { dial: line.dial, recovery: { initialDelay: 1, maxDelay: 20 } },
+          topology: { queues: [{ name, deadLetter: { exchange: dead } }] },
+          topologyChecks: { 'dead-letter-missing': 'error' },
+        }),
+      ],
+      providers: [Billing],
+    });
+    await app.log.next('log', "Connection 'default' is open");
+    await scratch.deleteExchange(dead);
+    line.cut();
+    expect(await app.log.next('error', 'dead-letter-missing')).toContain('the connection is used as it is');
+    await app.log.next('log', "Connection 'default' is open");
+    app.get(ConsumerRegistry).resume('Billing.defer');
+    await app.log.next('log', 'Billing.defer');
+    await scratch.sendJson(`${name}.late`, 1);
+    expect(await got.next()).toBe(1);
+  });
+
+  test('of consumers are found in each of several classes of one name', async () => {
+    const name = scratch.queueName();
+    const small = consumerOf({ queue: name, competing: true, prefetch: 5, batch: { size: 10 } });
+    const large = consumerOf({ queue: name, competing: true });
+    await using app = await TestApp.boot({
+      imports: [amqp(), moduleOf('One', { providers: [small] }), moduleOf('Other', { providers: [large] })],
+    });
+    expect(app.log.text('warn')).toContain('@Consume of Billing.charge has prefetch 5 and batches of 10');
   });
 
   test('have levels by their codes', async () => {
