@@ -1,6 +1,6 @@
 /**
  * What of a definition can be checked without a broker: its fields, their types and ranges. What brokers of some version have
- * against it is `broker-rules`'s.
+ * against it is `topology-checks`'s.
  */
 import { inspect } from 'node:util';
 import { AmqpError, printable, quoted } from '../errors.js';

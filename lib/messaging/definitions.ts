@@ -51,7 +51,7 @@ export interface QueueDefinition {
   readonly deadLetter?: { readonly exchange: string; readonly routingKey?: string };
   /** Highest priority of its messages, 1 to 255. */
   readonly maxPriority?: number;
-  /** How often a quorum queue delivers a message before it is dead-lettered. */
+  /** How often a message may come back to a quorum queue; the next time it is dead-lettered. It is delivered once more than that. */
   readonly deliveryLimit?: number;
   /** One consumer at a time gets messages. @default false */
   readonly singleActiveConsumer?: boolean;

@@ -65,6 +65,13 @@ export class InterceptedPublish {
 
   async #next(message: OutgoingMessage): Promise<void> {
     if (this.#isOver) throw this.#ended('was over before an interceptor called next');
+    // Past the compiler.
+    if (typeof (message as Partial<OutgoingMessage> | undefined)?.options !== 'object') {
+      throw new AmqpError(
+        'INVALID_ARGUMENT',
+        'An interceptor called next without a message to send: next({ ...message }), with its options.',
+      );
+    }
     const result = this.#send({ ...message, options: { ...message.options, timeout: this.#left(message) } });
     const sent: Sent = { result, state: 'under way' };
     this.#sent.push(sent);

@@ -1,5 +1,6 @@
 /** What a publisher and its publishes can be told, and the check that nothing else was. */
-import { AmqpError, quoted } from '../errors.js';
+import { inspect } from 'node:util';
+import { AmqpError, printable, quoted } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
 
@@ -65,8 +66,30 @@ const MESSAGE_OPTIONS = [
 
 const KNOWN: ReadonlySet<string> = new Set(MESSAGE_OPTIONS);
 
-/** Throws `INVALID_OPTION` for an option that there is not: once for each publish that has any, so without a list of its names. */
+/**
+ * Throws `INVALID_OPTION` for an option that there is not, and for what would be taken for something else: once for each publish that
+ * has any, so without a list of its names. The properties are the wire's to check.
+ */
 export function checkMessageOptions(options: PublishMessageOptions): void {
+  if (typeof options !== 'object' || (options as unknown) === null) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `The options of a publish have to be an object, not ${printable(inspect(options), 60)}.`,
+    );
+  }
+  const { persistent, signal } = options;
+  if (persistent !== undefined && typeof persistent !== 'boolean') {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `persistent of a publish is ${printable(inspect(persistent), 60)}; say true or false.`,
+    );
+  }
+  if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.addEventListener !== 'function') {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `signal of a publish is ${printable(inspect(signal), 60)}; give it an AbortSignal.`,
+    );
+  }
   for (const name in options) {
     if (KNOWN.has(name)) continue;
     throw new AmqpError(

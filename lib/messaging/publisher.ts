@@ -108,7 +108,7 @@ export class AmqpPublisher {
   ): Promise<void> {
     const options = this.#correlation === undefined ? given : this.#correlation.carriedTo(given);
     if (this.#interceptors === undefined) return this.#send(exchange, routingKey, payload, options);
-    return this.#intercepted(this.#interceptors, exchange, routingKey, payload, options ?? {});
+    return this.#intercepted(this.#interceptors, exchange, routingKey, payload, options);
   }
 
   async #intercepted(
@@ -116,7 +116,7 @@ export class AmqpPublisher {
     exchange: string,
     routingKey: string,
     payload: unknown,
-    options: PublishMessageOptions,
+    options: PublishMessageOptions = {},
   ): Promise<void> {
     checkMessageOptions(options);
     const publish = new InterceptedPublish(this.#boundsOf(options), (last) =>

@@ -38,7 +38,7 @@ export interface AmqpModuleOptions {
    * declares and consumes when it comes. @default 'require'
    */
   readonly startup?: 'require' | 'background';
-  /** With `'require'`: how long to try. @default '10s' */
+  /** With `'require'`: how long to try to connect, and then to start the consumers. @default '10s' */
   readonly startupTimeout?: Duration;
   /** Exchanges, queues and bindings to declare, in this order, on every connection. */
   readonly topology?: Topology;

@@ -8,6 +8,7 @@ import { UnroutableError } from '../../lib/errors.js';
 import type { PublishMessageOptions, PublisherOptions } from '../../lib/messaging/publish-options.js';
 import { AmqpPublisher } from '../../lib/messaging/publisher.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
+import { failure } from '../support/client.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { within } from '../support/waits.js';
@@ -214,6 +215,21 @@ describe('a message that reaches no queue', () => {
       code: 'UNROUTABLE',
     });
   });
+});
+
+test.each<[options: unknown, said: string]>([
+  [null, 'have to be an object, not null'],
+  [5, 'have to be an object, not 5'],
+  [{ persistent: 'yes' }, "persistent of a publish is 'yes'"],
+  [{ signal: {} }, 'signal of a publish is {}; give it an AbortSignal'],
+  [{ timout: 5 }, "has no option 'timout'"],
+])('options that are none are refused before anything is sent: %j', async (options, said) => {
+  await using desk = await Desk.open();
+  const queue = await desk.scratch.queue();
+  const error = await failure(desk.publisher.sendToQueue(queue, {}, options as PublishMessageOptions));
+  expect(error.code).toBe('INVALID_OPTION');
+  expect(error.message).toContain(said);
+  expect(await desk.scratch.state(queue)).toMatchObject({ messageCount: 0 });
 });
 
 test('a property given as undefined is a property not given', async () => {

@@ -2,7 +2,6 @@
 import { Injectable } from '@nestjs/common';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
-  AmqpConnection,
   AmqpModule,
   type AmqpModuleOptions,
   Consume,
@@ -94,6 +93,67 @@ describe('the registry', () => {
     expect(registry.get(`Billing.charge (${two})`).queue).toBe(two);
   });
 
+  test('finds the one consumer of handlers that share a queue by the name of each', async () => {
+    const [queue, other] = [await scratch.queue(), await scratch.queue()];
+    class Billing {
+      @Consume(queue, { when: 'placed' })
+      @Consume(other, { when: 'placed' })
+      charge(): void {
+        // takes them
+      }
+
+      @Consume(queue, { when: 'refunded' })
+      refund(): void {
+        // takes them
+      }
+
+      @Consume(other, { when: 'refunded' })
+      note(): void {
+        // takes them
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    const registry = app.get(ConsumerRegistry);
+    const [shared, noted] = registry.list();
+    expect(registry.list().map(({ name }) => name)).toEqual([
+      'Billing.charge, Billing.refund',
+      'Billing.charge, Billing.note',
+    ]);
+    expect(shared?.handlers).toEqual(['Billing.charge', 'Billing.refund']);
+    expect(registry.get('Billing.charge, Billing.refund')).toBe(shared);
+    expect(registry.get('Billing.refund')).toBe(shared);
+    expect(registry.get('Billing.note')).toBe(noted);
+    // Behind two consumers: the first has the name, and any has it with its queue.
+    expect(registry.get('Billing.charge')).toBe(shared);
+    expect(registry.get(`Billing.charge (${queue})`)).toBe(shared);
+    expect(registry.get(`Billing.charge (${other})`)).toBe(noted);
+    await registry.pause('Billing.refund');
+    await scratch.hasConsumers(queue, 0);
+    await scratch.hasConsumers(other, 1);
+    expect(thrown(() => registry.get('Billing.charge, Billing')).code).toBe('UNKNOWN_CONSUMER');
+  });
+
+  test('gives a name that is taken to a consumer of that name before one that shares its handler', async () => {
+    const [queue, alone] = [await scratch.queue(), await scratch.queue()];
+    class Billing {
+      @Consume(queue, { when: 'placed' })
+      @Consume(alone)
+      charge(): void {
+        // takes them
+      }
+
+      @Consume(queue, { when: 'refunded' })
+      refund(): void {
+        // takes them
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    const registry = app.get(ConsumerRegistry);
+    expect(registry.get('Billing.charge').queue).toBe(alone);
+    expect(registry.get(`Billing.charge (${queue})`).queue).toBe(queue);
+    expect(registry.get(`Billing.charge (${alone})`).queue).toBe(alone);
+  });
+
   test('says of an unknown name which there are', async () => {
     const queue = await scratch.queue();
     class Billing {
@@ -142,7 +202,7 @@ describe('the registry', () => {
   });
 
   test('drains all, which stay paused across a reconnect, and resumes all but those that were never started', async () => {
-    const [queue, later] = [await scratch.queue(), await scratch.queue()];
+    const [queue, later, other] = [await scratch.queue(), await scratch.queue(), await scratch.queue()];
     const gate = new Gate();
     class Billing {
       @Consume(queue)
@@ -155,6 +215,11 @@ describe('the registry', () => {
       report(payload: string): void {
         events.push(payload);
       }
+
+      @Consume(other)
+      refund(): void {
+        // takes them
+      }
     }
     await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
     const registry = app.get(ConsumerRegistry);
@@ -163,14 +228,13 @@ describe('the registry', () => {
     expect(await failure(registry.drain({ timeout: 1 }))).toMatchObject({ code: 'ABORTED' });
     gate.open();
     await within('the drain', registry.drain());
-    const connection = app.get(AmqpConnection);
-    const lost = new Gate();
-    connection.once('status', () => {
-      lost.open();
-    });
+    registry.resume('Billing.refund');
+    const states = statesOf(app);
+    const runs = ([name, state]: [string, ConsumerState]): boolean => name === 'Billing.refund' && state === 'running';
+    await states.next('it runs', runs);
     line.cut();
-    await within('the loss', lost.opened);
-    await within('the next connection', connection.opened());
+    // The others would start again beside this one.
+    await states.next('it runs again', runs);
     await scratch.sendJson(queue, 'second');
     expect(registry.get('Billing.charge').state).toBe('paused');
     expect(await scratch.state(queue)).toMatchObject({ consumerCount: 0 });

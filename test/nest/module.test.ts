@@ -9,6 +9,7 @@ import {
   type AmqpModuleOptions,
   AmqpPublisher,
   Consume,
+  ConsumerRegistry,
   InjectChannel,
   InjectConnection,
   InjectPublisher,
@@ -17,6 +18,7 @@ import {
   getPublisherToken,
 } from 'nest-amqp';
 
+import { EmbeddedBroker } from '../../lib/testing.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
@@ -213,16 +215,43 @@ describe('two connections', () => {
   });
 
   test('may have topologies and defaults of their own', async () => {
+    await using broker = await EmbeddedBroker.listen();
     await using scratch = await Scratch.open();
     const [first, second] = [scratch.queueName(), scratch.queueName()];
-    await using _app = await TestApp.boot({
+    class Handlers {
+      @Consume(first)
+      bill(): void {
+        // takes them
+      }
+
+      @Consume(second, { connection: 'audit' })
+      audit(): void {
+        // takes them
+      }
+    }
+    await using app = await TestApp.boot({
       imports: [
-        AmqpModule.forRoot({ url: brokerUrl, topology: { queues: [{ name: first }] } }),
-        AmqpModule.forRoot({ name: 'audit', url: brokerUrl, topology: { queues: [{ name: second }] } }),
+        AmqpModule.forRoot({
+          url: brokerUrl,
+          topology: { queues: [{ name: first, maxLength: 5 }] },
+          consumers: { prefetch: 3 },
+        }),
+        AmqpModule.forRoot({
+          name: 'audit',
+          url: broker.url,
+          topology: { queues: [{ name: second, maxLength: 7 }] },
+          consumers: { prefetch: 4 },
+        }),
       ],
+      providers: [Handlers],
     });
-    expect(await scratch.state(first)).toBeDefined();
-    expect(await scratch.state(second)).toBeDefined();
+    expect(await scratch.state(second)).toBeUndefined();
+    // The broker compares.
+    await scratch.declared(first, { arguments: { 'x-max-length': 5 } });
+    expect(broker.queues).toMatchObject([{ name: second, arguments: { 'x-max-length': 7 } }]);
+    const registry = app.get(ConsumerRegistry);
+    expect(registry.get('Handlers.bill').prefetch).toBe(3);
+    expect(registry.get('Handlers.audit').prefetch).toBe(4);
   });
 
   test('of the same name fail the boot', async () => {

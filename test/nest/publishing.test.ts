@@ -135,6 +135,14 @@ describe('publish interceptors', () => {
     expect(error).toMatchObject({ code: 'NOT_PUBLISHED' });
   });
 
+  test('that hand on nothing are told what next takes', async () => {
+    const empty: PublishInterceptor = { intercept: (_message, next) => next(undefined as never) };
+    await using app = await TestApp.boot({ imports: [amqp({ interceptors: [empty] })] });
+    const error = await failure(app.get(AmqpPublisher).sendToQueue(await scratch.queue(), 1));
+    expect(error).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(error.message).toContain('called next without a message');
+  });
+
   test('that await nothing have the outcome awaited for them', async () => {
     const hasty: PublishInterceptor = {
       intercept: (message, next) => {
