@@ -12,7 +12,7 @@ import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { BasicProperties } from '../protocol/properties.js';
-import { refuseUnknown } from '../client/option-names.js';
+import { itIs, refuseUnknown } from '../client/option-names.js';
 import {
   type BatchContractDecorator,
   type ConsumeContractOptions,
@@ -319,12 +319,12 @@ function checkDefaults(
   if (prefetch !== undefined && !(Number.isInteger(prefetch) && prefetch >= 1 && prefetch <= 65_535)) {
     throw new AmqpError(
       'INVALID_OPTION',
-      `prefetch of ${where} has to be an integer from 1 to 65535. Without a bound one consumer takes the whole queue into memory.`,
+      `prefetch of ${where} has to be an integer from 1 to 65535${itIs(prefetch)} Without a bound one consumer takes the whole queue into memory.`,
     );
   }
   checkConcurrency(concurrency, where);
   if (!['auto', 'manual', 'none'].includes(ack)) {
-    throw new AmqpError('INVALID_OPTION', `ack of ${where} has to be 'auto', 'manual' or 'none'.`);
+    throw new AmqpError('INVALID_OPTION', `ack of ${where} has to be 'auto', 'manual' or 'none'${itIs(ack)}`);
   }
   if (retry !== undefined) {
     refuseUnknown(retry, ['attempts', 'delays'], `retry of ${where} has no field`);
@@ -333,15 +333,15 @@ function checkDefaults(
   if (!isDeadLetterOption(deadLetter)) {
     throw new AmqpError(
       'INVALID_OPTION',
-      `deadLetter of ${where} has to be the name of a queue, of at most 255 bytes, or { by: 'broker' }.`,
+      `deadLetter of ${where} has to be the name of a queue, of at most 255 bytes, or { by: 'broker' }${itIs(deadLetter)}`,
     );
   }
   // From configuration it may come as text, and 'false' is true.
   if (autoStart !== undefined && typeof (autoStart as unknown) !== 'boolean') {
-    throw new AmqpError('INVALID_OPTION', `autoStart of ${where} has to be true or false.`);
+    throw new AmqpError('INVALID_OPTION', `autoStart of ${where} has to be true or false${itIs(autoStart)}`);
   }
   if (timeout !== undefined && timerMilliseconds(timeout, `timeout of ${where}`) < 1) {
-    throw new AmqpError('INVALID_OPTION', `timeout of ${where} has to be 1 ms or more.`);
+    throw new AmqpError('INVALID_OPTION', `timeout of ${where} has to be 1 ms or more${itIs(timeout)}`);
   }
 }
 
