@@ -3,7 +3,7 @@
  * options are is in `consume-options`, how they go together in `consume-signature`.
  */
 import type { PipeTransform, Type } from '@nestjs/common';
-import { kindOf } from '../client/option-names.js';
+import { itIs } from '../client/option-names.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { QueueDefinition } from '../messaging/definitions.js';
 import { MessageContract } from '../messaging/message.js';
@@ -36,10 +36,10 @@ export const PARAMS_METADATA = '__routeArguments__';
 /**
  * Makes the method the consumer of a queue. Returning acknowledges the message; throwing has it tried again as `retry` says, and
  * then dead-lettered, which is logged as an error. Errors that a retry cannot help dead-letter it at once: a body that cannot be
- * decoded, an `HttpException` of 400 to 499 as pipes and guards throw them (but 408, 425 and 429), and `RejectDelivery`.
- * `RequeueDelivery` and `RetryDelivery` put it back, at once or later. A queue that no topology declares is used as it is when it
- * exists, else declared durable. `bind` binds it, and a definition in place of its name declares it as that says; both are part
- * of the connection's topology like what `AmqpModule` is given.
+ * decoded, a payload that does not fit the `schema`, an `HttpException` of 400 to 499 as pipes and guards throw them (but 408, 425
+ * and 429), and `RejectDelivery`. `RequeueDelivery` and `RetryDelivery` put it back, at once or later. A queue that no topology
+ * declares is used as it is when it exists, else declared durable. `bind` binds it, and a definition in place of its name declares it
+ * as that says; both are part of the connection's topology like what `AmqpModule` is given.
  *
  * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count. The options
  * may come from a factory, which is injected what it asks for when the application starts.
@@ -47,6 +47,7 @@ export const PARAMS_METADATA = '__routeArguments__';
  * With a contract or a `schema` the compiler holds the method to it: one of its parameters has to take the payload, a field of it, or
  * the delivery. A contract of the default exchange names its queue by its routing key; with any other, `queue` says it.
  * Throws `INVALID_OPTION` for options that do not exist or cannot be, and names the method; those of a factory fail the boot with it.
+ * Throws `INVALID_DEFINITION` on a static method.
  *
  * @example
  * ```ts
@@ -76,13 +77,20 @@ export function Consume<
 >(source: SourceAlone<Source, Tokens, Options, Payload, Size>): ConsumeDecorator<Source, Payload, Size>;
 export function Consume(source: unknown, options?: unknown): unknown {
   const decorate: MethodDecorator = (target, methodName, descriptor: PropertyDescriptor) => {
+    if (typeof target === 'function') throw misplaced(`${target.name}.${String(methodName)} is a static method`);
     // Checked here and not above: only now is it known whose they are.
-    const { name } = typeof target === 'function' ? target : target.constructor;
-    const note = noteOf(source, options, `${name}.${String(methodName)}`);
+    const note = noteOf(source, options, `${target.constructor.name}.${String(methodName)}`);
     const method = descriptor.value as object;
     Reflect.defineMetadata(CONSUME_METADATA, [note, ...consumeMetadata(method)], method);
   };
   return decorate;
+}
+
+function misplaced(where: string): AmqpError {
+  return new AmqpError(
+    'INVALID_DEFINITION',
+    `${where}, and no message comes there: @Consume and its parameter decorators are for methods of instances.`,
+  );
 }
 
 /** True for options that a factory gives. */
@@ -94,9 +102,7 @@ export function isFactory(note: ConsumeNote): note is ConsumeOptionsFactory {
 function noteOf(source: unknown, options: unknown, where: string): ConsumeNote {
   // Past the compiler in plain JavaScript; null would read as no options.
   if (options !== undefined && (typeof options !== 'object' || options === null)) {
-    throw invalid(
-      `The options of @Consume of ${where} are ${kindOf(options)}; they have to be an object: { prefetch: 20 }.`,
-    );
+    throw invalid(`The options of @Consume of ${where} have to be an object: { prefetch: 20 }${itIs(options)}`);
   }
   if (isNote(source)) {
     if (options !== undefined) {
@@ -181,7 +187,9 @@ export function AmqpSignal(): ParameterDecorator {
 
 function parameter(type: number, data: string | undefined, pipes: readonly Pipe[]): ParameterDecorator {
   return (target, method, index) => {
-    if (method === undefined) return;
+    if (method === undefined)
+      throw misplaced(`A parameter of the constructor of ${(target as Type).name} is decorated`);
+    if (typeof target === 'function') throw misplaced(`${target.name}.${String(method)} is a static method`);
     const noted = (Reflect.getMetadata(PARAMS_METADATA, target.constructor, method) ?? {}) as object;
     const params = { ...noted, [`${type}:${index}`]: { index, data, pipes } };
     Reflect.defineMetadata(PARAMS_METADATA, params, target.constructor, method);

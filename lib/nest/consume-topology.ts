@@ -1,5 +1,5 @@
 /** What the options of a `@Consume` add to the topology of its connection: bindings, and the queue where they define it. */
-import { refuseUnknown, shown } from '../client/option-names.js';
+import { itIs, refuseUnknown } from '../client/option-names.js';
 import { AmqpError } from '../errors.js';
 import type { QueueDefinition, Topology } from '../messaging/definitions.js';
 import type { FieldTable } from '../protocol/field-table.js';
@@ -30,7 +30,7 @@ export function topologyIn({ queue, bind = [] }: DeclaringOptions, where: string
       if (typeof (binding as unknown) !== 'object' || (binding as unknown) === null) {
         throw new AmqpError(
           'INVALID_OPTION',
-          `bind of ${where} is ${shown(binding)}; it has to be { exchange, routingKey? }, or a list of such.`,
+          `bind of ${where} has to be { exchange, routingKey? }, or a list of such${itIs(binding)}`,
         );
       }
       refuseUnknown(binding, ['exchange', 'routingKey', 'arguments'], `bind of ${where} has no field`);

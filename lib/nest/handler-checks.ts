@@ -1,5 +1,5 @@
 /** What can be wrong with the options of `@Consume`, and with the defaults of the module. No error tells what may be a secret. */
-import { refuseUnknown, shown } from '../client/option-names.js';
+import { itIs, refuseUnknown } from '../client/option-names.js';
 import { AmqpError } from '../errors.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import { isStandardSchema } from '../messaging/message.js';
@@ -46,7 +46,7 @@ export function checkConsumeFactory(factory: ConsumeOptionsFactory, where: strin
       typeof dependency === 'object' && dependency !== null ? (dependency as { token?: unknown }).token : dependency;
     if (!['string', 'symbol', 'function'].includes(typeof token)) {
       throw invalid(
-        `inject[${index}] of ${where} is ${shown(token)}; it has to be a class, another token, or { token, optional }. ` +
+        `inject[${index}] of ${where} has to be a class, another token, or { token, optional }${itIs(token)} ` +
           'A class that is imported in a circle is undefined at first.',
       );
     }
@@ -63,7 +63,7 @@ export function checkConsumerDefaults(defaults: ConsumerDefaults): void {
 function checkQueue(queue: unknown, where: string): void {
   if (typeof queue === 'string' ? queue !== '' : typeof queue === 'object' && queue !== null) return;
   throw invalid(
-    `@Consume of ${where} needs the name of a queue, and has ${shown(queue)}. Say @Consume('billing'), or give a ` +
+    `@Consume of ${where} needs the name of a queue${itIs(queue)} Say @Consume('billing'), or give a ` +
       'definition, as of one without a name: @Consume(queue()).',
   );
 }
@@ -82,10 +82,6 @@ function checkDeclared(options: ConsumeOptionsWithQueue, where: string): void {
 type Demand = (value: unknown) => string | undefined;
 
 const DEFAULT_VALUES = {
-  prefetch: (value) =>
-    isIntegerWithin(value, 1, MOST_PREFETCHED)
-      ? undefined
-      : `an integer from 1 to ${MOST_PREFETCHED}. Without a bound one consumer takes the whole queue into memory`,
   concurrency: (value) => (isIntegerWithin(value, 1, Infinity) ? undefined : 'an integer of 1 or more'),
   ack: (value) => (['auto', 'manual', 'none'].includes(value as string) ? undefined : "'auto', 'manual' or 'none'"),
   deadLetter: (value) =>
@@ -112,7 +108,7 @@ const HANDLER_VALUES = {
   priority: (value) => (Number.isSafeInteger(value) ? undefined : 'an integer'),
   arguments: (value) => (isObject(value) ? undefined : "an object: { 'x-stream-offset': 'first' }"),
   schema: (value) =>
-    isStandardSchema(value) ? undefined : "a Standard Schema, and lacks '~standard'. See https://standardschema.dev",
+    isStandardSchema(value) ? undefined : "a Standard Schema, which has '~standard' (https://standardschema.dev)",
 } as const satisfies Partial<Record<keyof ConsumeHandlerOptions, Demand>>;
 
 const ENHANCER_KINDS = [
@@ -123,8 +119,14 @@ const ENHANCER_KINDS = [
 ] as const satisfies readonly (keyof GlobalEnhancers)[];
 
 function checkDefaults(options: ConsumerDefaults, where: string): void {
+  const { prefetch, globalEnhancers, retry, timeout } = options;
+  if (prefetch !== undefined && !isIntegerWithin(prefetch, 1, MOST_PREFETCHED)) {
+    throw invalid(
+      `prefetch of ${where} has to be an integer from 1 to ${MOST_PREFETCHED}${itIs(prefetch)} Without a bound one ` +
+        'consumer takes the whole queue into memory.',
+    );
+  }
   checkValues(options, DEFAULT_VALUES, where);
-  const { globalEnhancers, retry, timeout } = options;
   if (typeof globalEnhancers === 'object') {
     refuseUnknown(globalEnhancers, ENHANCER_KINDS, `globalEnhancers of ${where} has no kind`);
     for (const [kind, value] of Object.entries(globalEnhancers) as [string, unknown][]) {
@@ -196,7 +198,7 @@ function isObject(value: unknown): value is object {
 }
 
 function isNot(option: string, where: string, value: unknown, demanded: string): AmqpError {
-  return invalid(`${option} of ${where} is ${shown(value)}; it has to be ${demanded}.`);
+  return invalid(`${option} of ${where} has to be ${demanded}${itIs(value)}`);
 }
 
 function invalid(message: string): AmqpError {
