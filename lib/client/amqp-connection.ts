@@ -20,6 +20,7 @@ import { type BrokerUrls, Hosts } from './hosts.js';
 import { tell, warnOf } from './listeners.js';
 import { type ConnectionMetrics, Metrics } from './metrics.js';
 import { refuseUnknown } from './option-names.js';
+import { whenFired } from './signals.js';
 import { type TopologyFilter, TopologyRecord } from './topology-record.js';
 import { ended, orAborted, pause, within } from './wait.js';
 
@@ -151,10 +152,11 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     const limit = timerMilliseconds(timeout, 'timeout');
     if (signal?.aborted === true) throw aborted(signal.reason);
     const opened = this.opened();
-    const onAbort = (): void => {
-      if (this.#status.state === 'connecting') this.#giveUp(aborted(signal?.reason));
-    };
-    signal?.addEventListener('abort', onAbort, { once: true });
+    const unlisten =
+      signal &&
+      whenFired(signal, () => {
+        if (this.#status.state === 'connecting') this.#giveUp(aborted(signal.reason));
+      });
     this.#start('require');
     const giveUp = (): void => {
       const { status } = this;
@@ -168,7 +170,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     try {
       await opened;
     } finally {
-      signal?.removeEventListener('abort', onAbort);
+      unlisten?.();
       clearTimeout(timer);
     }
   }

@@ -10,6 +10,7 @@ import type { PublishOptions } from './channel-options.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { Message } from './message.js';
 import { type PendingRequest, ReplyChannel } from './reply-channel.js';
+import { checkSignal, whenFired } from './signals.js';
 
 /** Options of `AmqpRequester`. */
 export interface RequesterOptions {
@@ -23,7 +24,10 @@ export interface RequesterOptions {
 
 /** Options of `request`: the message's properties, and how long to wait. */
 export interface RequestMessageOptions extends Omit<PublishOptions, 'expiration' | 'mandatory' | 'replyTo'> {
-  /** From the call to the reply, the wait for a connection included; the message expires with it. @default that of the requester */
+  /**
+   * From the call to the reply, the wait for a connection included; the message expires with it. 0 is over at once: there is no wait
+   * without an end. @default that of the requester
+   */
   readonly timeout?: Duration | undefined;
   /** Ends the wait. A request that was sent may be carried out all the same. */
   readonly signal?: AbortSignal | undefined;
@@ -118,6 +122,7 @@ export class AmqpRequester implements AsyncDisposable {
     take?: (reply: Message) => ReplyCounts,
   ): Promise<Message> {
     this.#life.signal.throwIfAborted();
+    checkSignal(signal, 'a request');
     const limit = timeout === undefined ? this.#timeout : timerMilliseconds(timeout, 'timeout');
     if (this.#pending >= this.#maxPending) throw tooMany(this.#maxPending);
     const correlationId = properties.correlationId ?? this.#nextId();
@@ -147,13 +152,14 @@ export class AmqpRequester implements AsyncDisposable {
         const timer = setTimeout(() => {
           giveUp(timedOut(request, limit));
         }, limit);
-        const onAbort = (): void => {
-          giveUp(aborted(request, signal?.reason));
-        };
-        signal?.addEventListener('abort', onAbort, { once: true });
+        const unlisten =
+          signal &&
+          whenFired(signal, () => {
+            giveUp(aborted(request, signal.reason));
+          });
         stopWaiting = () => {
           clearTimeout(timer);
-          signal?.removeEventListener('abort', onAbort);
+          unlisten?.();
         };
       });
     } catch (error) {

@@ -47,6 +47,7 @@ import { Outbox } from './outbox.js';
 import { PendingRequests } from './pending-requests.js';
 import { closeReason, shortText } from './reply-text.js';
 import { bounded } from './request-bounds.js';
+import { whenFired } from './signals.js';
 import { orAborted } from './wait.js';
 
 /** Events of a `Connection`. */
@@ -303,7 +304,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       this.#end(aborted(signal?.reason));
     };
     if (signal?.aborted === true) onAbort();
-    signal?.addEventListener('abort', onAbort, { once: true });
+    const unlisten = signal && whenFired(signal, onAbort);
     const timer = setTimeout(() => {
       this.#handshakeTimedOut();
     }, this.#options.handshakeTimeout);
@@ -316,7 +317,7 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       throw error;
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
+      unlisten?.();
     }
     // open-ok and a close may have come in one chunk.
     if (this.#state.name === 'closed') throw this.#state.reason;

@@ -14,6 +14,7 @@ import { quietly } from './listeners.js';
 import type { Message } from './message.js';
 import { MessageStream } from './message-stream.js';
 import { notAnswered } from './request-bounds.js';
+import { whenFired } from './signals.js';
 import { orLate } from './wait.js';
 
 /** Longest wait for the broker to end a consumer, in milliseconds. */
@@ -86,7 +87,7 @@ export class HandleConsumers {
     );
     this.#running.set(consumerTag, consumer);
     const giveUp = (): void => void consumer.stop(0);
-    signal?.addEventListener('abort', giveUp, { once: true });
+    const unlisten = signal && whenFired(signal, giveUp);
     try {
       signal?.throwIfAborted();
       const started = consumer.start();
@@ -100,7 +101,7 @@ export class HandleConsumers {
       if (signal?.aborted === true) throw consumeAborted(queue, signal.reason);
       throw error;
     } finally {
-      signal?.removeEventListener('abort', giveUp);
+      unlisten?.();
     }
     return consumerTag;
   }

@@ -4,6 +4,7 @@
  */
 import { AmqpError } from '../errors.js';
 import type { Message } from './message.js';
+import { whenFired } from './signals.js';
 
 /** What a stream asks of its channel. */
 export interface MessageSource {
@@ -125,8 +126,7 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
       void this.return();
     };
     if (signal?.aborted === true) onAbort();
-    signal?.addEventListener('abort', onAbort, { once: true });
-    this.#unlisten = () => signal?.removeEventListener('abort', onAbort);
+    else if (signal !== undefined) this.#unlisten = whenFired(signal, onAbort);
   }
 
   /** @internal No more messages come: in order, or because of an error. */

@@ -14,6 +14,7 @@ import type { PublishOptions } from './channel-options.js';
 import { PendingPublish, givenUp, isUnsent, whyOf } from './pending-publish.js';
 import { blames } from './refused-publishes.js';
 import { type RepublishBounds, type RepublishOptions, boundsOf } from './republish-options.js';
+import { whenFired } from './signals.js';
 import { SuspectExchanges, isAnswer } from './suspect-exchanges.js';
 
 /** What ends the wait for one confirm. */
@@ -310,13 +311,9 @@ export class Republisher {
   }
 
   #endOn(signal: AbortSignal, entry: PendingPublish): void {
-    const onAbort = (): void => {
+    entry.unlisten = whenFired(signal, () => {
       entry.end(givenUp(entry, whyOf(signal), signal.reason));
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    entry.unlisten = () => {
-      signal.removeEventListener('abort', onAbort);
-    };
+    });
   }
 
   // ── deadlines ─────────────────────────────────────────────────────────────────────────────────────────────────────

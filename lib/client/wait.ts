@@ -1,6 +1,7 @@
 /** Waits that always end: by the event, by an `AbortSignal`, or by a deadline. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AmqpError } from '../errors.js';
+import { whenFired } from './signals.js';
 
 /** Resolves after `ms` milliseconds, or as soon as the signal fires. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -18,17 +19,16 @@ export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | un
     promise.catch(() => undefined);
     throw signal.reason as Error;
   }
-  let onAbort: (() => void) | undefined;
+  let unlisten: (() => void) | undefined;
   const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => {
+    unlisten = whenFired(signal, () => {
       reject(signal.reason as Error);
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
+    });
   });
   try {
     return await Promise.race([promise, aborted]);
   } finally {
-    if (onAbort !== undefined) signal.removeEventListener('abort', onAbort);
+    unlisten?.();
   }
 }
 
@@ -66,13 +66,7 @@ export async function within(ms: number, work: Promise<unknown>): Promise<void> 
 export async function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   await new Promise<void>((resolve) => {
-    signal.addEventListener(
-      'abort',
-      () => {
-        resolve();
-      },
-      { once: true },
-    );
+    whenFired(signal, resolve);
   });
 }
 

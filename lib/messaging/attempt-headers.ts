@@ -9,10 +9,16 @@
  * | `exchange`, `routing-key` | both | what it was first published with |
  * | `queue` | both | the queue whose handler failed |
  * | `error-class`, `error-message` | both | of what the handler threw |
+ * | `error-code` | both | its `code`, or the status of an HttpException, where it has one |
  * | `error-stack` | dead letters | of what the handler threw |
  * | `failed-at` | both | when, to the second |
  * | `expiration`, `user-id`, `cc`, `death` | both | properties and headers that would take effect again: see `neutral` |
  * | `properties` | dead letters | the bytes of properties that cannot be decoded or written again |
+ * | `dead-queue`, `dead-error-…`, `dead-failed-at` | both | the same of a handler that failed on a dead letter |
+ * | `dead-attempts` | dead letters | how often that was tried |
+ *
+ * A dead letter that a handler of dead letters fails on keeps what it says, for its next attempt too: what became of the message
+ * is what such a handler is about.
  */
 import { types } from 'node:util';
 import type { Message } from '../client/message.js';
@@ -26,6 +32,7 @@ const EXCHANGE = 'x-nest-amqp-exchange';
 const ROUTING_KEY = 'x-nest-amqp-routing-key';
 const QUEUE = 'x-nest-amqp-queue';
 const ERROR_CLASS = 'x-nest-amqp-error-class';
+const ERROR_CODE = 'x-nest-amqp-error-code';
 const ERROR_MESSAGE = 'x-nest-amqp-error-message';
 const ERROR_STACK = 'x-nest-amqp-error-stack';
 const FAILED_AT = 'x-nest-amqp-failed-at';
@@ -35,8 +42,12 @@ const COPIES = 'x-nest-amqp-cc';
 const DEATHS = 'x-nest-amqp-death';
 const PROPERTIES = 'x-nest-amqp-properties';
 
-/** Most characters of each: with all of them a header stays far below the frames of 128 KiB that brokers take by default. */
-const LONGEST = { class: 200, message: 2_000, stack: 8_000 } as const;
+/** How the headers of a dead letter's own failure begin. */
+const OF_DEAD = 'x-nest-amqp-dead-';
+const DEAD_QUEUE = 'x-nest-amqp-dead-queue';
+
+/** Most characters of each: with all of them, twice, a header stays far below the frames of 128 KiB that brokers take by default. */
+const LONGEST = { class: 200, code: 200, message: 2_000, stack: 8_000 } as const;
 
 /** Where a message was first published to. */
 export interface Origin {
@@ -44,10 +55,16 @@ export interface Origin {
   readonly routingKey: string;
 }
 
-/** Which attempt a delivery is, from 1. */
-export function attemptOf({ headers }: BasicProperties): number {
-  const attempt = headers?.[ATTEMPT];
-  return typeof attempt === 'number' && Number.isInteger(attempt) && attempt >= 1 ? attempt : 1;
+/**
+ * Which attempt of this queue's handler a delivery is, from 1. What the broker dead-letters keeps the number, and begins anew:
+ * elsewhere, and when it is put back here with the note of its death. What is published for its next attempt has no such note.
+ */
+export function attemptOf({ headers = {} }: BasicProperties, queue: string): number {
+  const { [ATTEMPT]: attempt, [QUEUE]: failedIn, [DEAD_QUEUE]: failedOnDead, 'x-death': deaths } = headers;
+  if (typeof attempt !== 'number' || !Number.isInteger(attempt) || attempt < 1) return 1;
+  const isCounted = failedIn === queue || failedOnDead === queue;
+  const hasDied = isList(deaths) && deaths.some((death) => queueOf(death) === queue);
+  return isCounted && !hasDied ? attempt : 1;
 }
 
 /**
@@ -65,18 +82,12 @@ export function originOf(message: Message, queue: string): Origin {
 /** The message for its next attempt. */
 export function forRetry(message: Message, queue: string, attempt: number, error: unknown): PublishOptions {
   const { properties } = message;
-  const { className, text } = described(error);
-  return {
-    ...neutral(properties),
-    headers: {
-      ...neutralHeaders(properties),
-      ...originHeaders(message, queue),
-      [ATTEMPT]: attempt + 1,
-      [ERROR_CLASS]: className,
-      [ERROR_MESSAGE]: text,
-      [FAILED_AT]: new Date(),
-    },
-  };
+  const headers = neutralHeaders(properties);
+  const facts = { [QUEUE]: queue, ...errorHeaders(error), [FAILED_AT]: new Date() };
+  const told = isDeadLetterOfAnother(message, queue)
+    ? { ...without(headers, isOfDead), ...ofDead(facts) }
+    : { ...without(headers, isOfError), ...originHeaders(message, queue), ...facts };
+  return { ...neutral(properties), headers: { ...told, [ATTEMPT]: attempt + 1 } };
 }
 
 /**
@@ -89,21 +100,23 @@ export function* forDeadLetter(
   attempt: number,
   error: unknown,
 ): Generator<PublishOptions, void, undefined> {
-  const { className, text, stack } = described(error);
-  const facts = {
-    [ATTEMPTS]: attempt,
-    [QUEUE]: queue,
-    [ERROR_CLASS]: className,
-    [ERROR_MESSAGE]: text,
-    [FAILED_AT]: new Date(),
-  };
+  const { text, stack } = described(error);
+  const facts = { [ATTEMPTS]: attempt, [QUEUE]: queue, ...errorHeaders(error), [FAILED_AT]: new Date() };
+  const long = { ...facts, [ERROR_STACK]: stack };
+  const short = { ...facts, [ERROR_MESSAGE]: cut(text, 200) };
   try {
     const { properties } = message;
     const kept = neutral(properties);
     const headers = without(neutralHeaders(properties), (name) => name === ATTEMPT);
-    const origin = originHeaders(message, queue);
-    yield { ...kept, headers: { ...headers, ...origin, ...facts, [ERROR_STACK]: stack } };
-    yield { ...kept, headers: { ...headers, ...origin, ...facts, [ERROR_MESSAGE]: cut(text, 200) } };
+    if (isDeadLetterOfAnother(message, queue)) {
+      const first = without(headers, isOfDead);
+      yield { ...kept, headers: { ...first, ...ofDead(long) } };
+      yield { ...kept, headers: { ...first, ...ofDead(short) } };
+    } else {
+      const own = { ...without(headers, isOfError), ...originHeaders(message, queue) };
+      yield { ...kept, headers: { ...own, ...long } };
+      yield { ...kept, headers: { ...own, ...short } };
+    }
     yield { ...kept, headers };
   } catch {
     // Its properties cannot be decoded.
@@ -113,6 +126,36 @@ export function* forDeadLetter(
   const origin = { [EXCHANGE]: exchange, [ROUTING_KEY]: routingKey };
   yield { ...plain, headers: { ...origin, ...facts, [PROPERTIES]: message.propertyBytes } };
   yield { ...plain, headers: { ...origin, ...facts } };
+}
+
+/** It came as a dead letter of another queue; one of this queue that was put back into it begins anew. */
+function isDeadLetterOfAnother({ exchange, properties: { headers = {} } }: Message, queue: string): boolean {
+  const { [ATTEMPTS]: attempts, [QUEUE]: origin } = headers;
+  return exchange === '' && typeof attempts === 'number' && typeof origin === 'string' && origin !== queue;
+}
+
+function ofDead(facts: FieldTable): FieldTable {
+  return Object.fromEntries(
+    Object.entries(facts).map(([name, value]) => [name.replace('x-nest-amqp-', OF_DEAD), value]),
+  );
+}
+
+function errorHeaders(error: unknown): FieldTable {
+  const { className, code, text } = described(error);
+  return {
+    [ERROR_CLASS]: className,
+    ...(code === undefined ? {} : { [ERROR_CODE]: code }),
+    [ERROR_MESSAGE]: text,
+  };
+}
+
+/** What an earlier failure may have left that this one does not say again. */
+function isOfError(name: string): boolean {
+  return name === ERROR_CODE || name === ERROR_STACK || isOfDead(name);
+}
+
+function isOfDead(name: string): boolean {
+  return name.startsWith(OF_DEAD);
 }
 
 /**
@@ -159,8 +202,12 @@ const DEATHS_OF_BROKER = /^x-(death|(first|last)-death-.*)$/;
 
 /** An entry of `x-death` that only tells of waiting: for an attempt, or with `delay`. */
 function isWait(death: FieldValue): boolean {
-  const { queue } = (death ?? {}) as { queue?: unknown };
+  const queue = queueOf(death);
   return typeof queue === 'string' && /\.retry\.\d+(\.quorum)?$|^nest-amqp\.delay\.\d+(\.|$)/.test(queue);
+}
+
+function queueOf(death: FieldValue): unknown {
+  return (death as { readonly queue?: unknown } | null | undefined)?.queue;
 }
 
 function isList(value: FieldValue | undefined): value is readonly FieldValue[] {
@@ -175,20 +222,36 @@ function originHeaders(message: Message, queue: string): FieldTable {
 /** What was thrown, in words that have an end. Users throw anything, getters that throw included. */
 export function described(error: unknown): {
   readonly className: string;
+  /** Its `code`, or the status of an HttpException; undefined where it has neither. */
+  readonly code: string | undefined;
   readonly text: string;
   readonly stack: string;
 } {
+  const code = codeOf(error);
   try {
     if (!(error instanceof Error || types.isNativeError(error))) {
-      return { className: typeof error, text: cut(String(error), LONGEST.message), stack: '' };
+      return { className: typeof error, code, text: cut(String(error), LONGEST.message), stack: '' };
     }
     return {
       className: cut(error.constructor.name || error.name, LONGEST.class),
+      code,
       text: cut(error.message, LONGEST.message),
       stack: cut(error.stack ?? '', LONGEST.stack),
     };
   } catch {
-    return { className: 'unknown', text: 'What was thrown has no text.', stack: '' };
+    return { className: 'unknown', code, text: 'What was thrown has no text.', stack: '' };
+  }
+}
+
+function codeOf(error: unknown): string | undefined {
+  try {
+    const { code, getStatus } = Object(error) as { readonly code?: unknown; readonly getStatus?: unknown };
+    const said: unknown =
+      code === undefined && typeof getStatus === 'function' ? Reflect.apply(getStatus, error, []) : code;
+    if (typeof said === 'number') return String(said);
+    return typeof said === 'string' && said !== '' ? cut(said, LONGEST.code) : undefined;
+  } catch {
+    return undefined;
   }
 }
 

@@ -2,6 +2,7 @@
 import type { FieldTable } from '../protocol/field-table.js';
 import type { QueueDeclaration } from './declarations.js';
 import type { BindingDefinition, ExchangeDefinition } from './definitions.js';
+import type { DeadLetterOption } from './failed-deliveries.js';
 
 /** What becomes of a finding: the boot fails, or it is logged, or it is not looked for. */
 export type CheckLevel = 'error' | 'warn' | 'off';
@@ -34,6 +35,8 @@ export interface CheckedConsumer {
   /** As it was given; undefined where it was not. */
   readonly prefetch: number | undefined;
   readonly batchSize: number | undefined;
+  /** As it was given, to the handler or for all of them; undefined where it was not. */
+  readonly deadLetter: DeadLetterOption | undefined;
 }
 
 /** Everything that checks look at. */

@@ -6,7 +6,7 @@
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpConsumer } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
-import type { ConsumerState, ConsumerStatus } from '../client/consumer-status.js';
+import { type ConsumerState, type ConsumerStatus, isLoss } from '../client/consumer-status.js';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { orAborted, orLate } from '../client/wait.js';
@@ -197,6 +197,8 @@ export class Consumer {
         this.#log.log(`${this.#label} is paused, and takes nothing until it is resumed.`);
         return;
       case 'recovering':
+        // Lost with its connection, which whoever has that says once for all of its consumers.
+        if (status.nextAttempt === undefined && (status.attempts === 0 || isLoss(status.error))) return;
         if (status.attempts === 0) this.#log.warn(`${this.#label} stopped: ${status.why} It starts again.`);
         else this.#log.error(`${this.#label} cannot start, and tries again. ${messageOf(status.error)}`);
         return;

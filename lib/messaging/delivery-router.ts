@@ -5,7 +5,7 @@
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { Message } from '../client/message.js';
 import { AmqpError, quoted } from '../errors.js';
-import { TopicPatterns, commonKey } from '../protocol/topic-pattern.js';
+import { TopicPatterns, commonKey, looseWildcard } from '../protocol/topic-pattern.js';
 import { originOf } from './attempt-headers.js';
 import type { MessageReceiver } from './consumer.js';
 import type { Log } from './failed-deliveries.js';
@@ -106,6 +106,17 @@ export function unmatchedDeliveries(
       );
     },
     log,
+  );
+}
+
+/** Throws `INVALID_DEFINITION` for a pattern that looks like one and matches nothing but itself. */
+export function checkPattern({ name, when }: Route): void {
+  const loose = when === undefined ? undefined : looseWildcard(when);
+  if (when === undefined || loose === undefined) return;
+  throw new AmqpError(
+    'INVALID_DEFINITION',
+    `${name} has when ${quoted(when)}, which takes only messages with that very routing key: a ${loose.wildcard} is a word of its own, ` +
+      `${quoted(loose.mended)}.`,
   );
 }
 

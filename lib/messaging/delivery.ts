@@ -32,6 +32,11 @@ export class DeliveryScope {
     return this.#end !== undefined;
   }
 
+  /** Why, then. */
+  get endError(): AmqpError | undefined {
+    return this.#end;
+  }
+
   constructor(owner: DeliveryOwner) {
     this.owner = owner;
   }

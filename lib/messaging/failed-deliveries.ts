@@ -84,7 +84,8 @@ export class FailedDeliveries {
 
   /** Which attempt a delivery is, from 1. */
   attemptOf({ properties }: Message): number {
-    return attemptOf(properties) + (this.#isRetriedByBroker ? deliveriesOf(properties) : 0);
+    const queue = this.#connection.topology.current(this.#options.queue);
+    return attemptOf(properties, queue) + (this.#isRetriedByBroker ? deliveriesOf(properties) : 0);
   }
 
   /** Whether there will be no further attempt. */
@@ -305,8 +306,13 @@ export function messageOf(error: unknown): string {
 
 /** Where an error was thrown that nobody meant to, in lines of their own. */
 export function framesOf(error: unknown): string {
-  if (!(error instanceof Error) || isDeliberate(error)) return '';
-  const { stack = '' } = error;
-  const begin = stack.indexOf('\n    at ');
-  return begin < 0 ? '' : stack.slice(begin, begin + LONGEST_STACK);
+  try {
+    if (!(error instanceof Error) || isDeliberate(error)) return '';
+    const { stack = '' } = error;
+    const begin = stack.indexOf('\n    at ');
+    return begin < 0 ? '' : stack.slice(begin, begin + LONGEST_STACK);
+  } catch {
+    // Node.js asks for the message when it writes the stack, and a getter may throw.
+    return '';
+  }
 }

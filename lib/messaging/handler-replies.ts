@@ -24,6 +24,7 @@ export class HandlerReplies {
   readonly #schema: StandardSchemaV1 | undefined;
   readonly #label: string;
   readonly #log: Log;
+  #lost = 0;
 
   /** `name` is what requesters are told of the handler, `label` what the log is; results have to fit `replySchema`. */
   constructor(
@@ -43,7 +44,7 @@ export class HandlerReplies {
   async result(message: Message, delivery: Delivery, result: unknown, life: DeliveryScope): Promise<ResultEnd> {
     try {
       if (isStream(result) && delivery.wantsStream) return await this.#values(message, delivery, result, life);
-      this.#tellUndelivered(message, await this.#replier.reply(message, result, life, this.#schema));
+      this.#tellUndelivered(message, await this.#replier.reply(message, result, life, this.#schema), life);
       return REPLIED;
     } catch (error) {
       return { kind: 'failed', error };
@@ -53,7 +54,7 @@ export class HandlerReplies {
   /** Says whether the requester was told. Never rejects. */
   async error(message: Message, error: unknown, life: DeliveryScope): Promise<boolean> {
     const undelivered = await this.#replier.replyError(message, error, this.#name, life);
-    this.#tellUndelivered(message, undelivered);
+    this.#tellUndelivered(message, undelivered, life);
     return undelivered === undefined;
   }
 
@@ -70,13 +71,33 @@ export class HandlerReplies {
     return REPLIED;
   }
 
-  #tellUndelivered(message: Message, undelivered: AmqpError | undefined): void {
+  #tellUndelivered(message: Message, undelivered: AmqpError | undefined, life: DeliveryScope): void {
     if (undelivered === undefined) return;
+    if (undelivered === life.endError) {
+      this.#tellLost(undelivered);
+      return;
+    }
     quietly(() => {
       this.#log.warn(
         `${this.#label} could not reply to the message with routing key ${quoted(message.routingKey)}${idOf(message)}, ` +
           `whose requester may be gone. ${undelivered.message}`,
       );
+    });
+  }
+
+  /** One line for all that ended with their channel: they do so in one turn of the event loop. */
+  #tellLost(why: AmqpError): void {
+    this.#lost += 1;
+    if (this.#lost > 1) return;
+    setImmediate(() => {
+      const count = this.#lost;
+      this.#lost = 0;
+      quietly(() => {
+        this.#log.warn(
+          `${this.#label} sent no reply to ${count} ${count === 1 ? 'request' : 'requests'} that it had handled. ${why.message}` +
+            (why.code === 'CHANNEL_CLOSED' ? ' The broker delivers what was not acknowledged again.' : ''),
+        );
+      });
     });
   }
 }

@@ -56,7 +56,10 @@ export class RetryDelivery extends Error {
 export interface RetryOptions {
   /** How often in all, the first time included, 1 or more. @default one more than there are delays */
   readonly attempts?: number;
-  /** How long to wait before the second attempt, the third and so on; the last one serves for all further ones. @default ['1s', '10s', '1m'] */
+  /**
+   * How long to wait before the second attempt, the third and so on; the last one serves for all further ones, those of the default
+   * too: six attempts wait 1 s, 10 s, and three times a minute. @default ['1s', '10s', '1m']
+   */
   readonly delays?: readonly Duration[];
 }
 

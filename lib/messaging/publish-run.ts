@@ -8,6 +8,7 @@
  * ```
  */
 import { types } from 'node:util';
+import { whenFired } from '../client/signals.js';
 import { AmqpError, PublishAllError } from '../errors.js';
 import type { PublishMessageOptions } from './publish-options.js';
 
@@ -82,13 +83,13 @@ export class PublishRun<T> {
       this.#fail(signal?.reason, undefined);
     };
     if (signal?.aborted === true) abort();
-    signal?.addEventListener('abort', abort);
+    const unlisten = signal && whenFired(signal, abort);
     try {
       await this.#take(source);
       while (this.#underWay > 0 && signal?.aborted !== true) await this.#woken();
       this.#tell();
     } finally {
-      signal?.removeEventListener('abort', abort);
+      unlisten?.();
       // What is still under way after an abort is told to nobody.
       this.#isOver = true;
     }

@@ -6,14 +6,20 @@ import type { RunningDelivery } from './running-deliveries.js';
 /** What names a consumer. */
 export interface ConsumerIdentity {
   readonly name: string;
+  readonly handlers: readonly string[];
   readonly connection: string;
   readonly prefetch: number;
 }
 
 /** A consumer of the application, got from the `ConsumerRegistry`. */
 export class RegisteredConsumer {
-  /** The class and the method, `BillingConsumer.charge`; with the queue in brackets where that is taken by another. */
+  /**
+   * The class and the method, `BillingConsumer.charge`, of several handlers with a comma between them; with the queue in brackets
+   * where that is taken by another.
+   */
   readonly name: string;
+  /** The class and the method of each handler behind it: more than one where they share a queue (`when`). */
+  readonly handlers: readonly string[];
   /** The name of its connection. */
   readonly connection: string;
   /** Most deliveries under way at a time. */
@@ -21,8 +27,9 @@ export class RegisteredConsumer {
   readonly #consumer: Consumer;
 
   /** @internal Made by the registry. */
-  constructor({ name, connection, prefetch }: ConsumerIdentity, consumer: Consumer) {
+  constructor({ name, handlers, connection, prefetch }: ConsumerIdentity, consumer: Consumer) {
     this.name = name;
+    this.handlers = handlers;
     this.connection = connection;
     this.prefetch = prefetch;
     this.#consumer = consumer;

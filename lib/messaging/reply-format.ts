@@ -30,7 +30,7 @@ const NUMBER = 'x-reply-number';
 const END = 'x-reply-end';
 const STOP = 'x-reply-stop';
 
-/** Most characters of a code and of a server's name; those of name and message are as in dead letters. */
+/** Most characters of a server's name; those of name, code and message are as in dead letters. */
 const LONGEST = 200;
 
 /** True for a message that somebody awaits a reply to. */
@@ -45,8 +45,8 @@ export function isRequest(message: Message): boolean {
 
 /** What an error reply says of an error. Its stack stays here. */
 export function remoteFactsOf(error: unknown, server: string): RemoteFacts {
-  const { className, text } = described(error);
-  return { name: className, code: codeOf(error), message: text, server: cut(server, LONGEST) };
+  const { className, code, text } = described(error);
+  return { name: className, code, message: text, server: cut(server, LONGEST) };
 }
 
 /** The headers that make a reply an error reply. */
@@ -59,14 +59,15 @@ export function errorHeaders({ name, code, message, server }: RemoteFacts): Fiel
   };
 }
 
-/** The error that a reply tells of; undefined when it is none. Any of the first three headers makes it one. */
+/**
+ * The error that a reply tells of; undefined when it is none. Any of the first three headers makes it one, whatever is in it: servers by
+ * others may write tables and lists. One without a value says nothing.
+ */
 export function errorIn({ properties: { headers } }: Message): RemoteFacts | undefined {
   if (headers === undefined) return undefined;
-  const name = textOf(headers[ERROR_NAME]);
-  const code = textOf(headers[ERROR_CODE]);
-  const message = textOf(headers[ERROR_MESSAGE]);
-  if (name === undefined && code === undefined && message === undefined) return undefined;
-  return { name: name ?? 'Error', code, message: message ?? '', server: textOf(headers[ERROR_SERVER]) };
+  const { [ERROR_NAME]: name, [ERROR_CODE]: code, [ERROR_MESSAGE]: message, [ERROR_SERVER]: server } = headers;
+  if ((name ?? code ?? message ?? undefined) === undefined) return undefined;
+  return { name: textOf(name) ?? 'Error', code: textOf(code), message: textOf(message) ?? '', server: textOf(server) };
 }
 
 /** The header of a request for all values. */
@@ -128,17 +129,4 @@ export function stoppedStream(message: Message): string | undefined {
 function textOf(value: FieldValue | undefined): string | undefined {
   if (typeof value === 'string') return value;
   return typeof value === 'number' || typeof value === 'bigint' ? String(value) : undefined;
-}
-
-/** Users throw anything, getters that throw included. */
-function codeOf(error: unknown): string | undefined {
-  try {
-    const { code, getStatus } = Object(error) as { readonly code?: unknown; readonly getStatus?: unknown };
-    const said: unknown =
-      code === undefined && typeof getStatus === 'function' ? Reflect.apply(getStatus, error, []) : code;
-    if (typeof said === 'number') return String(said);
-    return typeof said === 'string' && said !== '' ? cut(said, LONGEST) : undefined;
-  } catch {
-    return undefined;
-  }
 }

@@ -1,7 +1,8 @@
 /** Checks of where messages go: dead letters, alternate exchanges, bindings. */
 import { quoted } from '../errors.js';
-import { type Check, DOCS, ofQueues, warned } from './check-facts.js';
-import type { ExchangeDefinition } from './definitions.js';
+import { looseWildcard } from '../protocol/topic-pattern.js';
+import { type Check, type Checked, DOCS, ofQueues, warned } from './check-facts.js';
+import type { BindingDefinition, ExchangeDefinition } from './definitions.js';
 
 export const ROUTING_CHECKS = {
   'dead-letter-missing': {
@@ -56,14 +57,31 @@ export const ROUTING_CHECKS = {
   },
   'topic-binding-without-key': {
     level: warned,
-    find: ({ bindings, exchanges }) =>
-      bindings
-        .filter(({ source, routingKey }) => routingKey === undefined && exchanges.get(source)?.type === 'topic')
-        .map(({ source, queue, exchange }) => ({
-          subject: `binding from topic exchange ${quoted(source)} to ${typeof queue === 'string' ? `queue ${quoted(queue)}` : `exchange ${quoted(exchange ?? '')}`}`,
+    find: (checked) =>
+      topicBindings(checked)
+        .filter(({ routingKey }) => routingKey === undefined)
+        .map((binding) => ({
+          subject: calledOf(binding),
           why: 'has no routingKey, and takes only messages whose routing key is empty.',
           mend: "Give it one: 'order.*' for one more word, '#' for everything; '' if that is meant.",
         })),
+    see: `${DOCS}/exchanges#topic`,
+  },
+  'topic-wildcard-in-word': {
+    level: warned,
+    find: (checked) =>
+      topicBindings(checked).flatMap((binding) => {
+        const { routingKey = '' } = binding;
+        const loose = looseWildcard(routingKey);
+        if (loose === undefined) return [];
+        return [
+          {
+            subject: calledOf(binding),
+            why: `has the routingKey ${quoted(routingKey)}, and takes only messages with that very key: within a word a ${loose.wildcard} is a letter like any other.`,
+            mend: `Make it a word of its own: ${quoted(loose.mended)}.`,
+          },
+        ];
+      }),
     see: `${DOCS}/exchanges#topic`,
   },
 } as const satisfies Readonly<Record<string, Check>>;
@@ -71,4 +89,14 @@ export const ROUTING_CHECKS = {
 /** What no binding takes goes on from there. */
 function leadsOn({ alternateExchange, arguments: args }: ExchangeDefinition): boolean {
   return alternateExchange !== undefined || args?.['alternate-exchange'] !== undefined;
+}
+
+/** Where routing keys are patterns. Of an exchange that somebody else declares the type is not known. */
+function topicBindings({ bindings, exchanges }: Checked): BindingDefinition[] {
+  return bindings.filter(({ source }) => source === 'amq.topic' || exchanges.get(source)?.type === 'topic');
+}
+
+function calledOf({ source, queue, exchange }: BindingDefinition): string {
+  const to = typeof queue === 'string' ? `queue ${quoted(queue)}` : `exchange ${quoted(exchange ?? '')}`;
+  return `binding from topic exchange ${quoted(source)} to ${to}`;
 }

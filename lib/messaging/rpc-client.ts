@@ -2,13 +2,14 @@
  * Requests and what their replies come to: payloads out, values or the server's errors back. Channels, correlation and deadlines
  * are the client's `AmqpRequester`; what the headers of a reply mean is `reply-format`'s.
  */
-import { types } from 'node:util';
+import { inspect, types } from 'node:util';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from '../client/amqp-requester.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
 import { refuseUnknown } from '../client/option-names.js';
-import { AmqpError, RemoteError, destination } from '../errors.js';
+import { checkSignal, whenFired } from '../client/signals.js';
+import { AmqpError, RemoteError, destination, printable } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
 import { Correlation } from './correlation.js';
@@ -46,7 +47,10 @@ export interface RpcClientOptions extends RpcOptions {
 
 /** Options of one request: the message's properties, and how long to wait. */
 export interface RpcRequestOptions extends Omit<BasicProperties, 'deliveryMode' | 'expiration' | 'replyTo'> {
-  /** From the call to the reply, the wait for a connection included; the request expires with it. @default that of the client */
+  /**
+   * From the call to the reply, the wait for a connection included; the request expires with it. 0 is over at once: there is no wait
+   * without an end. @default that of the client
+   */
   readonly timeout?: Duration | undefined;
   /** Ends the wait. A request that was sent may be carried out all the same. */
   readonly signal?: AbortSignal | undefined;
@@ -186,9 +190,11 @@ export class RpcClient implements AsyncDisposable {
   protected stream<T>(
     { exchange, routingKey, contract }: StreamTarget,
     payload: unknown,
-    { signal, ...options }: RpcRequestOptions,
+    given: RpcRequestOptions,
     observer: ReplyObserver<T>,
   ): () => void {
+    checkRequestOptions(given);
+    const { signal, ...options } = given;
     const replies = new IncomingReplies({
       exchange,
       routingKey,
@@ -205,17 +211,15 @@ export class RpcClient implements AsyncDisposable {
       replies.fail(new AmqpError('ABORTED', 'The wait for replies was aborted.', { cause: signal?.reason }));
       replies.stop();
     };
+    if (signal?.aborted === true) onAbort();
+    const unlisten = signal && whenFired(signal, onAbort);
     const stop = (): void => {
-      signal?.removeEventListener('abort', onAbort);
+      unlisten?.();
       replies.stop();
     };
-    signal?.addEventListener('abort', onAbort, { once: true });
-    if (signal?.aborted === true) onAbort();
     const headers = { ...options.headers, ...WANTS_STREAM };
     const target = { exchange, routingKey, contract };
-    void this.#stream(target, payload, { ...options, headers }, replies).finally(() => {
-      signal?.removeEventListener('abort', onAbort);
-    });
+    void this.#stream(target, payload, { ...options, headers }, replies).finally(() => unlisten?.());
     return stop;
   }
 
@@ -251,7 +255,7 @@ export class RpcClient implements AsyncDisposable {
     payload: unknown,
     options: RpcRequestOptions,
   ): Promise<{ readonly body: string | Uint8Array; readonly message: RequestMessageOptions }> {
-    refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
+    checkRequestOptions(options);
     const { persistent = false, ...said } = this.#correlation?.carriedToRequest(options) ?? options;
     const isBytes = payload instanceof Uint8Array;
     const serialized = this.#serializers.serialize(
@@ -292,6 +296,16 @@ export class RpcClient implements AsyncDisposable {
       `${count} ${count === 1 ? 'reply was' : 'replies were'} dropped that nobody awaits: late, or with an unknown correlation id.`,
     );
   }
+}
+
+/** Throws `INVALID_OPTION`, past the compiler too. The properties are the wire's to check. */
+function checkRequestOptions(options: RpcRequestOptions): void {
+  if (typeof options !== 'object' || (options as unknown) === null) {
+    const said = printable(inspect(options), 60);
+    throw new AmqpError('INVALID_OPTION', `The options of a request have to be an object, not ${said}.`);
+  }
+  refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
+  checkSignal(options.signal, 'a request');
 }
 
 /** What the contract's `reply` makes of a value. Throws, or rejects with, `INVALID_PAYLOAD`. */

@@ -1,6 +1,6 @@
 /**
  * Looks through a topology, and the consumers on it, for what goes wrong on the broker that it is for. The checks themselves are
- * in `queue-checks`, `routing-checks` and `consumer-checks`; what becomes of findings is decided above.
+ * in `queue-checks`, `routing-checks`, `consumer-checks` and `dead-letter-checks`; what becomes of findings is decided above.
  */
 import type { Connection } from '../client/connection.js';
 import { EMBEDDED_PRODUCT } from '../client/handshake.js';
@@ -9,12 +9,13 @@ import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { Broker, Check, CheckLevel, Checked, CheckedConsumer, CheckedQueue } from './check-facts.js';
 import { CONSUMER_CHECKS } from './consumer-checks.js';
+import { DEAD_LETTER_CHECKS } from './dead-letter-checks.js';
 import { queueDeclaration } from './declarations.js';
 import { QUEUE_CHECKS } from './queue-checks.js';
 import { ROUTING_CHECKS } from './routing-checks.js';
 import type { PlannedTopology } from './topology-plan.js';
 
-const CHECKS = { ...QUEUE_CHECKS, ...ROUTING_CHECKS, ...CONSUMER_CHECKS };
+const CHECKS = { ...QUEUE_CHECKS, ...ROUTING_CHECKS, ...CONSUMER_CHECKS, ...DEAD_LETTER_CHECKS };
 
 /** What is checked, as a name that stays the same between releases. */
 export type CheckCode = keyof typeof CHECKS;

@@ -33,12 +33,16 @@ export interface ConsumerDefaults {
    * a message is done with before its handler runs, and lost with a process that ends. @default 'auto'
    */
   readonly ack?: AckMode;
-  /** How often and when a delivery whose handler throws is tried again. @default not at all */
+  /**
+   * How often and when a delivery whose handler throws is tried again: `{}` is after 1 s, 10 s and a minute, `attempts` alone as
+   * often, with the minute for all further ones. @default not at all
+   */
   readonly retry?: RetryOptions;
   /**
    * Where deliveries go that failed for good: to the queue of this name, or with `{ by: 'broker' }` to the dead-letter exchange
    * that the queue has without the topology saying so, by a policy for one. @default the dead-letter exchange of the queue's
-   * definition, and where that has none the queue `<queue>.dead`
+   * definition, and where that has none the queue `<queue>.dead`. As a default of the module it does not count for the handlers of
+   * that very queue
    */
   readonly deadLetter?: DeadLetterOption;
   /**
@@ -72,8 +76,8 @@ export interface ConsumeHandlerOptions extends ConsumerDefaults {
   /** Binds the queue, once or several times, whenever it is declared. Bindings that are no longer named stay. */
   readonly bind?: ConsumeBinding | readonly ConsumeBinding[];
   /**
-   * Routing keys that this handler takes, as a topic pattern (`*` is one word, `#` any number of them), where several handlers
-   * share a queue; it is the key that a message was first published with, also after a retry. What none of them takes is
+   * Routing keys that this handler takes, as a topic pattern (`*` is one word, `#` any number of them, `'order.*'`; within a word,
+   * as in `'order*'`, they fail the boot), where several handlers share a queue; it is the key that a message was first published with, also after a retry. What none of them takes is
    * dead-lettered; a handler without `when` takes all the rest.
    */
   readonly when?: string;

@@ -1,10 +1,11 @@
 /** A method with Nest's guards, pipes, interceptors and filters around it. Whose method it is, is the handler's to know. */
+import type { ArgumentsHost } from '@nestjs/common';
 import type { ContextId, ExternalContextCreator } from '@nestjs/core';
 import { promiseOf } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { type ConsumerDefaults, type GlobalEnhancers, PARAM, PARAMS_METADATA } from './amqp.decorators.js';
-import { type Delivered, HandlerValues, isManyValued, lastValueOf, stopSignal } from './handler-result.js';
+import { type Delivered, HandlerValues, isManyValued, lastValueOf, stopSignal, wantsValues } from './handler-result.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
@@ -136,8 +137,8 @@ interface Internals {
 /** The filters of a handler. */
 interface Filters {
   /** What the filter that takes the error returns; null or undefined when there is none. */
-  invokeCustomFilters(error: unknown, host: unknown): unknown;
-  next(error: unknown, host: unknown): unknown;
+  invokeCustomFilters(error: unknown, host: ArgumentsHost): unknown;
+  next(error: unknown, host: ArgumentsHost): unknown;
 }
 
 /** Puts the values of decorated parameters into `args`. */
@@ -230,16 +231,28 @@ function pipingPayload(creator: ExternalContextCreator, pipes: never[], { instan
 
 /**
  * The filters without the one that Nest puts last, which logs what comes to it: whoever settles the delivery logs that too, with what
- * becomes of the message, and knows an error from `RetryDelivery`.
+ * becomes of the message, and knows an error from `RetryDelivery`. A promise or an Observable of nothing is nothing as well: the
+ * filter has only looked, and the message would be lost.
  */
 function unlogged(filters: Filters): Pick<Filters, 'next'> {
   return {
-    next: (error, host) => {
-      const handled = filters.invokeCustomFilters(error, host) ?? undefined;
-      if (handled === undefined) throw error;
+    next: async (error, host) => {
+      const returned = await filters.invokeCustomFilters(error, host);
+      const handled = isManyValued(returned) ? await valuesOf(returned, error, host.getArgByIndex(1)) : returned;
+      if (handled === undefined || handled === null) throw error;
       return handled;
     },
   };
+}
+
+/** The last value of what a filter returned, or all of them for who wants them. Its errors have been through the filters. */
+async function valuesOf(returned: unknown, error: unknown, delivery: Delivered): Promise<unknown> {
+  if (!wantsValues(delivery)) return await lastValueOf(returned, stopSignal(delivery));
+  return new HandlerValues(returned, rethrow, { error });
+}
+
+function rethrow(error: unknown): never {
+  throw error;
 }
 
 /** Whether the global enhancers of a kind apply. */
@@ -275,8 +288,8 @@ function settling(run: Run, fail: Assembled['fail']): Run {
   return (payload, delivery) => {
     const failed = (error: unknown): unknown => fail(error, payload, delivery);
     const settle = (result: unknown): unknown => {
-      if (!isManyValued(result)) return result;
-      if ('wantsStream' in delivery && delivery.wantsStream) return new HandlerValues(result, failed);
+      if (!isManyValued(result) || result instanceof HandlerValues) return result;
+      if (wantsValues(delivery)) return new HandlerValues(result, failed);
       const stop = stopSignal(delivery);
       return lastValueOf(result, stop).catch((error: unknown) => {
         if (stop.aborted && error === stop.reason) throw error;

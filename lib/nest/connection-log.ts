@@ -4,7 +4,7 @@ import type { AmqpConnection, ConnectionStatus } from '../client/amqp-connection
 import type { Connection } from '../client/connection.js';
 import { isEmbedded } from '../client/embedded.js';
 import { EMBEDDED_PRODUCT } from '../client/handshake.js';
-import type { AmqpError } from '../errors.js';
+import type { AmqpError, AmqpErrorCode } from '../errors.js';
 import { printable } from '../errors.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 
@@ -49,15 +49,25 @@ function tellEmbedded(what: string, logger: Logger): void {
 function logMain(name: string, connection: AmqpConnection, { startup }: ResolvedModuleOptions, logger: Logger): void {
   // What ends a required start is thrown from onModuleInit.
   let isStarted = startup === 'background';
+  let wasOpen = false;
+  let outage = new Outage();
   connection.on('status', (status) => {
     switch (status.state) {
       case 'open':
+        logger.log(`Connection '${name}' is open${wasOpen ? ' again' : ''}`);
         isStarted = true;
-        logger.log(`Connection '${name}' is open`);
+        wasOpen = true;
+        outage = new Outage();
         return;
-      case 'connecting':
-        if (status.lastError !== undefined) logger.warn(`Connection '${name}' is down. ${status.lastError.message}`);
+      case 'connecting': {
+        const news = outage.newsOf(status.lastError);
+        const meaning = isStarted
+          ? 'tried again until it opens; nothing is consumed, and what is published waits.'
+          : 'tried again for as long as startupTimeout says.';
+        if (news === 'down') logger.warn(`Connection '${name}' is down, and ${meaning} ${textOf(status.lastError)}`);
+        if (news === 'still down') logger.warn(`Connection '${name}' is still down. ${textOf(status.lastError)}`);
         return;
+      }
       case 'closed':
         if (isStarted && status.error.closedBy !== 'client')
           logger.error(`Connection '${name}' is closed for good: restart the application. ${status.error.message}`);
@@ -76,7 +86,8 @@ function logMain(name: string, connection: AmqpConnection, { startup }: Resolved
  */
 function logPublishing(name: string, publishing: AmqpConnection, main: AmqpConnection, logger: Logger): void {
   let mainOpened: Connection | undefined;
-  let lost: { readonly error: AmqpError; readonly besides: Connection | undefined } | undefined;
+  let lost:
+    { readonly error: AmqpError; readonly besides: Connection | undefined; readonly outage: Outage } | undefined;
   main.on('status', (status) => {
     if (status.state === 'open') mainOpened = status.connection;
   });
@@ -91,13 +102,18 @@ function logPublishing(name: string, publishing: AmqpConnection, main: AmqpConne
         lost = undefined;
         logBlocked(name, status.connection, logger);
         return;
-      case 'connecting':
+      case 'connecting': {
         if (status.lastError === undefined) return;
-        lost ??= { error: status.lastError, besides: mainOpened };
-        if (status.attempt > 1 && isAlone()) {
-          logger.warn(`The publishing connection of '${name}' is down. ${status.lastError.message}`);
+        lost ??= { error: status.lastError, besides: mainOpened, outage: new Outage() };
+        if (status.attempt === 1 || !isAlone()) return;
+        const news = lost.outage.newsOf(status.lastError);
+        if (news !== undefined) {
+          logger.warn(
+            `The publishing connection of '${name}' is ${news}, and what is published waits. ${status.lastError.message}`,
+          );
         }
         return;
+      }
       case 'closed':
         if (status.error.closedBy !== 'client' && main.status.state === 'open') {
           logger.error(
@@ -111,6 +127,35 @@ function logPublishing(name: string, publishing: AmqpConnection, main: AmqpConne
         status satisfies never;
     }
   });
+}
+
+/** What brokers and networks say that are away, or on their way up: after the first of them no other is news. */
+const AWAY: ReadonlySet<AmqpErrorCode> = new Set([
+  'CONNECT_FAILED',
+  'CONNECT_TIMEOUT',
+  'HANDSHAKE_TIMEOUT',
+  'NOT_AMQP',
+  'CONNECTION_CLOSED',
+  'CONNECTION_LOST',
+]);
+
+/** From a loss to the next open connection: told once however often it is tried, and again for a reason that is not yet told. */
+class Outage {
+  readonly #told = new Set<string>();
+
+  /** Undefined for what is nothing new. */
+  newsOf(error: AmqpError | undefined): 'down' | 'still down' | undefined {
+    if (error === undefined) return undefined;
+    const isFirst = this.#told.size === 0;
+    const isNews = isFirst || !(AWAY.has(error.code) || this.#told.has(error.message));
+    this.#told.add(error.message);
+    if (!isNews) return undefined;
+    return isFirst ? 'down' : 'still down';
+  }
+}
+
+function textOf(error: AmqpError | undefined): string {
+  return error?.message ?? '';
 }
 
 function logBlocked(name: string, connection: Connection, logger: Logger): void {

@@ -49,6 +49,8 @@ export interface PlannedConsumer extends QueueConsumer {
 interface Entry {
   readonly consumer: Consumer;
   readonly registered: RegisteredConsumer;
+  /** Its queue, by name or key. */
+  readonly queue: string;
   readonly shutdownTimeout: number;
 }
 
@@ -98,9 +100,12 @@ export class ConsumerRegistry
     return Array.from(this.#consumers.values(), ({ registered }) => registered);
   }
 
-  /** The consumer of that name, see `RegisteredConsumer.name`. Throws `UNKNOWN_CONSUMER`, and names those that there are. */
+  /**
+   * The consumer of that name, see `RegisteredConsumer.name`, or the one that runs the handler of that name: handlers that share a
+   * queue share their consumer. Throws `UNKNOWN_CONSUMER`, and names those that there are.
+   */
   get(name: string): RegisteredConsumer {
-    const entry = this.#consumers.get(name);
+    const entry = this.#consumers.get(name) ?? this.#runningHandler(name);
     if (entry !== undefined) return entry.registered;
     const known = [...this.#consumers.keys()].map(quoted).join(', ');
     throw new AmqpError(
@@ -109,6 +114,13 @@ export class ConsumerRegistry
         (known === ''
           ? 'There are none at all; they are made when the application has booted.'
           : `There are ${known}.`),
+    );
+  }
+
+  /** One method may be behind several consumers: the first has its name, and each has it with its queue. */
+  #runningHandler(name: string): Entry | undefined {
+    return [...this.#consumers.values()].find(({ registered, queue }) =>
+      registered.handlers.some((handler) => handler === name || ofQueue(handler, queue) === name),
     );
   }
 
@@ -230,12 +242,18 @@ export class ConsumerRegistry
     );
     const name = this.#freeName(planned.name, queue);
     const registeredConsumer = new RegisteredConsumer(
-      { name, connection: handlers[0]?.handler.options.connection ?? DEFAULT_CONNECTION, prefetch },
+      {
+        name,
+        handlers: handlers.map(({ handler }) => handler.name),
+        connection: handlers[0]?.handler.options.connection ?? DEFAULT_CONNECTION,
+        prefetch,
+      },
       consumer,
     );
     this.#consumers.set(name, {
       consumer,
       registered: registeredConsumer,
+      queue,
       shutdownTimeout: options.shutdownTimeout,
     });
     if (!autoStart) return;
@@ -249,9 +267,9 @@ export class ConsumerRegistry
   /** One method may consume from several queues, and classes of different modules may have one name. */
   #freeName(name: string, queue: string): string {
     if (!this.#consumers.has(name)) return name;
-    const ofQueue = `${name} (${queue})`;
+    const long = ofQueue(name, queue);
     for (let count = 1; ; count += 1) {
-      const numbered = count === 1 ? ofQueue : `${ofQueue} ${count}`;
+      const numbered = count === 1 ? long : `${long} ${count}`;
       if (!this.#consumers.has(numbered)) return numbered;
     }
   }
@@ -265,6 +283,11 @@ export class ConsumerRegistry
       `${name} consumes on the connection ${quoted(connection)}, which no AmqpModule.forRoot defines. Defined are ${known}.`,
     );
   }
+}
+
+/** A name that is taken by another consumer. */
+function ofQueue(name: string, queue: string): string {
+  return `${name} (${queue})`;
 }
 
 /** A consumer waits for a connection as long as there is none, and a boot does not. */

@@ -74,24 +74,32 @@ function failingWith(signal: AbortSignal): Observable<never> {
   });
 }
 
+/** Whether whoever gets the result wants all of its values. Nobody replies to a batch. */
+export function wantsValues(delivered: Delivered): boolean {
+  return !isBatch(delivered) && delivered.wantsStream;
+}
+
 function isBatch(delivered: Delivered): delivered is readonly Delivery[] {
   return Array.isArray(delivered);
 }
 
 /**
  * All values of a handler's result; those that have values over time themselves are replaced by these. `fail` is the filters. It begins
- * when somebody begins to iterate, not when the first value is asked for: an Observable may have values only once.
+ * when somebody begins to iterate, not when the first value is asked for: an Observable may have values only once. With `empty`
+ * they fail with that error when there are none.
  */
 export class HandlerValues implements AsyncIterableIterator<unknown> {
   readonly #result: unknown;
   readonly #fail: (error: unknown) => unknown;
+  #empty: { readonly error: unknown } | undefined;
   #outer: AsyncIterator<unknown> | undefined;
   #inner: AsyncIterator<unknown> | undefined;
   #isOver = false;
 
-  constructor(result: unknown, fail: (error: unknown) => unknown) {
+  constructor(result: unknown, fail: (error: unknown) => unknown, empty?: { readonly error: unknown }) {
     this.#result = result;
     this.#fail = fail;
+    this.#empty = empty;
   }
 
   async next(): Promise<IteratorResult<unknown>> {
@@ -121,9 +129,14 @@ export class HandlerValues implements AsyncIterableIterator<unknown> {
     for (;;) {
       const next = await (this.#inner ?? outer).next();
       if (next.done !== true) {
-        if (!isManyValued(next.value)) return next;
-        this.#inner = iteratorOf(next.value);
+        if (isManyValued(next.value)) {
+          this.#inner = iteratorOf(next.value);
+          continue;
+        }
+        this.#empty = undefined;
+        return next;
       } else if (this.#inner === undefined) {
+        if (this.#empty !== undefined) throw this.#empty.error;
         return next;
       } else {
         this.#inner = undefined;

@@ -16,7 +16,7 @@ import type { ConsumerDefaults } from './amqp.decorators.js';
 import { HandlerFactory } from './amqp.handler.js';
 import { replySchemaOf } from './consume-contract.js';
 import type { PlannedConsumer, RegisteredConnection } from './consumer-registry.js';
-import type { QueueHandler } from './queue-consumers.js';
+import { deadLetterOf, type QueueHandler } from './queue-consumers.js';
 
 export class ReceiverFactory {
   readonly #handlers: HandlerFactory;
@@ -51,7 +51,7 @@ export class ReceiverFactory {
           topology: registered.topology.topology,
           channel,
           concurrency: prefetch,
-          deadLetter: deadLetter ?? defaults.deadLetter,
+          deadLetter: deadLetterOf({ deadLetter }, defaults, queue),
         },
         [...routes.keys()],
         this.#log,
@@ -82,7 +82,7 @@ export class ReceiverFactory {
       consumerTimeout: consumerTimeoutOf(options.arguments),
       ack: options.ack ?? defaults.ack,
       retry: retry === undefined ? undefined : retryPolicy(retry, name),
-      deadLetter: options.deadLetter ?? defaults.deadLetter,
+      deadLetter: deadLetterOf(options, defaults, queue),
       timeout: timeout === undefined ? undefined : timerMilliseconds(timeout, `timeout of ${name}`),
       decode: decoderOf({
         serializers,

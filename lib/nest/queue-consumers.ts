@@ -4,8 +4,8 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { AmqpError, quoted } from '../errors.js';
-import { checkRoutes } from '../messaging/delivery-router.js';
-import type { Log } from '../messaging/failed-deliveries.js';
+import { checkPattern, checkRoutes } from '../messaging/delivery-router.js';
+import type { DeadLetterOption, Log } from '../messaging/failed-deliveries.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { timerMilliseconds } from '../time/duration.js';
 import {
@@ -57,6 +57,8 @@ export function queueConsumers(
   if (handlers.every(({ options }) => options.competing === true)) {
     return handlers.map((handler) => queueConsumer(queue, [handler], defaults, log));
   }
+  // The key of a contract is no pattern: it is published under that very key.
+  for (const { name, options } of handlers) checkPattern({ name, when: options.when });
   checkRoutes(
     handlers.map(({ name, options }) => ({ name, when: whenOf(options, handlers) })),
     queue,
@@ -96,6 +98,18 @@ function queueConsumer(
     arguments: argumentsOf(agreed('priority'), agreed('arguments')),
     autoStart: agreed('autoStart') ?? defaults.autoStart ?? true,
   };
+}
+
+/**
+ * Where a handler's dead letters go, as far as anybody says. A queue that is the one for all handlers is none for its own: what they
+ * fail on would come back to them at once.
+ */
+export function deadLetterOf(
+  { deadLetter }: { readonly deadLetter?: DeadLetterOption | undefined },
+  defaults: ConsumerDefaults,
+  queue: string,
+): DeadLetterOption | undefined {
+  return deadLetter ?? (defaults.deadLetter === queue ? undefined : defaults.deadLetter);
 }
 
 /** The key of a contract picks its handler where there are others to pick from. */

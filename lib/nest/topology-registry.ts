@@ -12,6 +12,7 @@ import { AmqpExplorer } from './amqp.explorer.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
 import { topologyIn } from './consume-topology.js';
+import { deadLetterOf } from './queue-consumers.js';
 
 /** The topology of a connection, and what else says whether it is declared. */
 interface RegisteredTopology {
@@ -97,6 +98,7 @@ export class TopologyRegistry {
       retries: (options.retry ?? consumers.retry) !== undefined,
       prefetch: options.prefetch,
       batchSize: options.batch?.size,
+      deadLetter: deadLetterOf(options, consumers, key),
     };
     topology.addConsumer(checked, options);
     return key;

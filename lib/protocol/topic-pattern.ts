@@ -116,6 +116,18 @@ export function commonKey(one: string, other: string): string | undefined {
   return words?.join('.');
 }
 
+/**
+ * The `*` or `#` of a pattern that stands beside other letters of a word, and what may have been meant instead. AMQP 0-9-1
+ * 3.1.3.3: they stand for words where they are words; within one they are letters, and match only themselves.
+ */
+export function looseWildcard(pattern: string): { readonly wildcard: string; readonly mended: string } | undefined {
+  const words = wordsOf(pattern);
+  const [wildcard] = words.filter((word) => word.length > 1).flatMap((word) => /[*#]/.exec(word) ?? []);
+  if (wildcard === undefined) return undefined;
+  const mended = words.map((word) => (word.match(/[*#]|[^*#]+/g) ?? ['']).join('.')).join('.');
+  return { wildcard, mended };
+}
+
 /** Words with one more before them; any word where the pattern leaves it open. */
 function ahead(word: string | undefined, words: readonly string[] | undefined): readonly string[] | undefined {
   if (word === undefined || words === undefined || word === '#') return words;

@@ -1,6 +1,6 @@
 /** Requests and replies by direct reply-to: on the real broker, and by script what no broker can be made to send. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { once } from 'node:events';
+import { getEventListeners, once } from 'node:events';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
@@ -226,6 +226,35 @@ describe('on the real broker', () => {
     expect(aborted.message).toMatch(/It was not sent\.$/);
     await server.reply(request, 'to nobody');
     await eventually('the reply', () => Promise.resolve(requester.unexpectedReplies === 1 ? true : undefined));
+  });
+
+  test('requests that share a signal put one listener on it, and all end with it', async () => {
+    const { queue, requests } = await inbox();
+    const controller = new AbortController();
+    const { signal } = controller;
+    const pending = Array.from({ length: 20 }, () => failure(requester.request('', queue, 'x', { signal })));
+    for (let count = 0; count < 20; count += 1) await requests.next();
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    controller.abort();
+    expect(new Set((await Promise.all(pending)).map(({ code }) => code))).toEqual(new Set(['ABORTED']));
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  });
+
+  test('what is no signal is refused, and nothing is sent', async () => {
+    const { queue, requests } = await inbox();
+    for (const signal of [{}, null, 5]) {
+      const refused = await failure(requester.request('', queue, 'x', { signal: signal as AbortSignal }));
+      expect(refused).toMatchObject({
+        code: 'INVALID_OPTION',
+        message: expect.stringMatching(/^signal of a request is /),
+      });
+    }
+    expect(requester.pendingCount).toBe(0);
+    const reply = requester.request('', queue, 'the first');
+    const request = await requests.next();
+    expect(text(request)).toBe('the first');
+    await server.reply(request, 'here');
+    await reply;
   });
 
   test('more requests than may await a reply are rejected at once', async () => {

@@ -397,8 +397,9 @@ describe('a consumer that loses', () => {
     gate.open();
     await scratch.sendJson(queue, 2);
     expect((await deliveries.next()).payload).toBe(2);
-    expect(await log.next('warn')).toContain(`'${queue}') stopped`);
     await consumers[0]?.stop(1_000);
+    // The loss is the connection's, whose owner says it once for all of its consumers.
+    expect(log.text()).not.toContain(') stopped');
     expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
   });
 
@@ -462,8 +463,8 @@ describe('a consumer that loses', () => {
     await scratch.sendJson(queue, 1);
     await consumer.start();
     await started.next();
+    await log.next('log', 'runs');
     line.cut();
-    await log.next('warn', 'stopped');
     await log.next('log', 'runs');
     // It is delivered again, and nobody else gets it; its handler waits for the first one's.
     await scratch.hasMessages(queue, 0);

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
+import { AmqpError } from '../../lib/errors.js';
 import type { Consumer } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
@@ -185,6 +186,85 @@ describe('a dead letter', () => {
     expect(got.all).toEqual([]);
   });
 
+  test.each<[what: string, error: unknown, code: string | undefined]>([
+    ['of an error', Object.assign(new Error('no'), { code: 'CARD_DECLINED' }), 'CARD_DECLINED'],
+    ['of this package', new AmqpError('HANDLER_TIMEOUT', 'It took too long.'), 'HANDLER_TIMEOUT'],
+    ['that is a number', Object.assign(new Error('no'), { code: 42 }), '42'],
+    ['that is the status of an HttpException', Object.assign(new Error('no'), { getStatus: () => 404 }), '404'],
+    ['that is long', Object.assign(new Error('no'), { code: 'c'.repeat(300) }), `${'c'.repeat(199)}…`],
+    ['that is no text', Object.assign(new Error('no'), { code: { a: 1 } }), undefined],
+    ['that is missing', new Error('no'), undefined],
+  ])('has the code %s', async (_what, error, code) => {
+    const { queue, dead } = await queueWithSides();
+    await consume(queue, () => {
+      throw error;
+    });
+    // Of an earlier life, which is over.
+    await scratch.sendJson(queue, 1, { headers: { 'x-nest-amqp-error-code': 'OLD' } });
+    const { headers = {} } = (await take(dead)).properties;
+    expect(headers['x-nest-amqp-error-code']).toBe(code);
+    expect(headers).toHaveProperty('x-nest-amqp-error-class');
+  });
+
+  test('that its own handler fails on still says what it says, on every attempt and after the last', async () => {
+    const { queue, dead } = await queueWithSides();
+    const exchange = await scratch.exchange('fanout');
+    await scratch.bind(queue, exchange);
+    const [buried, again] = [scratch.owns(`${dead}.dead`), scratch.owns(`${dead}.retry.20`)];
+    await consume(queue, () => Promise.reject(Object.assign(new RangeError('over the limit'), { code: 'LIMIT' })));
+    const letters = new Inbox<Delivery>();
+    const burying = loneHandler(
+      connection,
+      {
+        name: 'Graveyard.bury',
+        queue: dead,
+        topology: {},
+        prefetch: 1,
+        exclusive: false,
+        consumerTag: undefined,
+        arguments: {},
+        channel,
+        retry: retryPolicy({ attempts: 2, delays: [20] }, 'the test'),
+      },
+      (delivery) => {
+        letters.push(delivery);
+        throw new TypeError('no grave is free');
+      },
+      log,
+    );
+    consumers.push(burying);
+    await burying.start();
+    await channel.basicPublish(exchange, 'order.placed', '1');
+    const original = {
+      'x-nest-amqp-queue': queue,
+      'x-nest-amqp-exchange': exchange,
+      'x-nest-amqp-routing-key': 'order.placed',
+      'x-nest-amqp-attempts': 1,
+      'x-nest-amqp-error-class': 'RangeError',
+      'x-nest-amqp-error-code': 'LIMIT',
+      'x-nest-amqp-error-message': 'over the limit',
+      'x-nest-amqp-error-stack': expect.stringContaining('RangeError'),
+    };
+    for (const attempt of [1, 2]) {
+      const letter = await letters.next(`attempt ${attempt}`);
+      expect(letter.attempt).toBe(attempt);
+      expect(letter.headers).toMatchObject(original);
+      expect(letter.headers['x-nest-amqp-dead-error-class']).toBe(attempt === 1 ? undefined : 'TypeError');
+    }
+    const { headers } = (await take(buried)).properties;
+    expect(headers).toMatchObject({
+      ...original,
+      'x-nest-amqp-dead-queue': dead,
+      'x-nest-amqp-dead-attempts': 2,
+      'x-nest-amqp-dead-error-class': 'TypeError',
+      'x-nest-amqp-dead-error-message': 'no grave is free',
+      'x-nest-amqp-dead-error-stack': expect.stringContaining('TypeError'),
+      'x-nest-amqp-dead-failed-at': expect.any(Date),
+    });
+    expect(headers).not.toHaveProperty('x-nest-amqp-attempt');
+    expect(await scratch.state(again)).toMatchObject({ messageCount: 0 });
+  });
+
   test('goes to the queue that deadLetter names, also where the queue has a dead-letter exchange', async () => {
     const { queue, dead } = await scratch.queueWithDeadLetters();
     const own = scratch.queueName();
@@ -193,6 +273,27 @@ describe('a dead letter', () => {
     await scratch.sendJson(queue, 1);
     await take(own);
     expect(await scratch.state(dead)).toMatchObject({ messageCount: 0 });
+  });
+
+  test('that the broker makes after retries begins anew, for its own handler and in its queue again', async () => {
+    const { queue, dead } = await scratch.queueWithDeadLetters();
+    for (const delay of [20, 50]) scratch.owns(`${queue}.retry.${delay}`);
+    const topology = { queues: [{ name: queue, deadLetter: { exchange: '', routingKey: dead } }] };
+    await consume(queue, failing, { topology, retry: soon });
+    await scratch.sendJson(queue, 1);
+    const attempts = async (count: number): Promise<number[]> => {
+      const seen: number[] = [];
+      while (seen.length < count) seen.push((await got.next()).attempt);
+      return seen;
+    };
+    expect(await attempts(3)).toEqual([1, 2, 3]);
+    const { body, properties } = await take(dead);
+    expect(properties.headers).toHaveProperty('x-nest-amqp-attempt', 3);
+    expect(properties.headers?.['x-death']).toContainEqual(expect.objectContaining({ queue, reason: 'rejected' }));
+    await scratch.send(queue, body, properties);
+    expect(await attempts(3)).toEqual([1, 2, 3]);
+    await consume(dead, () => undefined);
+    expect(await attempts(1)).toEqual([1]);
   });
 
   test('is made by the broker where the definition of the queue has a dead-letter exchange', async () => {

@@ -210,9 +210,16 @@ describe('a reply', () => {
     ['a message alone', { 'x-error-message': 'no' }, { name: 'Error', code: undefined, message: 'no' }],
     ['a code that is a number', { 'x-error-code': 404 }, { name: 'Error', code: '404', message: '' }],
     ['a name alone', { 'x-error-name': 'Oops' }, { name: 'Oops', code: undefined, message: '' }],
+    ['a name that is no text', { 'x-error-name': { a: 1 } }, { name: 'Error', code: undefined, message: '' }],
+    ['a code that is a list', { 'x-error-code': [1] }, { name: 'Error', code: undefined, message: '' }],
   ])('is an error with %s', async (_what, headers, remote) => {
     const error = await failure(client().requestToQueue(await replying('ignored', { headers }), 1));
     expect(error).toMatchObject({ code: 'REMOTE_ERROR', remote: { ...remote, server: undefined } });
+  });
+
+  test('is none with headers of errors that have no value', async () => {
+    const headers = { 'x-error-name': null, 'x-error-code': null, 'x-error-message': null };
+    expect(await client().requestToQueue(await replying('7', { ...json, headers }), 1)).toBe(7);
   });
 
   test('with the control characters of an attacker keeps them out of the message, and out of nothing else', async () => {
@@ -363,12 +370,15 @@ describe('a request ends', () => {
     await first;
   });
 
-  test.each<[code: string, payload: unknown, options: object]>([
+  test.each<[code: string, payload: unknown, options: unknown]>([
     ['UNSERIALIZABLE', 1n, {}],
     ['UNSERIALIZABLE', { a: 1 }, { contentType: 'text/plain' }],
     ['UNSERIALIZABLE', 'x', { contentEncoding: 'lzma' }],
     ['INVALID_ARGUMENT', 1, { headers: { a: Symbol('a') } }],
     ['INVALID_OPTION', 1, { timeout: 'soon' }],
+    ['INVALID_OPTION', 1, { signal: {} }],
+    ['INVALID_OPTION', 1, null],
+    ['INVALID_OPTION', 1, 5],
     ['INVALID_OPTION', 1, { replyTo: 'me' }],
     ['INVALID_OPTION', 1, { expiration: '1s' }],
     ['INVALID_OPTION', 1, { mandatory: false }],

@@ -26,6 +26,7 @@ const RABBITMQ = { product: 'RabbitMQ', version: '4.0.5' };
 interface Case {
   readonly topology: Topology;
   readonly consumer?: Partial<CheckedConsumer>;
+  readonly others?: readonly Partial<CheckedConsumer>[];
   readonly version?: string;
   readonly product?: string;
   readonly missing?: readonly string[];
@@ -35,6 +36,7 @@ interface Case {
 function findingsIn({
   topology,
   consumer,
+  others = [],
   version = '4.0.5',
   product = 'RabbitMQ',
   missing = [],
@@ -42,21 +44,17 @@ function findingsIn({
 }: Case): Finding[] {
   const plan = new TopologyPlan();
   plan.add(topology, 'AmqpModule.forRoot');
-  const consumers: CheckedConsumer[] =
-    consumer === undefined
-      ? []
-      : [
-          {
-            name: 'Billing.charge',
-            queue: 'q',
-            exclusive: false,
-            arguments: {},
-            retries: false,
-            prefetch: undefined,
-            batchSize: undefined,
-            ...consumer,
-          },
-        ];
+  const consumers = [...(consumer === undefined ? [] : [consumer]), ...others].map((given): CheckedConsumer => ({
+    name: 'Billing.charge',
+    queue: 'q',
+    exclusive: false,
+    arguments: {},
+    retries: false,
+    prefetch: undefined,
+    batchSize: undefined,
+    deadLetter: undefined,
+    ...given,
+  }));
   return findingsOf(
     {
       topology: plan.topology,
@@ -71,6 +69,11 @@ function findingsIn({
 
 /** `code level` of each finding. */
 const toldOf = (example: Case): string[] => findingsIn(example).map(({ code, level }) => `${code} ${level}`);
+
+const boundBy = (routingKey: string): Topology => ({
+  exchanges: [{ name: 'a', type: 'topic' }],
+  bindings: [{ source: 'a', queue: 'q', routingKey }],
+});
 
 const queueOf = (definition: QueueDefinition): Topology => ({ queues: [{ name: 'q', ...definition }] });
 /** With a dead-letter exchange that is somebody else's, so that nothing else is found. */
@@ -210,6 +213,57 @@ const EXAMPLES: readonly (readonly [code: CheckCode, level: string, wrong: Case,
       topology: { exchanges: [{ name: 'a', type: 'topic' }], bindings: [{ source: 'a', queue: 'q', routingKey: '' }] },
     },
   ],
+  ['topic-wildcard-in-word', 'warn', { topology: boundBy('order*') }, { topology: boundBy('order.*.#.placed') }],
+  [
+    'topic-wildcard-in-word',
+    'warn',
+    { topology: { bindings: [{ source: 'amq.topic', queue: 'q', routingKey: '##' }] } },
+    {
+      topology: {
+        exchanges: [{ name: 'a', type: 'direct' }],
+        bindings: [{ source: 'a', queue: 'q', routingKey: 'a*' }],
+      },
+    },
+  ],
+  [
+    'dead-letter-cycle',
+    'error',
+    { topology: {}, consumer: { deadLetter: 'q' } },
+    { topology: {}, consumer: { deadLetter: 'q.failed' } },
+  ],
+  [
+    'dead-letter-cycle',
+    'error',
+    { topology: {}, consumer: {}, others: [{ name: 'Graveyard.bury', queue: 'q.dead', deadLetter: 'q' }] },
+    { topology: {}, consumer: { deadLetter: { by: 'broker' } }, others: [{ queue: 'q.dead', deadLetter: 'q' }] },
+  ],
+  [
+    'dead-letter-chain',
+    'error',
+    { topology: {}, consumer: { queue: 'q.dead.dead' } },
+    { topology: {}, consumer: { queue: 'q.dead.dead', deadLetter: 'q.lost' } },
+  ],
+  [
+    'dead-letters-consumed',
+    'warn',
+    { topology: {}, consumer: { queue: 'q.dead' } },
+    { topology: {}, consumer: { queue: 'q.dead', deadLetter: 'q.dead.dead' } },
+  ],
+  [
+    'dead-letters-consumed',
+    'warn',
+    { topology: {}, consumer: { deadLetter: 'graves' }, others: [{ queue: 'graves' }] },
+    { topology: {}, consumer: { deadLetter: 'graves' }, others: [{ queue: 'graves', deadLetter: { by: 'broker' } }] },
+  ],
+  [
+    'dead-letters-consumed',
+    'warn',
+    { topology: { queues: [{ name: 'q.dead' }] }, consumer: { queue: 'q.dead' } },
+    {
+      topology: { queues: [{ name: 'q.dead', arguments: { 'x-dead-letter-exchange': 'amq.fanout' } }] },
+      consumer: { queue: 'q.dead' },
+    },
+  ],
   [
     'exclusive-and-single-active',
     'error',
@@ -278,6 +332,12 @@ describe('every check', () => {
         'Make it durable, with expires where it is to go by itself; or exclusive. ' +
         '(transient-shared-queue: https://www.rabbitmq.com/release-information/deprecated-features-list)',
     );
+  });
+
+  test('says of a wildcard within a word how it is written', () => {
+    const [finding] = findingsIn({ topology: boundBy('order*.#x') });
+    expect(finding?.message).toContain("'order*.#x'");
+    expect(finding?.message).toContain("'order.*.#.x'");
   });
 
   test.each(EXAMPLES)('%s (%s) can be turned off, and made an error', (code, _level, wrong) => {

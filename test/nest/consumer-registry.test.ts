@@ -93,6 +93,67 @@ describe('the registry', () => {
     expect(registry.get(`Billing.charge (${two})`).queue).toBe(two);
   });
 
+  test('finds the one consumer of handlers that share a queue by the name of each', async () => {
+    const [queue, other] = [await scratch.queue(), await scratch.queue()];
+    class Billing {
+      @Consume(queue, { when: 'placed' })
+      @Consume(other, { when: 'placed' })
+      charge(): void {
+        // takes them
+      }
+
+      @Consume(queue, { when: 'refunded' })
+      refund(): void {
+        // takes them
+      }
+
+      @Consume(other, { when: 'refunded' })
+      note(): void {
+        // takes them
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    const registry = app.get(ConsumerRegistry);
+    const [shared, noted] = registry.list();
+    expect(registry.list().map(({ name }) => name)).toEqual([
+      'Billing.charge, Billing.refund',
+      'Billing.charge, Billing.note',
+    ]);
+    expect(shared?.handlers).toEqual(['Billing.charge', 'Billing.refund']);
+    expect(registry.get('Billing.charge, Billing.refund')).toBe(shared);
+    expect(registry.get('Billing.refund')).toBe(shared);
+    expect(registry.get('Billing.note')).toBe(noted);
+    // Behind two consumers: the first has the name, and any has it with its queue.
+    expect(registry.get('Billing.charge')).toBe(shared);
+    expect(registry.get(`Billing.charge (${queue})`)).toBe(shared);
+    expect(registry.get(`Billing.charge (${other})`)).toBe(noted);
+    await registry.pause('Billing.refund');
+    await scratch.hasConsumers(queue, 0);
+    await scratch.hasConsumers(other, 1);
+    expect(thrown(() => registry.get('Billing.charge, Billing')).code).toBe('UNKNOWN_CONSUMER');
+  });
+
+  test('gives a name that is taken to a consumer of that name before one that shares its handler', async () => {
+    const [queue, alone] = [await scratch.queue(), await scratch.queue()];
+    class Billing {
+      @Consume(queue, { when: 'placed' })
+      @Consume(alone)
+      charge(): void {
+        // takes them
+      }
+
+      @Consume(queue, { when: 'refunded' })
+      refund(): void {
+        // takes them
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Billing] });
+    const registry = app.get(ConsumerRegistry);
+    expect(registry.get('Billing.charge').queue).toBe(alone);
+    expect(registry.get(`Billing.charge (${queue})`).queue).toBe(queue);
+    expect(registry.get(`Billing.charge (${alone})`).queue).toBe(alone);
+  });
+
   test('says of an unknown name which there are', async () => {
     const queue = await scratch.queue();
     class Billing {

@@ -68,19 +68,24 @@ async function replied(): Promise<unknown> {
 describe('a reply that the broker does not take', () => {
   /** The alarm begins while the second call runs: the broker does not read its reply, and has not said so when it is written. */
   class Prices {
+    alarm: Promise<unknown> | undefined;
+
     @Consume('prices')
     async price(_payload: unknown, delivery: Delivery): Promise<number> {
       calls.push(delivery);
-      if (calls.all.length !== 2) return 3;
-      broker.latency(LATENCY);
-      broker.block();
-      const last = app.get(AmqpPublisher).sendToQueue('replies', 'the last that it reads');
-      last.catch(() => undefined);
-      await eventually('the block', () =>
-        Promise.resolve(broker.connections.some(({ blocked }) => blocked) ? true : undefined),
-      );
+      if (calls.all.length > 1) await (this.alarm ??= blocked());
       return 3;
     }
+  }
+
+  async function blocked(): Promise<unknown> {
+    broker.latency(LATENCY);
+    broker.block();
+    const last = app.get(AmqpPublisher).sendToQueue('replies', 'the last that it reads');
+    last.catch(() => undefined);
+    return await eventually('the block', () =>
+      Promise.resolve(broker.connections.some(({ blocked }) => blocked) ? true : undefined),
+    );
   }
 
   /** With both channels open that are published on. */
@@ -114,6 +119,23 @@ describe('a reply that the broker does not take', () => {
     await eventually('the acknowledgement', () =>
       Promise.resolve(broker.queue('prices').messages === 0 ? true : undefined),
     );
+  });
+
+  test('is told in one line with all others that its channel took with it', async () => {
+    await bootAnswering({ consumers: { prefetch: 3 } });
+    await Promise.all([ask(), ask(), ask()]);
+    for (let count = 0; count < 3; count += 1) await calls.next();
+    await log.next('warn', 'takes no publishes');
+    broker.cancelConsumer('prices');
+    expect(await log.next('warn', 'sent no reply')).toContain("'prices'");
+    broker.unblock();
+    await eventually('the acknowledgements', () =>
+      Promise.resolve(broker.queue('prices').messages === 0 ? true : undefined),
+    );
+    expect(log.text('warn').match(/sent no reply to \d+ requests? that it had handled/g)).toEqual([
+      'sent no reply to 3 requests that it had handled',
+    ]);
+    expect(log.text('warn')).not.toContain('could not reply');
   });
 
   test('holds up no shutdown longer than shutdownTimeout', async () => {

@@ -251,6 +251,21 @@ describe('an application that requires its broker', () => {
   });
 });
 
+/** Resolves when so many attempts to connect have been made, and all but the last have failed. */
+async function attempts(connection: AmqpConnection, count: number): Promise<void> {
+  const made = new Gate();
+  const look = (): void => {
+    const { status } = connection;
+    if (status.state === 'connecting' && status.attempt >= count) made.open();
+  };
+  connection.on('status', look);
+  look();
+  await within(`attempt ${count} to connect`, made.opened);
+}
+
+/** Not Nest's own. */
+const isOfAmqp = (text: string): boolean => text.includes('AmqpModule') && !text.includes('InstanceLoader');
+
 describe('an application that starts in the background', () => {
   test('boots without a broker, and declares, consumes and publishes when it comes', async () => {
     const queue = scratch.queueName();
@@ -274,6 +289,71 @@ describe('an application that starts in the background', () => {
     // It is the queue of the topology: the broker compares.
     const channel = app.get(AmqpChannel);
     await channel.queueDeclare(queue, { arguments: { 'x-max-length': 5 } });
+  });
+
+  test('says once that there is no broker, and what that means, and once that there is one; so of every outage', async () => {
+    const queues = [scratch.queueName(), scratch.queueName()];
+    class Billing {
+      @Consume(queues[0] as string)
+      charge(): void {
+        // takes them
+      }
+
+      @Consume(queues[1] as string)
+      refund(): void {
+        // takes them
+      }
+    }
+    line.isDown = true;
+    await using app = await TestApp.boot({ imports: [amqp({ startup: 'background' })], providers: [Billing] });
+    const connection = app.get(AmqpConnection);
+    await attempts(connection, 5);
+    const told = (): string[] => app.log.lines.all.map(({ level, text }) => `${level} ${text}`).filter(isOfAmqp);
+    expect(told()).toEqual([
+      expect.stringMatching(
+        /^warn Connection 'default' is down, and tried again until it opens; nothing is consumed, and what is published waits\. .*ECONNREFUSED/,
+      ),
+    ]);
+    line.isDown = false;
+    for (let count = 0; count < 2; count += 1) await app.log.next('log', 'runs');
+    expect(told().slice(1)).toEqual([
+      expect.stringContaining("log Connection 'default' is open"),
+      expect.stringContaining('runs'),
+      expect.stringContaining('runs'),
+    ]);
+    await app.get(AmqpPublisher).sendToQueue(queues[0] as string, 1);
+    line.isDown = true;
+    line.cut();
+    await attempts(connection, 5);
+    line.isDown = false;
+    for (let count = 0; count < 2; count += 1) await app.log.next('log', 'runs');
+    expect(told().slice(4)).toEqual([
+      expect.stringContaining("warn Connection 'default' is down"),
+      expect.stringContaining("log Connection 'default' is open again"),
+      expect.stringContaining('runs'),
+      expect.stringContaining('runs'),
+    ]);
+  });
+
+  test('says also of an outage that it goes on for a reason that somebody has to mend', async () => {
+    const queue = await scratch.queue({ arguments: { 'x-max-length': 5 } });
+    line.isDown = true;
+    await using app = await TestApp.boot({
+      imports: [amqp({ startup: 'background', topology: { queues: [{ name: queue }] } })],
+    });
+    const connection = app.get(AmqpConnection);
+    await attempts(connection, 3);
+    line.isDown = false;
+    expect(await app.log.next('warn', 'is still down')).toContain('x-max-length');
+    await attempts(connection, 6);
+    expect(
+      app.log
+        .text('warn')
+        .split('\n')
+        .filter((text) => text.includes('down')),
+    ).toHaveLength(2);
+    await scratch.delete(queue);
+    await app.log.next('log', 'is open');
   });
 
   test('keeps trying what a boot would fail over, and says so', async () => {

@@ -179,6 +179,22 @@ describe('handlers of one queue', () => {
     await scratch.hasConsumers(queue, 0);
   });
 
+  test.each([
+    ['order*', '*', 'order.*'],
+    ['order.#placed', '#', 'order.#.placed'],
+    ['a.**', '*', 'a.*.*'],
+  ])('fail the boot when one says %s, which is no wildcard there', async (when, wildcard, mended) => {
+    const queue = await scratch.queue();
+    const [Billing] = handlers(queue, [{}, { when }]);
+    const error = await failure(boot(Billing).then((app) => app.close()));
+    expect(error.code).toBe('INVALID_DEFINITION');
+    expect(error.message).toBe(
+      `Billing.handler1 has when '${when}', which takes only messages with that very routing key: ` +
+        `a ${wildcard} is a word of its own, '${mended}'.`,
+    );
+    await scratch.hasConsumers(queue, 0);
+  });
+
   test('may say the same about their consumer', async () => {
     const queue = await scratch.queue();
     const same: ConsumeHandlerOptions = { prefetch: 3, arguments: { 'x-priority': 2 }, consumerTag: 'billing' };

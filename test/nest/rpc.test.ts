@@ -339,6 +339,23 @@ describe('an error reply', () => {
     expect(await scratch.state(`${queue}.dead`)).toBeUndefined();
   });
 
+  test('is sent and logged also for an error that cannot be asked for its message', async () => {
+    const queue = await scratch.queue();
+    class Prices {
+      @Consume(queue)
+      price(): never {
+        throw Object.defineProperty(new Error(), 'message', {
+          get() {
+            throw new Error('evil');
+          },
+        });
+      }
+    }
+    await using app = await boot(Prices);
+    expect(await failure(app.rpc.requestToQueue(queue, 7))).toMatchObject({ code: 'REMOTE_ERROR' });
+    await app.log.next('warn', 'Its requester was told. What was thrown has no text.');
+  });
+
   test('is plain AMQP: bounded headers, a body of JSON, and no stack', async () => {
     const queue = await scratch.queue();
     const replies = await scratch.queue();
