@@ -8,7 +8,7 @@ import type { FieldTable } from '../protocol/field-table.js';
 import type { PublishOptions } from './channel-options.js';
 
 /** Throws `INVALID_ARGUMENT`. */
-export function checkPublish(body: unknown, options: PublishOptions): void {
+export function checkPublish(body: unknown, options: Omit<PublishOptions, 'correlationId' | 'replyTo'>): void {
   if (typeof body !== 'string' && !types.isUint8Array(body)) {
     throw new AmqpError(
       'INVALID_ARGUMENT',
@@ -45,7 +45,8 @@ function checkCopies(headers: FieldTable): void {
   for (const name of COPIES) {
     const keys: unknown = headers[name];
     // An object may be a list or a text whose type on the wire was said: see `field`.
-    const isList = Array.isArray(keys) ? keys.every(isTextLike) : typeof keys === 'object' && keys !== null;
+    const isTyped = typeof keys === 'object' && keys !== null && !types.isUint8Array(keys);
+    const isList = Array.isArray(keys) ? keys.every(isTextLike) : isTyped;
     if (keys === undefined || isList) continue;
     throw new AmqpError(
       'INVALID_ARGUMENT',
