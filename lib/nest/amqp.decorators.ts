@@ -1,7 +1,7 @@
 /** `@Consume` and the parameter decorators: what they note on a class. Acting on it is the explorer's and the listener's. */
 import type { InjectionToken, OptionalFactoryDependency, PipeTransform, Type } from '@nestjs/common';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
-import { AmqpError } from '../errors.js';
+import { AmqpError, quoted } from '../errors.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import type { QueueDefinition } from '../messaging/definitions.js';
 import type { AckMode } from '../messaging/delivery-answers.js';
@@ -12,7 +12,7 @@ import { type RetryOptions, retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { BasicProperties } from '../protocol/properties.js';
-import { refuseUnknown } from '../client/option-names.js';
+import { itIs, refuseUnknown } from '../client/option-names.js';
 import {
   type BatchContractDecorator,
   type ConsumeContractOptions,
@@ -183,14 +183,15 @@ export const PARAMS_METADATA = '__routeArguments__';
 /**
  * Makes the method the consumer of a queue. Returning acknowledges the message; throwing has it tried again as `retry` says, and
  * then dead-lettered, which is logged as an error. Errors that a retry cannot help dead-letter it at once: a body that cannot be
- * decoded, an `HttpException` of 400 to 499 as pipes and guards throw them (but 408, 425 and 429), and `RejectDelivery`.
- * `RequeueDelivery` and `RetryDelivery` put it back, at once or later. A queue that no topology declares is used as it is when it
- * exists, else declared durable. `bind` binds it, and a definition in place of its name declares it as that says; both are part
+ * decoded, a payload that does not fit the `schema`, an `HttpException` of 400 to 499 as pipes and guards throw them (but 408, 425
+ * and 429), and `RejectDelivery`. `RequeueDelivery` and `RetryDelivery` put it back, at once or later. A queue that no topology
+ * declares is used as it is when it exists, else declared durable. `bind` binds it, and a definition in place of its name declares it as that says; both are part
  * of the connection's topology like what `AmqpModule` is given.
  *
  * Without parameter decorators the method gets `(payload, delivery)`. Several `@Consume` on one method each count. The options
  * may come from a factory, which is injected what it asks for when the application starts.
- * Throws `INVALID_OPTION` for options that do not exist or cannot be; those of a factory fail the boot with it.
+ * Throws `INVALID_OPTION` for options that do not exist or cannot be; those of a factory fail the boot with it. Throws
+ * `INVALID_DEFINITION` on a static method.
  *
  * @example
  * ```ts
@@ -230,10 +231,18 @@ export function Consume(
       : noteOf(queueOrOptions, more);
   if (isFactory(note)) refuseUnknown(note, ['inject', 'useFactory'], '@Consume with useFactory has no option');
   else checkConsumeOptions(note);
-  return (_target, _name, descriptor: PropertyDescriptor) => {
+  return (target, methodName, descriptor: PropertyDescriptor) => {
+    if (typeof target === 'function') throw misplaced(`${target.name}.${String(methodName)} is a static method`);
     const method = descriptor.value as object;
     Reflect.defineMetadata(CONSUME_METADATA, [note, ...consumeMetadata(method)], method);
   };
+}
+
+function misplaced(where: string): AmqpError {
+  return new AmqpError(
+    'INVALID_DEFINITION',
+    `${where}, and no message comes there: @Consume and its parameter decorators are for methods of instances.`,
+  );
 }
 
 /** True for options that a factory gives. */
@@ -269,8 +278,8 @@ export function checkConsumeOptions(options: ConsumeOptionsWithQueue): void {
       "@Consume needs the name of a queue: @Consume('billing'); or a definition, as of one without a name: @Consume(queue()).",
     );
   }
-  const name = typeof queue === 'string' ? queue : ((queue as QueueDefinition).name ?? 'a queue without a name');
-  const where = `@Consume('${name}')`;
+  const name = typeof queue === 'string' ? queue : (queue as QueueDefinition).name;
+  const where = `@Consume(${name === undefined ? 'a queue without a name' : quoted(name)})`;
   checkTopology(topologyIn(options));
   if (options.schema !== undefined && !isStandardSchema(options.schema)) {
     throw new AmqpError(
@@ -310,12 +319,12 @@ function checkDefaults(
   if (prefetch !== undefined && !(Number.isInteger(prefetch) && prefetch >= 1 && prefetch <= 65_535)) {
     throw new AmqpError(
       'INVALID_OPTION',
-      `prefetch of ${where} has to be an integer from 1 to 65535. Without a bound one consumer takes the whole queue into memory.`,
+      `prefetch of ${where} has to be an integer from 1 to 65535${itIs(prefetch)} Without a bound one consumer takes the whole queue into memory.`,
     );
   }
   checkConcurrency(concurrency, where);
   if (!['auto', 'manual', 'none'].includes(ack)) {
-    throw new AmqpError('INVALID_OPTION', `ack of ${where} has to be 'auto', 'manual' or 'none'.`);
+    throw new AmqpError('INVALID_OPTION', `ack of ${where} has to be 'auto', 'manual' or 'none'${itIs(ack)}`);
   }
   if (retry !== undefined) {
     refuseUnknown(retry, ['attempts', 'delays'], `retry of ${where} has no field`);
@@ -324,15 +333,15 @@ function checkDefaults(
   if (!isDeadLetterOption(deadLetter)) {
     throw new AmqpError(
       'INVALID_OPTION',
-      `deadLetter of ${where} has to be the name of a queue, of at most 255 bytes, or { by: 'broker' }.`,
+      `deadLetter of ${where} has to be the name of a queue, of at most 255 bytes, or { by: 'broker' }${itIs(deadLetter)}`,
     );
   }
   // From configuration it may come as text, and 'false' is true.
   if (autoStart !== undefined && typeof (autoStart as unknown) !== 'boolean') {
-    throw new AmqpError('INVALID_OPTION', `autoStart of ${where} has to be true or false.`);
+    throw new AmqpError('INVALID_OPTION', `autoStart of ${where} has to be true or false${itIs(autoStart)}`);
   }
   if (timeout !== undefined && timerMilliseconds(timeout, `timeout of ${where}`) < 1) {
-    throw new AmqpError('INVALID_OPTION', `timeout of ${where} has to be 1 ms or more.`);
+    throw new AmqpError('INVALID_OPTION', `timeout of ${where} has to be 1 ms or more${itIs(timeout)}`);
   }
 }
 
@@ -381,7 +390,9 @@ export function AmqpSignal(): ParameterDecorator {
 
 function parameter(type: number, data: string | undefined, pipes: readonly Pipe[]): ParameterDecorator {
   return (target, method, index) => {
-    if (method === undefined) return;
+    if (method === undefined)
+      throw misplaced(`A parameter of the constructor of ${(target as Type).name} is decorated`);
+    if (typeof target === 'function') throw misplaced(`${target.name}.${String(method)} is a static method`);
     const noted = (Reflect.getMetadata(PARAMS_METADATA, target.constructor, method) ?? {}) as object;
     const params = { ...noted, [`${type}:${index}`]: { index, data, pipes } };
     Reflect.defineMetadata(PARAMS_METADATA, params, target.constructor, method);

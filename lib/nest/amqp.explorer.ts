@@ -41,12 +41,14 @@ export class AmqpExplorer {
   }
 
   /**
-   * The handlers of all providers and controllers. Rejects with `INVALID_DEFINITION` for one that cannot be wired, and with
-   * whatever a factory of options threw.
+   * The handlers of all providers and controllers; without `factories` those whose options come from a factory are left out, and no
+   * factory is called. Rejects with `INVALID_DEFINITION` for one that cannot be wired, and with whatever a factory of options threw.
    */
-  async explore(): Promise<DiscoveredHandler[]> {
+  async explore({ factories }: { readonly factories: boolean }): Promise<DiscoveredHandler[]> {
     return await Promise.all(
-      this.find().map(async (found) => ({ ...found, options: await optionsOf(found.note, found.wrapper, found.name) })),
+      this.find()
+        .filter(({ note }) => factories || !isFactory(note))
+        .map(async (found) => ({ ...found, options: await optionsOf(found.note, found.wrapper, found.name) })),
     );
   }
 
@@ -108,7 +110,7 @@ async function callFactory(
   name: string,
 ): Promise<unknown> {
   const moduleRef = host?.getProviderByKey(ModuleRef).instance;
-  if (moduleRef === undefined) throw new Error(`nest-amqp: ${name} is in no module`);
+  if (moduleRef === undefined) throw new AmqpError('INVALID_DEFINITION', `${name} has @Consume and is in no module.`);
   class Factory {
     readonly args: unknown[];
 

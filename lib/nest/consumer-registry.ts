@@ -165,7 +165,9 @@ export class ConsumerRegistry
   /** Runs after every other module's `onApplicationBootstrap`. */
   async onApplicationBootstrap(): Promise<void> {
     await this.orCloseAll(async () => {
-      const handlers = await this.#explorer.explore();
+      // What a factory says may be there only where something consumes.
+      const factories = [...this.#connections.values()].some(({ options }) => options.consumers !== false);
+      const handlers = await this.#explorer.explore({ factories });
       // All of them before the first starts: a consumer sees what all declare.
       const queues = handlers.map(({ name, options }) => this.#topologies.addHandler(name, options));
       const started = this.#plan(handlers, queues).map((planned) => this.#start(planned));

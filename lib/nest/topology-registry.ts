@@ -46,8 +46,9 @@ export class TopologyRegistry {
     this.#connections.set(name, registered);
   }
 
-  /** Of every `forFeature`, as it is made. */
+  /** Of every `forFeature`, as it is made. Throws `INVALID_DEFINITION` for one that is made after the application. */
   addFeature(feature: Feature): void {
+    if (this.#isGathered) throw tooLate(feature);
     this.#features.push(feature);
   }
 
@@ -125,4 +126,14 @@ export class TopologyRegistry {
     const importers = all.filter((module) => feature !== undefined && module.imports.has(feature));
     return importers.map(({ name }) => name).join(' and ');
   }
+}
+
+function tooLate({ connection, topology: { exchanges = [], queues = [], bindings = [] } }: Feature): AmqpError {
+  const names = [...exchanges, ...queues].flatMap(({ name }) => (name === undefined ? [] : [quoted(name)]));
+  const what = names.length > 0 ? names.join(', ') : `${bindings.length} bindings`;
+  return new AmqpError(
+    'INVALID_DEFINITION',
+    `AmqpModule.forFeature with ${what} is loaded after the application has started, when everything is declared on the connection ` +
+      `${quoted(connection)}. Import its module in one that is there from the start.`,
+  );
 }

@@ -261,6 +261,24 @@ describe('@Consume makes a consumer', () => {
     expect(await scratch.state(queue)).toBeUndefined();
     expect(app.get(AmqpConnection).status.state).toBe('open');
   });
+
+  test('none, and calls no factory of options, where every connection has consumers: false', async () => {
+    const useFactory = (): never => {
+      throw new Error('no REFUNDS_QUEUE');
+    };
+    class Billing {
+      @Consume({ useFactory })
+      refund(): void {
+        got.push([]);
+      }
+    }
+    const imports = [
+      amqp({ consumers: false }),
+      AmqpModule.forRoot({ name: 'audit', url: brokerUrl, consumers: false }),
+    ];
+    await using _app = await TestApp.boot({ imports, providers: [Billing] });
+    await expect(boot(Billing)).rejects.toThrow('no REFUNDS_QUEUE');
+  });
 });
 
 describe('the options of a consumer reach the broker', () => {
@@ -357,6 +375,34 @@ describe('@Consume is refused where it cannot work', () => {
     const error = thrown(() => Consume(options as ConsumeOptionsWithQueue));
     expect(error.code).toBe('INVALID_OPTION');
     expect(error.message).toContain(told);
+  });
+
+  test('what stands where no message comes: on a static method, on a constructor', () => {
+    const error = thrown(() => {
+      // eslint-disable-next-line @typescript-eslint/no-extraneous-class -- that is what is refused
+      class Billing {
+        @Consume('billing')
+        static charge(): void {
+          got.push([]);
+        }
+      }
+      return Billing;
+    });
+    expect(error.code).toBe('INVALID_DEFINITION');
+    expect(error.message).toContain('Billing.charge is a static method');
+    const misplaced = thrown(() => {
+      class Billing {
+        constructor(@Payload() readonly payload: unknown) {}
+      }
+      return Billing;
+    });
+    expect(misplaced.code).toBe('INVALID_DEFINITION');
+    expect(misplaced.message).toContain('constructor of Billing');
+  });
+
+  test('with an error of one line, whatever the name of the queue', () => {
+    const { message } = thrown(() => Consume('bil\nling', { prefetch: 0 }));
+    expect(message).not.toContain('\n');
   });
 
   test('a guard given as a class on what a factory provides fails the boot: Nest would leave it out', async () => {

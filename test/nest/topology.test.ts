@@ -1,5 +1,6 @@
 /** Topology of a Nest application: of the module, of feature modules and of decorators, as one, and what the broker says to it. */
 import { Module, type ModuleMetadata, type Type } from '@nestjs/common';
+import { LazyModuleLoader } from '@nestjs/core';
 import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
@@ -263,6 +264,16 @@ describe('AmqpModule.forFeature', () => {
     await audit.queueDeclare(first, { passive: true });
     await app.get(AmqpChannel).queueDeclare(second, { passive: true });
     await expect(audit.queueDeclare(second, { passive: true })).rejects.toMatchObject({ replyCode: 405 });
+  });
+
+  test('in a module that is loaded lazily is refused, because everything is declared by then', async () => {
+    const queue = scratch.queueName();
+    @Module({ imports: [AmqpModule.forFeature({ queues: [{ name: queue }] })] })
+    class LazyModule {}
+    await using app = await TestApp.boot({ imports: [amqp()] });
+    const error = await failure(app.get(LazyModuleLoader).load(() => LazyModule));
+    expect(error).toMatchObject({ code: 'INVALID_DEFINITION' });
+    expect(error.message).toContain('Import its module in one that is there from the start.');
   });
 
   test('for a connection that nobody defines fails the boot before anything is opened', async () => {
