@@ -1,5 +1,5 @@
 /** The door `nest-amqp`: the Nest module, its decorators, injectables, definitions and errors. */
-export type { AmqpConnectionOptions, ConnectionStatus } from './client/amqp-connection.js';
+export type { AmqpConnectionOptions, ConnectionStatus, OpenOptions } from './client/amqp-connection.js';
 export type { BackoffOptions } from './client/backoff.js';
 export type { Channel, ConfirmChannel } from './client/channel.js';
 export type {
@@ -8,6 +8,7 @@ export type {
   ExchangeDeclareOptions,
   PublishOptions,
   QueueDeclareOptions,
+  StreamOptions,
 } from './client/channel-options.js';
 export type { Connection } from './client/connection.js';
 export type { ConsumerState, ConsumerStatus } from './client/consumer-status.js';

@@ -241,8 +241,8 @@ function providersFor(name: string): Provider[] {
  * AMQP for a Nest application.
  *
  * `forRoot(options)` and `forRootAsync({ name, imports, inject, useFactory | useClass | useExisting })` make
- * `AmqpConnection`, `AmqpChannel`, `AmqpPublisher` and `AmqpRpcClient` injectable, declare the topology and start every `@Consume`. A second
- * broker is a second `forRoot({ name: 'audit', … })`.
+ * `AmqpConnection`, `AmqpChannel`, `AmqpPublisher`, `AmqpRpcClient`, `AmqpHealth` and the `ConsumerRegistry` injectable, declare the
+ * topology and start every `@Consume`. A second broker is a second `forRoot({ name: 'audit', … })`.
  *
  * @example
  * ```ts

@@ -71,12 +71,13 @@ export interface AmqpModuleOptions {
 
 /** What the class of `forRootAsync({ useClass })` or `({ useExisting })` implements. */
 export interface AmqpOptionsFactory {
+  /** Is called once, when the application starts. */
   createAmqpOptions(): AmqpModuleOptions | Promise<AmqpModuleOptions>;
 }
 
 /** Names a connection beside the default one, and says where its injectables are seen. Static, because the tokens need them. */
 export interface AmqpModuleExtras {
-  /** @default 'default' */
+  /** Of the connection, for `connection` of `@Consume` and for `@InjectConnection(name)` and its like. @default 'default' */
   readonly name?: string;
   /** Injectable everywhere, without importing the module again. @default true */
   readonly isGlobal?: boolean;
