@@ -1,5 +1,5 @@
 /** The door `nest-amqp`: the Nest module, its decorators, injectables, definitions and errors. */
-export type { AmqpConnectionOptions, ConnectionStatus } from './client/amqp-connection.js';
+export type { AmqpConnectionOptions, ConnectionStatus, OpenOptions } from './client/amqp-connection.js';
 export type { BackoffOptions } from './client/backoff.js';
 export type { Channel, ConfirmChannel } from './client/channel.js';
 export type {
@@ -8,6 +8,7 @@ export type {
   ExchangeDeclareOptions,
   PublishOptions,
   QueueDeclareOptions,
+  StreamOptions,
 } from './client/channel-options.js';
 export type { Connection } from './client/connection.js';
 export type { ConsumerState, ConsumerStatus } from './client/consumer-status.js';
@@ -70,23 +71,29 @@ export type { CheckCode, CheckLevels } from './messaging/topology-checks.js';
 export { type TopologyConflict, type TopologyEntity, TopologyError } from './messaging/topology-error.js';
 export { AmqpChannel } from './nest/amqp.channel.js';
 export { AmqpConnection } from './nest/amqp.connection.js';
-export {
-  AmqpDelivery,
-  AmqpHeader,
-  AmqpProperties,
-  AmqpSignal,
-  Consume,
-  type BatchOptions,
-  type ConsumeHandlerOptions,
-  type ConsumeOptionsFactory,
-  type ConsumeOptionsWithQueue,
-  type ConsumerDefaults,
-  type GlobalEnhancers,
-  Payload,
-} from './nest/amqp.decorators.js';
+export { AmqpDelivery, AmqpHeader, AmqpProperties, AmqpSignal, Consume, Payload } from './nest/amqp.decorators.js';
 export type { AmqpFeatureOptions } from './nest/amqp.feature.js';
 export type { ConsumeBinding } from './nest/consume-topology.js';
-export type { ConsumeContractOptions, ContractDecorator } from './nest/consume-contract.js';
+export type {
+  BatchOptions,
+  ConsumeContractOptions,
+  ConsumeHandlerOptions,
+  ConsumeOptionsFactory,
+  ConsumeOptionsWithQueue,
+  ConsumeQueueContractOptions,
+  ConsumerDefaults,
+  GlobalEnhancers,
+  HandlingOptions,
+  Injected,
+} from './nest/consume-options.js';
+export type {
+  ConsumeDecorator,
+  ConsumeSource,
+  HandlerDecorator,
+  OptionsBeside,
+  SourceAlone,
+  SourceBesideOptions,
+} from './nest/consume-signature.js';
 export {
   AmqpHealth,
   type ConnectionHealth,

@@ -185,8 +185,12 @@ export class AmqpChannel implements AsyncDisposable {
 
   // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** See `Channel.basicQos`; it is for the consumers started after it. */
+  /**
+   * See `Channel.basicQos`; it is for the consumers started after it. A prefetch of all together (`global`) there is none: each has a
+   * channel of its own.
+   */
   async basicQos(prefetchCount: number, options?: RequestOptions): Promise<void> {
+    refuseGlobal(options);
     await this.#ask('basic.qos', options, (channel, more) => channel.basicQos(prefetchCount, more));
     this.#prefetch = prefetchCount;
   }
@@ -326,4 +330,15 @@ export class AmqpChannel implements AsyncDisposable {
   #named(queue: string): string {
     return this.#connection.queueNamed(queue);
   }
+}
+
+/** Throws `INVALID_ARGUMENT`: RabbitMQ 4.3 ends connections over it, and what it bounded here were no consumers at all. */
+function refuseGlobal(options: unknown): void {
+  const { global = options === true } = (options ?? {}) as { readonly global?: unknown };
+  if (global === false) return;
+  throw new AmqpError(
+    'INVALID_ARGUMENT',
+    'basicQos of AmqpChannel has no global: its consumers have a channel each, so that a prefetch of one channel would bound none of ' +
+      'them, and RabbitMQ 4.3 has no such thing. Leave it out; the prefetch is that of each consumer started after it.',
+  );
 }

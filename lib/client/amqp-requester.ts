@@ -5,6 +5,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { AmqpError, destination } from '../errors.js';
+import { itIs } from './option-names.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import type { PublishOptions } from './channel-options.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
@@ -73,7 +74,7 @@ export class AmqpRequester implements AsyncDisposable {
     this.#connection = connection;
     this.#timeout = timerMilliseconds(timeout, 'timeout');
     if (!Number.isInteger(maxPending) || maxPending < 1) {
-      throw new AmqpError('INVALID_OPTION', 'maxPending has to be an integer of 1 or more.');
+      throw new AmqpError('INVALID_OPTION', `maxPending has to be an integer of 1 or more${itIs(maxPending)}`);
     }
     this.#maxPending = maxPending;
     this.#onUnexpectedReply = onUnexpectedReply;

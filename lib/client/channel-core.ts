@@ -9,7 +9,8 @@
  * ```
  */
 import { types } from 'node:util';
-import { AmqpError, factsOf, quoted } from '../errors.js';
+import { AmqpError, factsOf } from '../errors.js';
+import { checkPublish } from './publish-checks.js';
 import { CommandAssembler } from '../protocol/command.js';
 import type { Content } from '../protocol/content.js';
 import {
@@ -271,31 +272,7 @@ export class ChannelCore implements DeliveringChannel {
     options: EchoingOptions,
   ): boolean {
     if (this.#state.name !== 'open') this.#assertOpen('basic.publish');
-    if (typeof body !== 'string' && !types.isUint8Array(body)) {
-      throw new AmqpError(
-        'INVALID_ARGUMENT',
-        'The body of a message has to be a string or a Uint8Array. Serialise it first.',
-      );
-    }
-    if (options.immediate === true) {
-      throw new AmqpError(
-        'INVALID_ARGUMENT',
-        'RabbitMQ does not know immediate, and closes the connection over it. Give the message an expiration of 0 instead.',
-      );
-    }
-    if ((options as { readonly persistent?: unknown }).persistent !== undefined) {
-      throw new AmqpError(
-        'INVALID_ARGUMENT',
-        'basic.publish has no persistent. Give deliveryMode: 2 for a message that is.',
-      );
-    }
-    // RabbitMQ closes the channel (406) over it, and every other publish on it has an unknown outcome then.
-    if (typeof options.expiration === 'string' && !/^\d+$/.test(options.expiration)) {
-      throw new AmqpError(
-        'INVALID_ARGUMENT',
-        `The property expiration has to be whole milliseconds as a string, such as '60000'; it is ${quoted(options.expiration)}.`,
-      );
-    }
+    checkPublish(body, options);
     const mandatory = options.mandatory ?? false;
     const goOn = this.#line.publish(this.number, exchange, routingKey, mandatory, options, body);
     this.#line.metrics.published += 1;

@@ -15,7 +15,7 @@ import {
   isMechanismName,
 } from './credentials.js';
 import type { HostLookup, TlsOptions } from './dial.js';
-import { refuseUnknown } from './option-names.js';
+import { kindOf, refuseUnknown } from './option-names.js';
 import { type EmbeddedAddress, embeddedName } from './embedded.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
@@ -242,9 +242,12 @@ function checkOptions(given: ConnectionOptions): void {
   refuseUnknown(given, CONNECTION_OPTIONS, 'There is no connection option');
   for (const [name, value] of Object.entries(given)) {
     const wanted = CHECKS[name as keyof ConnectionOptions](value);
-    // The value stays out of the message: it may be a password in the wrong place.
+    // Text stays out of the message: it may be a password in the wrong place.
     if (wanted !== undefined)
-      throw new AmqpError('INVALID_OPTION', `The connection option ${name} has to be ${wanted}.`);
+      throw new AmqpError(
+        'INVALID_OPTION',
+        `The connection option ${name} has to be ${wanted}; it is ${kindOf(value)}.`,
+      );
   }
 }
 

@@ -1,10 +1,43 @@
-/** Options have names that are known, so that a misspelt one is an error and not ignored. */
-import { AmqpError, printable } from '../errors.js';
+/** What is said of options that cannot be: a name that is not known is an error and not ignored, and no error tells a login. */
+import { types } from 'node:util';
+import { AmqpError, printable, quoted } from '../errors.js';
 
-/** Throws `INVALID_OPTION` for a field that is not known: a misspelt option is not silently ignored. */
-export function refuseUnknown(options: object, known: readonly string[], what: string): void {
+/**
+ * Throws `INVALID_OPTION` for a field that is not known: a misspelt option is not silently ignored. `beside` are names that are known
+ * to whoever reads the error, and not taken here.
+ */
+export function refuseUnknown(
+  options: object,
+  known: readonly string[],
+  what: string,
+  beside: readonly string[] = [],
+): void {
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown !== undefined) {
-    throw new AmqpError('INVALID_OPTION', `${what} ${printable(unknown, 60)}. Known are ${known.join(', ')}.`);
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `${what} ${printable(unknown, 60)}. Known are ${[...known, ...beside].join(', ')}.`,
+    );
   }
+}
+
+/** What was given for an option, to be added to what it has to be. What may be a password, inside a URL or an object, is not shown. */
+export function itIs(value: unknown): string {
+  if (typeof value === 'string' && !value.includes('://')) return `; it is ${quoted(value.slice(0, 60))}.`;
+  return `; it is ${kindOf(value)}.`;
+}
+
+/** The same where any text may be a password. */
+export function kindOf(value: unknown): string {
+  if (typeof value === 'string') return value.includes('://') ? 'a URL' : 'a string';
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'function') return 'a function';
+  return typeof value === 'object' && value !== null ? 'an object' : String(value);
+}
+
+/** An error of the application's in one line. A URL in it is not shown with its password. */
+export function toldOf(error: unknown): string {
+  if (!types.isNativeError(error)) return 'See the cause.';
+  const { name, message } = error;
+  return printable(`${name}: ${message}`.replace(/:\/\/\S*@/g, '://***@'));
 }

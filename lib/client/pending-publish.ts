@@ -29,6 +29,8 @@ export class PendingPublish implements UnconfirmedPublish {
   wasSent = false;
   /** It was sent and has no outcome yet. */
   isInFlight = false;
+  /** It was sent on a channel that the broker closed over one of several: it is sent alone, which tells whether it was this one. */
+  isSuspect = false;
   /** Why the last channel that it was sent on ended without an outcome. */
   lost: PublishOutcomeUnknownError | undefined = undefined;
   before: PendingPublish | undefined = undefined;
@@ -97,4 +99,9 @@ export function givenUp(
       (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
     { cause: cause instanceof AmqpError ? cause.cause : cause },
   );
+}
+
+/** The channel had ended before the message could leave. */
+export function isUnsent(error: unknown): boolean {
+  return error instanceof AmqpError && ['CHANNEL_CLOSED', 'CONNECTION_LOST', 'CONNECTION_CLOSED'].includes(error.code);
 }

@@ -1,6 +1,6 @@
 /**
- * Which of the publishes on a channel the broker has closed it over, and how they are told. The close names an exchange, or a size,
- * and never the message. What becomes of the others is decided above.
+ * Which of the publishes on a channel the broker has closed it over, and how they are told. The close may name an exchange, or a
+ * size, and never names the message. What becomes of the others is decided above.
  */
 import { AmqpError, PublishRefusedError, destination, factsOf } from '../errors.js';
 
@@ -31,7 +31,9 @@ export function refusalsOf<P extends Blamable>(publishes: readonly P[], reason: 
       areOthersInnocent: true,
     };
   }
-  const blamed = publishes.filter((publish) => blames(reason, publish));
+  const named = publishes.filter((publish) => blames(reason, publish));
+  // Where the close names nobody, over a property for one, it is still about one of them.
+  const blamed = named.length === 0 && publishes.length === 1 ? publishes : named;
   // Of several the earlier ones may have been taken: before the exchange was deleted, before the permission was.
   const isCertain = blamed.length === 1;
   const refused = ({ exchange, routingKey }: P): AmqpError =>

@@ -1,5 +1,6 @@
 /** What a `Republisher` is told: what may wait, how much may be in flight, and what becomes of publishes whose connection is lost. */
 import { AmqpError } from '../errors.js';
+import { itIs } from './option-names.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
 /** What may wait, and what becomes of publishes whose connection is lost. */
@@ -58,10 +59,10 @@ export function boundsOf(options: RepublishOptions): RepublishBounds {
 /** Past the compiler, as all options. */
 function overflowOf(value: string): string {
   if (value === 'reject' || value === 'wait') return value;
-  throw new AmqpError('INVALID_OPTION', "onOverflow has to be 'reject' or 'wait'.");
+  throw new AmqpError('INVALID_OPTION', `onOverflow has to be 'reject' or 'wait'${itIs(value)}`);
 }
 
 function bound(value: number, option: string, least = 0): number {
   if (Number.isInteger(value) && value >= least) return value;
-  throw new AmqpError('INVALID_OPTION', `${option} has to be an integer of ${least} or more.`);
+  throw new AmqpError('INVALID_OPTION', `${option} has to be an integer of ${least} or more${itIs(value)}`);
 }

@@ -11,7 +11,7 @@
 import { AmqpError, PublishOutcomeUnknownError, PublishRefusedError, PublisherBufferFullError } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
-import { PendingPublish, givenUp, whyOf } from './pending-publish.js';
+import { PendingPublish, givenUp, isUnsent, whyOf } from './pending-publish.js';
 import { blames } from './refused-publishes.js';
 import { type RepublishBounds, type RepublishOptions, boundsOf } from './republish-options.js';
 import { whenFired } from './signals.js';
@@ -50,6 +50,8 @@ export class Republisher {
   #bytes = 0;
   #inFlight = 0;
   #inFlightBytes = 0;
+  /** The suspect in flight: nothing else is sent meanwhile. */
+  #alone: PendingPublish | undefined;
   #channel: ConfirmChannel | undefined;
   #opening = false;
   #isSending = false;
@@ -149,7 +151,7 @@ export class Republisher {
     this.#learn(entry, error);
     if (this.#isOver(entry)) {
       this.#sendWaiting();
-    } else if (this.#isWorthAnotherTry(error, isInnocent)) {
+    } else if (this.#isWorthAnotherTry(entry, error, isInnocent)) {
       if (error instanceof PublishOutcomeUnknownError) entry.lost = error;
       entry.returned = undefined;
       this.#beginAnew();
@@ -225,10 +227,12 @@ export class Republisher {
   }
 
   #hasRoom(entry: PendingPublish): boolean {
+    if (entry.isInFlight || this.#inFlight === 0) return true;
     return (
-      entry.isInFlight ||
-      this.#inFlight === 0 ||
-      (this.#inFlight < this.#bounds.maxInFlight && this.#inFlightBytes + entry.bytes <= this.#bounds.maxInFlightBytes)
+      !entry.isSuspect &&
+      this.#alone === undefined &&
+      this.#inFlight < this.#bounds.maxInFlight &&
+      this.#inFlightBytes + entry.bytes <= this.#bounds.maxInFlightBytes
     );
   }
 
@@ -238,6 +242,7 @@ export class Republisher {
       return;
     }
     entry.isInFlight = true;
+    if (entry.isSuspect) this.#alone = entry;
     this.#inFlight += 1;
     this.#inFlightBytes += entry.bytes;
     // The default exchange routes by the queue's name, and that may have changed.
@@ -255,9 +260,14 @@ export class Republisher {
     }
   }
 
-  /** A message that might be to blame for the end of its channel is not sent again: it would end channel after channel. */
-  #isWorthAnotherTry(error: AmqpError, isInnocent: boolean): boolean {
-    return isUnsent(error) ? error.closedBy !== 'client' : this.#bounds.republish && isInnocent;
+  /**
+   * A message that is to blame for the end of its channel is not sent again: it would end channel after channel. One of several that
+   * might be is, alone, which tells.
+   */
+  #isWorthAnotherTry(entry: PendingPublish, error: AmqpError, isInnocent: boolean): boolean {
+    if (isUnsent(error)) return error.closedBy !== 'client';
+    if (isInnocent || !this.#bounds.republish || entry.isSuspect) return isInnocent && this.#bounds.republish;
+    return (entry.isSuspect = error instanceof PublishOutcomeUnknownError && error.method === 'basic.publish');
   }
 
   // ── exchanges that the broker refuses ─────────────────────────────────────────────────────────────────────────────
@@ -276,7 +286,7 @@ export class Republisher {
   /** What the outcome of an attempt says of its exchange. */
   #learn(entry: PendingPublish, error?: AmqpError): void {
     const leftAt = this.#suspects.back(entry);
-    if (error instanceof PublishRefusedError) {
+    if (error instanceof PublishRefusedError && blames(error.cause, entry)) {
       this.#suspects.add(entry, error);
       if (leftAt !== undefined) this.#refuseHeld(error.cause, leftAt);
     } else if (leftAt !== undefined && isAnswer(error)) {
@@ -380,12 +390,8 @@ export class Republisher {
   #landed(entry: PendingPublish): void {
     if (!entry.isInFlight) return;
     entry.isInFlight = false;
+    if (this.#alone === entry) this.#alone = undefined;
     this.#inFlight -= 1;
     this.#inFlightBytes -= entry.bytes;
   }
-}
-
-/** The channel had ended before the message could leave. */
-function isUnsent(error: unknown): boolean {
-  return error instanceof AmqpError && ['CHANNEL_CLOSED', 'CONNECTION_LOST', 'CONNECTION_CLOSED'].includes(error.code);
 }

@@ -10,7 +10,7 @@
  *                                                          └─ any other outcome ─► no suspect: what waits goes the usual way
  * ```
  */
-import { type AmqpError, PublishNackedError, UnroutableError } from '../errors.js';
+import { type AmqpError, PublishNackedError, PublishRefusedError, UnroutableError } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PendingPublish } from './pending-publish.js';
 import { isAboutTopic } from './refused-publishes.js';
@@ -124,7 +124,8 @@ function topicOf({ exchange, routingKey }: PendingPublish): string {
   return `${exchange}\n${routingKey}`;
 }
 
-/** The broker has taken a message, or could have: its exchange is there. */
+/** The broker has taken a message, or could have, or refuses it for what it is: its exchange is there. */
 export function isAnswer(error: AmqpError | undefined): boolean {
-  return error === undefined || error instanceof UnroutableError || error instanceof PublishNackedError;
+  const answers = [UnroutableError, PublishNackedError, PublishRefusedError];
+  return error === undefined || answers.some((answer) => error instanceof answer);
 }

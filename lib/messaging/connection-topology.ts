@@ -278,6 +278,6 @@ function cannotWork(errors: readonly Finding[], { name }: Broker): AmqpError {
       : `\n${errors.map(({ message }) => `- ${message}`).join('\n')}`;
   return new AmqpError(
     'INVALID_DEFINITION',
-    `What is declared cannot work on ${printable(name)}, and topologyChecks says that this is an error.${told}`,
+    `What is declared cannot work on ${printable(name)}, by the checks of topologies; topologyChecks can make warnings of them.${told}`,
   );
 }

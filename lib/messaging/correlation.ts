@@ -3,6 +3,7 @@
  * runs, and how a message is sent, is decided elsewhere.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { itIs } from '../client/option-names.js';
 import { AmqpError } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { Delivery } from './delivery.js';
@@ -35,7 +36,10 @@ export class Correlation {
     if (carry === false) return undefined;
     if (carry === true) return new Correlation([]);
     if (Array.isArray(carry) && carry.every((name) => typeof name === 'string')) return new Correlation(carry);
-    throw new AmqpError('INVALID_OPTION', 'publisher.carry has to be true, false, or a list of names of headers.');
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `publisher.carry has to be true, false, or a list of names of headers${itIs(carry)}`,
+    );
   }
 
   private constructor(headers: readonly string[]) {

@@ -15,8 +15,8 @@ import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
 import type { Log } from './failed-deliveries.js';
 import { Lanes } from './lanes.js';
 
-/** Says which deliveries are handled one after the other: those with the same key. */
-export type OrderBy = (delivery: Delivery) => unknown;
+/** Says which deliveries are handled one after the other: those with the same key. `T` is their payload. */
+export type OrderBy<T = unknown> = (delivery: Delivery<T>) => unknown;
 
 export interface HandlerOptions extends AnswerOptions {
   /** Most deliveries under way at a time; more wait here. */

@@ -10,9 +10,10 @@ import { refuseUnknown } from '../client/option-names.js';
 export interface MessageDefinition<
   Schema extends StandardSchemaV1 = StandardSchemaV1,
   Reply extends StandardSchemaV1 | undefined = StandardSchemaV1 | undefined,
+  Exchange extends string = string,
 > {
   /** The exchange that it is published to, and bound to; empty for the queue that the routing key names. */
-  readonly exchange: string;
+  readonly exchange: Exchange;
   readonly routingKey: string;
   /**
    * What payloads are, as any Standard Schema says it (zod, valibot, arktype and others). Its input is what is published and what
@@ -27,14 +28,15 @@ export interface MessageDefinition<
 export class MessageContract<
   Schema extends StandardSchemaV1 = StandardSchemaV1,
   Reply extends StandardSchemaV1 | undefined = StandardSchemaV1 | undefined,
+  Exchange extends string = string,
 > {
-  readonly exchange: string;
+  readonly exchange: Exchange;
   readonly routingKey: string;
   readonly schema: Schema;
   readonly reply: Reply;
 
   /** @internal Made by `message()`. */
-  constructor({ exchange, routingKey, schema, reply }: MessageDefinition<Schema, Reply>) {
+  constructor({ exchange, routingKey, schema, reply }: MessageDefinition<Schema, Reply, Exchange>) {
     this.exchange = exchange;
     this.routingKey = routingKey;
     this.schema = schema;
@@ -71,9 +73,11 @@ const LONGEST = 255;
  * await publisher.publish(OrderPlaced, { id: 7 });
  * ```
  */
-export function message<Schema extends StandardSchemaV1, Reply extends StandardSchemaV1 | undefined = undefined>(
-  definition: MessageDefinition<Schema, Reply>,
-): MessageContract<Schema, Reply> {
+export function message<
+  Schema extends StandardSchemaV1,
+  Reply extends StandardSchemaV1 | undefined = undefined,
+  Exchange extends string = string,
+>(definition: MessageDefinition<Schema, Reply, Exchange>): MessageContract<Schema, Reply, Exchange> {
   // Also from plain JavaScript, and with names out of configuration.
   const given: unknown = definition;
   if (typeof given !== 'object' || given === null) {

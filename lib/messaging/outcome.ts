@@ -2,6 +2,7 @@
  * What becomes of a delivery whose handler failed: what a handler throws to say it, and the decision where it throws something
  * else. Carrying it out is the consumer's.
  */
+import { itIs } from '../client/option-names.js';
 import { AmqpError, type AmqpErrorCode } from '../errors.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
@@ -78,16 +79,22 @@ export function retryPolicy(options: RetryOptions, where: string): RetryPolicy {
   if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
     throw new AmqpError(
       'INVALID_OPTION',
-      `retry of ${where} has to be an object: { attempts: 3, delays: ['1s', '10s'] }.`,
+      `retry of ${where} has to be an object: { attempts: 3, delays: ['1s', '10s'] }${itIs(options)}`,
     );
   }
   const { attempts, delays = DEFAULT_DELAYS } = options;
   const given: unknown = delays;
   if (!Array.isArray(given) || given.length === 0) {
-    throw new AmqpError('INVALID_OPTION', `retry.delays of ${where} has to be a list of one length of time or more.`);
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `retry.delays of ${where} has to be a list of one length of time or more${itIs(given)}`,
+    );
   }
   if (attempts !== undefined && !(Number.isInteger(attempts) && attempts >= 1)) {
-    throw new AmqpError('INVALID_OPTION', `retry.attempts of ${where} has to be an integer of 1 or more.`);
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `retry.attempts of ${where} has to be an integer of 1 or more${itIs(attempts)}`,
+    );
   }
   return {
     attempts: attempts ?? delays.length + 1,

@@ -8,6 +8,7 @@
  * ```
  */
 import { types } from 'node:util';
+import { itIs } from '../client/option-names.js';
 import { whenFired } from '../client/signals.js';
 import { AmqpError, PublishAllError } from '../errors.js';
 import type { PublishMessageOptions } from './publish-options.js';
@@ -49,9 +50,12 @@ export function runOptions(options: PublishAllOptions): { run: RunOptions; each:
     ...each
   } = options as PublishAllOptions & PublishMessageOptions;
   if (!Number.isInteger(maxInFlight) || maxInFlight < 1)
-    throw new AmqpError('INVALID_OPTION', 'maxInFlight of publishAll has to be a whole number from 1.');
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `maxInFlight of publishAll has to be a whole number from 1${itIs(maxInFlight)}`,
+    );
   if (progress !== undefined && typeof progress !== 'function')
-    throw new AmqpError('INVALID_OPTION', 'progress of publishAll has to be a function.');
+    throw new AmqpError('INVALID_OPTION', `progress of publishAll has to be a function${itIs(progress)}`);
   if (messageId !== undefined)
     throw new AmqpError('INVALID_OPTION', 'publishAll gives each message an id of its own: leave out messageId.');
   // Most say nothing of each, which is the quickest to publish.

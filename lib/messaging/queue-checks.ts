@@ -2,6 +2,7 @@
  * Checks of queues by themselves. What they say of RabbitMQ 3.10, 4.0 and 4.3 was seen on these; of other versions it is from the
  * page that they name.
  */
+import { inWords } from './declarations.js';
 import { DOCS, type Check, isAtLeast, kindOf, ofQueues, refused, warned } from './check-facts.js';
 
 const DEPRECATED = 'https://www.rabbitmq.com/release-information/deprecated-features-list';
@@ -115,7 +116,7 @@ export const QUEUE_CHECKS = {
       const wrong = type === undefined ? [] : NOT_OF_TYPE[type].filter((name) => args[name] !== undefined);
       if (type === undefined || wrong.length === 0) return undefined;
       return {
-        why: `is a ${kindOf(type)} with ${wrong.join(', ')}, which brokers refuse: a ${kindOf(type)} has no such thing.`,
+        why: `is a ${kindOf(type)} with ${wrong.map(inWords).join(', ')}, which brokers refuse: a ${kindOf(type)} has no such thing.`,
         mend: 'Leave it out, or use another type.',
       };
     }),

@@ -35,6 +35,7 @@ export class RegisteredConsumer {
     this.#consumer = consumer;
   }
 
+  /** The queue that it consumes from; one without a name by the name that the broker has given it. */
   get queue(): string {
     return this.#consumer.queue;
   }
@@ -44,6 +45,7 @@ export class RegisteredConsumer {
     return this.#consumer.status;
   }
 
+  /** `status.state`: `'running'`, `'paused'` and so on. */
   get state(): ConsumerState {
     return this.#consumer.status.state;
   }

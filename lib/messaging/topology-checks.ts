@@ -4,7 +4,7 @@
  */
 import type { Connection } from '../client/connection.js';
 import { EMBEDDED_PRODUCT } from '../client/handshake.js';
-import { refuseUnknown } from '../client/option-names.js';
+import { itIs, refuseUnknown } from '../client/option-names.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import type { Broker, Check, CheckLevel, Checked, CheckedConsumer, CheckedQueue } from './check-facts.js';
@@ -40,7 +40,7 @@ export function checkLevels(levels: CheckLevels): void {
     if (['error', 'warn', 'off'].includes(level)) continue;
     throw new AmqpError(
       'INVALID_OPTION',
-      `${code} in topologyChecks of AmqpModule has to be 'error', 'warn' or 'off'.`,
+      `${code} in topologyChecks of AmqpModule has to be 'error', 'warn' or 'off'${itIs(level)}`,
     );
   }
 }

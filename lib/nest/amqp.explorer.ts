@@ -1,16 +1,11 @@
 /** Finds every `@Consume` of the application. What becomes of them is the registry's. */
 import { Inject, Injectable, type InjectionToken, Optional, Scope } from '@nestjs/common';
 import { DiscoveryService, MetadataScanner, ModuleRef } from '@nestjs/core';
+import { kindOf, toldOf } from '../client/option-names.js';
 import { AmqpError } from '../errors.js';
-import {
-  type ConsumeNote,
-  type ConsumeOptionsFactory,
-  type ConsumeOptionsWithQueue,
-  PARAMS_METADATA,
-  checkConsumeOptions,
-  consumeMetadata,
-  isFactory,
-} from './amqp.decorators.js';
+import { PARAMS_METADATA, consumeMetadata, isFactory } from './amqp.decorators.js';
+import type { ConsumeNote, ConsumeOptionsFactory, ConsumeOptionsWithQueue } from './consume-options.js';
+import { checkConsumeOptions } from './handler-checks.js';
 
 /** One `@Consume` on one method of one provider, as it is written. */
 export interface FoundHandler {
@@ -41,12 +36,15 @@ export class AmqpExplorer {
   }
 
   /**
-   * The handlers of all providers and controllers. Rejects with `INVALID_DEFINITION` for one that cannot be wired, and with
-   * whatever a factory of options threw.
+   * The handlers of all providers and controllers; without `factories` those whose options come from a factory are left out, and no
+   * factory is called. Rejects with `INVALID_DEFINITION` for one that cannot be wired, and with `INVALID_OPTION` for a factory that
+   * fails, or gives options that cannot be.
    */
-  async explore(): Promise<DiscoveredHandler[]> {
+  async explore({ factories }: { readonly factories: boolean }): Promise<DiscoveredHandler[]> {
     return await Promise.all(
-      this.find().map(async (found) => ({ ...found, options: await optionsOf(found.note, found.wrapper, found.name) })),
+      this.find()
+        .filter(({ note }) => factories || !isFactory(note))
+        .map(async (found) => ({ ...found, options: await optionsOf(found.note, found.wrapper, found.name) })),
     );
   }
 
@@ -91,24 +89,21 @@ async function optionsOf(note: ConsumeNote, wrapper: Wrapper, name: string): Pro
   if (!isFactory(note)) return note;
   const options = await callFactory(note, wrapper, name);
   // Past the compiler: what a factory gives depends on what it was given.
-  if (!isObject(options)) {
+  if (!isObject(options) || Array.isArray(options)) {
     throw new AmqpError(
       'INVALID_OPTION',
-      `The factory in @Consume of ${name} has to return options: { queue: 'billing' }.`,
+      `useFactory of ${name} has returned ${kindOf(options)}; it has to return options: { queue: 'billing' }.`,
     );
   }
-  checkConsumeOptions(options as ConsumeOptionsWithQueue);
+  checkConsumeOptions(options as ConsumeOptionsWithQueue, `${name} (from useFactory)`);
   return options as ConsumeOptionsWithQueue;
 }
 
 /** With what it injects, found as the constructor of a class in the same module would have it injected. */
-async function callFactory(
-  { inject = [], useFactory }: ConsumeOptionsFactory,
-  { host }: Wrapper,
-  name: string,
-): Promise<unknown> {
+async function callFactory(factory: ConsumeOptionsFactory, { host }: Wrapper, name: string): Promise<unknown> {
+  const { inject = [] } = factory;
   const moduleRef = host?.getProviderByKey(ModuleRef).instance;
-  if (moduleRef === undefined) throw new Error(`nest-amqp: ${name} is in no module`);
+  if (moduleRef === undefined) throw new AmqpError('INVALID_DEFINITION', `${name} has @Consume and is in no module.`);
   class Factory {
     readonly args: unknown[];
 
@@ -124,8 +119,18 @@ async function callFactory(
     Inject(token)(Factory, undefined, index);
     if (isOptional && dependency.optional) Optional()(Factory, undefined, index);
   }
+  // Nest says by this name for what it lacks something.
+  Object.defineProperty(Factory, 'name', { value: `useFactory of ${name}` });
   const { args } = await moduleRef.create(Factory);
-  return await useFactory(...(args as never[]));
+  try {
+    return await factory.useFactory(...(args as never[]));
+  } catch (cause) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `useFactory of ${name} failed, so that there are no options. ${toldOf(cause)}`,
+      { cause },
+    );
+  }
 }
 
 function isScoped(moduleRef: ModuleRef, token: InjectionToken): boolean {

@@ -9,7 +9,7 @@ import { quietly } from '../client/listeners.js';
 import type { BatchHandler } from '../messaging/batched-deliveries.js';
 import { type Log, framesOf, messageOf } from '../messaging/failed-deliveries.js';
 import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
-import type { ConsumerDefaults } from './amqp.decorators.js';
+import type { ConsumerDefaults } from './consume-options.js';
 import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';
 import { type Assembled, type Run, applies, assemble, parameterNotes, throwIfStopped } from './amqp.listener.js';
 import type { Delivered } from './handler-result.js';

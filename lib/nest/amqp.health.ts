@@ -32,10 +32,14 @@ export interface ConnectionHealth {
   readonly blocked?: { readonly reason: string; readonly since: Date };
 }
 
+/** One of the consumers of a connection. */
 export interface ConsumerHealth {
+  /** As the `ConsumerRegistry` has it. */
   readonly name: string;
+  /** The queue that it consumes from; one without a name by the name that the broker has given it. */
   readonly queue: string;
   readonly state: ConsumerState;
+  /** When it came to that state. */
   readonly since: Date;
   /** Why it does not run. */
   readonly error?: string;

@@ -6,7 +6,8 @@ import type { Delivery } from '../messaging/delivery.js';
 import { RejectDelivery, RequeueDelivery, RetryDelivery } from '../messaging/outcome.js';
 import { PartialBatchError } from '../messaging/partial-batch-error.js';
 import type { BasicProperties } from '../protocol/properties.js';
-import { type ConsumerDefaults, type GlobalEnhancers, PARAM, PARAMS_METADATA } from './amqp.decorators.js';
+import { PARAM, PARAMS_METADATA } from './amqp.decorators.js';
+import type { ConsumerDefaults, GlobalEnhancers } from './consume-options.js';
 import {
   type Delivered,
   HandlerValues,

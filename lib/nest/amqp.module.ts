@@ -17,7 +17,6 @@ import type { PublishInterceptors } from '../messaging/intercepted-publish.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
 import { PublishingConnection } from '../messaging/publishing-connection.js';
 import { Replier } from '../messaging/replier.js';
-import { checkConsumerDefaults } from './amqp.decorators.js';
 import { AmqpChannel } from './amqp.channel.js';
 import { AmqpConnection } from './amqp.connection.js';
 import { AmqpExplorer } from './amqp.explorer.js';
@@ -42,6 +41,7 @@ import {
 } from './amqp.tokens.js';
 import { logConnections } from './connection-log.js';
 import { ConsumerRegistry } from './consumer-registry.js';
+import { checkConsumerDefaults } from './handler-checks.js';
 import { interceptorsOf } from './publish-interceptors.js';
 import { TopologyRegistry } from './topology-registry.js';
 
@@ -241,8 +241,8 @@ function providersFor(name: string): Provider[] {
  * AMQP for a Nest application.
  *
  * `forRoot(options)` and `forRootAsync({ name, imports, inject, useFactory | useClass | useExisting })` make
- * `AmqpConnection`, `AmqpChannel`, `AmqpPublisher` and `AmqpRpcClient` injectable, declare the topology and start every `@Consume`. A second
- * broker is a second `forRoot({ name: 'audit', … })`.
+ * `AmqpConnection`, `AmqpChannel`, `AmqpPublisher`, `AmqpRpcClient`, `AmqpHealth` and the `ConsumerRegistry` injectable, declare the
+ * topology and start every `@Consume`. A second broker is a second `forRoot({ name: 'audit', … })`.
  *
  * @example
  * ```ts

@@ -2,7 +2,7 @@
 import type { Type } from '@nestjs/common';
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import type { BrokerUrls } from '../client/hosts.js';
-import { refuseUnknown } from '../client/option-names.js';
+import { itIs, kindOf, refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { RepublishOptions } from '../client/republish-options.js';
@@ -13,7 +13,7 @@ import { type Serializer, Serializers } from '../messaging/serializer.js';
 import { type CheckLevels, checkLevels } from '../messaging/topology-checks.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import type { Topology } from '../messaging/definitions.js';
-import type { ConsumerDefaults } from './amqp.decorators.js';
+import type { ConsumerDefaults } from './consume-options.js';
 
 /** Options of everything that a module publishes. */
 export interface AmqpModulePublisherOptions extends PublisherOptions, RepublishOptions {
@@ -71,12 +71,13 @@ export interface AmqpModuleOptions {
 
 /** What the class of `forRootAsync({ useClass })` or `({ useExisting })` implements. */
 export interface AmqpOptionsFactory {
+  /** Is called once, when the application starts. */
   createAmqpOptions(): AmqpModuleOptions | Promise<AmqpModuleOptions>;
 }
 
 /** Names a connection beside the default one, and says where its injectables are seen. Static, because the tokens need them. */
 export interface AmqpModuleExtras {
-  /** @default 'default' */
+  /** Of the connection, for `connection` of `@Consume` and for `@InjectConnection(name)` and its like. @default 'default' */
   readonly name?: string;
   /** Injectable everywhere, without importing the module again. @default true */
   readonly isGlobal?: boolean;
@@ -115,6 +116,9 @@ const KNOWN = [
   'shutdownTimeout',
 ] as const satisfies readonly (keyof AmqpModuleOptions)[];
 
+/** Known to `forRoot` and `forRootAsync`, which keep them out of the options. */
+const EXTRAS = ['name', 'isGlobal'] as const satisfies readonly (keyof AmqpModuleExtras)[];
+
 const PUBLISHER_OPTIONS = [
   'persistent',
   'mandatory',
@@ -136,9 +140,19 @@ const PUBLISHER_OPTIONS = [
 export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModuleOptions {
   // What a factory returns, or an options class, is past the compiler.
   if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
-    throw new AmqpError('INVALID_OPTION', 'The options of AmqpModule have to be an object, {} for the defaults.');
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `The options of AmqpModule have to be an object, {} for the defaults; they are ${kindOf(options)}.`,
+    );
   }
-  refuseUnknown(options, KNOWN, 'AmqpModule has no option');
+  const beside = EXTRAS.find((name) => name in options);
+  if (beside !== undefined) {
+    throw new AmqpError(
+      'INVALID_OPTION',
+      `${beside} of AmqpModule stands beside the factory of its options, not in them: forRootAsync({ ${beside}: …, useFactory: … }).`,
+    );
+  }
+  refuseUnknown(options, KNOWN, 'AmqpModule has no option', EXTRAS);
   refuseUnknown(options.publisher ?? {}, PUBLISHER_OPTIONS, 'The option publisher of AmqpModule has no field');
   refuseUnknown(options.rpc ?? {}, ['timeout', 'maxPending'], 'The option rpc of AmqpModule has no field');
   const { startup = 'require', topology = {}, topologyMode = 'declare', onTopologyConflict = 'fail' } = options;
@@ -168,5 +182,8 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
 /** Options often come from configuration files, past the compiler. */
 function requireOneOf(option: string, value: string, values: readonly string[]): void {
   if (values.includes(value)) return;
-  throw new AmqpError('INVALID_OPTION', `${option} of AmqpModule has to be ${values.map(quoted).join(' or ')}.`);
+  throw new AmqpError(
+    'INVALID_OPTION',
+    `${option} of AmqpModule has to be ${values.map(quoted).join(' or ')}${itIs(value)}`,
+  );
 }

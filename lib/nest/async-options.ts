@@ -3,9 +3,8 @@
  * options say is checked by `amqp.options`.
  */
 import type { ConfigurableModuleAsyncOptions, DynamicModule, FactoryProvider, InjectionToken } from '@nestjs/common';
-import { types } from 'node:util';
-import { refuseUnknown } from '../client/option-names.js';
-import { AmqpError, printable, quoted } from '../errors.js';
+import { kindOf, refuseUnknown, toldOf } from '../client/option-names.js';
+import { AmqpError, quoted } from '../errors.js';
 import type { AmqpModuleExtras, AmqpModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
 
@@ -100,20 +99,6 @@ function makerOf(options: AmqpModuleAsyncOptions, [instance]: readonly unknown[]
 
 function placeOf({ name = DEFAULT_CONNECTION }: AmqpModuleAsyncOptions): string {
   return `AmqpModule.forRootAsync of the connection ${quoted(name)}`;
-}
-
-/** An error of the application's in one line. A URL in it is not shown with its password. */
-function toldOf(error: unknown): string {
-  if (!types.isNativeError(error)) return 'See the cause.';
-  const { name, message } = error;
-  return printable(`${name}: ${message}`.replace(/:\/\/\S*@/g, '://***@'));
-}
-
-/** What something is, never what it says: a URL in the place of options has a password. */
-function kindOf(value: unknown): string {
-  if (value === undefined || value === null) return String(value);
-  if (Array.isArray(value)) return 'an array';
-  return typeof value === 'object' ? 'an object' : `a ${typeof value}`;
 }
 
 function invalid(message: string): AmqpError {

@@ -1,5 +1,5 @@
 /** What the options of a `@Consume` add to the topology of its connection: bindings, and the queue where they define it. */
-import { refuseUnknown } from '../client/option-names.js';
+import { itIs, refuseUnknown } from '../client/option-names.js';
 import { AmqpError } from '../errors.js';
 import type { QueueDefinition, Topology } from '../messaging/definitions.js';
 import type { FieldTable } from '../protocol/field-table.js';
@@ -20,8 +20,8 @@ interface DeclaringOptions {
   readonly bind?: ConsumeBinding | readonly ConsumeBinding[];
 }
 
-/** Throws `INVALID_OPTION` for a `bind` that is none. */
-export function topologyIn({ queue, bind = [] }: DeclaringOptions): Topology {
+/** Throws `INVALID_OPTION` for a `bind` that is none. `where` names who said it. */
+export function topologyIn({ queue, bind = [] }: DeclaringOptions, where: string): Topology {
   const bindings = Array.isArray(bind) ? (bind as readonly ConsumeBinding[]) : [bind as ConsumeBinding];
   return {
     queues: typeof queue === 'object' ? [queue] : [],
@@ -30,10 +30,10 @@ export function topologyIn({ queue, bind = [] }: DeclaringOptions): Topology {
       if (typeof (binding as unknown) !== 'object' || (binding as unknown) === null) {
         throw new AmqpError(
           'INVALID_OPTION',
-          'bind of @Consume has to be { exchange, routingKey? }, or a list of such.',
+          `bind of ${where} has to be { exchange, routingKey? }, or a list of such${itIs(binding)}`,
         );
       }
-      refuseUnknown(binding, ['exchange', 'routingKey', 'arguments'], 'bind of @Consume has no field');
+      refuseUnknown(binding, ['exchange', 'routingKey', 'arguments'], `bind of ${where} has no field`);
       const { exchange: source, ...rest } = binding;
       return { ...rest, source, queue };
     }),

@@ -16,10 +16,11 @@ import { Consumer, type DrainOptions, labelOf } from '../messaging/consumer.js';
 import type { Replier } from '../messaging/replier.js';
 import { RegisteredConsumer } from '../messaging/registered-consumer.js';
 import { timerMilliseconds } from '../time/duration.js';
-import { type ConsumerDefaults, isFactory } from './amqp.decorators.js';
+import { isFactory } from './amqp.decorators.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import type { ConsumerDefaults } from './consume-options.js';
 import { queueConsumers, type QueueConsumer } from './queue-consumers.js';
 import { ReceiverFactory } from './message-receivers.js';
 import { ShutdownHurry } from './shutdown-hurry.js';
@@ -165,7 +166,9 @@ export class ConsumerRegistry
   /** Runs after every other module's `onApplicationBootstrap`. */
   async onApplicationBootstrap(): Promise<void> {
     await this.orCloseAll(async () => {
-      const handlers = await this.#explorer.explore();
+      // What a factory says may be there only where something consumes.
+      const factories = [...this.#connections.values()].some(({ options }) => options.consumers !== false);
+      const handlers = await this.#explorer.explore({ factories });
       // All of them before the first starts: a consumer sees what all declare.
       const queues = handlers.map(({ name, options }) => this.#topologies.addHandler(name, options));
       const started = this.#plan(handlers, queues).map((planned) => this.#start(planned));

@@ -12,10 +12,9 @@ import { HandledDeliveries } from '../messaging/handled-deliveries.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { timerMilliseconds } from '../time/duration.js';
-import type { ConsumerDefaults } from './amqp.decorators.js';
 import { HandlerFactory } from './amqp.handler.js';
 import { replySchemaOf } from './consume-contract.js';
-import type { PlannedConsumer, RegisteredConnection } from './consumer-registry.js';
+import type { PlannedConsumer } from './consumer-registry.js';
 import { deadLetterOf, type QueueHandler } from './queue-consumers.js';
 
 export class ReceiverFactory {
@@ -28,11 +27,12 @@ export class ReceiverFactory {
   }
 
   /** Who gets the messages: the one handler, or a router before several. */
-  receiverOf({ registered, defaults, queue, name, handlers, prefetch }: PlannedConsumer): MessageReceiver {
+  receiverOf(planned: PlannedConsumer): MessageReceiver {
+    const { registered, defaults, queue, name, handlers, prefetch } = planned;
     const { connection, channel } = registered;
     const receivers = handlers.map((handler) => ({
       when: handler.when,
-      receiver: this.#deliveriesOf(handler, queue, registered, defaults),
+      receiver: this.#deliveriesOf(handler, planned),
     }));
     const fallback = receivers.find(({ when }) => when === undefined)?.receiver;
     if (fallback !== undefined && receivers.length === 1) return fallback;
@@ -61,25 +61,24 @@ export class ReceiverFactory {
 
   #deliveriesOf(
     { handler, concurrency, batch }: QueueHandler,
-    queue: string,
-    {
+    { queue, registered, defaults, arguments: args }: PlannedConsumer,
+  ): MessageReceiver {
+    const {
       connection,
       options: { serializers, publisher, connection: wire },
       topology: { topology },
       channel,
       replier,
-    }: RegisteredConnection,
-    defaults: ConsumerDefaults,
-  ): MessageReceiver {
+    } = registered;
     const { name, options } = handler;
-    const { retry = defaults.retry, timeout = defaults.timeout, orderBy } = options;
+    const { retry = defaults.retry, timeout = defaults.timeout } = options;
     const common = {
       name,
       queue,
       topology,
       channel,
       concurrency,
-      consumerTimeout: consumerTimeoutOf(options.arguments),
+      consumerTimeout: consumerTimeoutOf(args),
       ack: options.ack ?? defaults.ack,
       retry: retry === undefined ? undefined : retryPolicy(retry, name),
       deadLetter: deadLetterOf(options, defaults, queue),
@@ -95,7 +94,7 @@ export class ReceiverFactory {
       const run = handlingWith(publisher.carry, this.#handlers.create(handler, defaults));
       return new HandledDeliveries(
         connection,
-        { ...common, orderBy, replier, replySchema: replySchemaOf(options) },
+        { ...common, orderBy: options.orderBy?.bind(options), replier, replySchema: replySchemaOf(options) },
         run,
         this.#log,
       );

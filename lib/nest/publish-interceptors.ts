@@ -7,12 +7,18 @@ import type { PublishInterceptors } from '../messaging/intercepted-publish.js';
 
 /**
  * The interceptors, found when they are first asked for, because their providers may need the publisher; undefined where there are
- * none. Of a class that no module provides an instance is made. Rejects with `INVALID_OPTION` for what is no interceptor.
+ * none. Of a class that no module provides an instance is made. Throws `INVALID_OPTION` for what is no list, and rejects with it for
+ * what is no interceptor.
  */
 export function interceptorsOf(
   given: readonly (Type<PublishInterceptor> | PublishInterceptor)[] = [],
   moduleRef: ModuleRef,
 ): PublishInterceptors | undefined {
+  // Past the compiler; a class has a length, too.
+  const isList: boolean = Array.isArray(given);
+  if (!isList) {
+    throw new AmqpError('INVALID_OPTION', 'interceptors of publisher has to be a list: [TenantInterceptor].');
+  }
   if (given.length === 0) return undefined;
   let found: Promise<PublishInterceptor[]> | undefined;
   return () => (found ??= Promise.all(given.map((one) => instanceOf(one, moduleRef))));

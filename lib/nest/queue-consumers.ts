@@ -8,14 +8,14 @@ import { checkPattern, checkRoutes } from '../messaging/delivery-router.js';
 import type { DeadLetterOption, Log } from '../messaging/failed-deliveries.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { timerMilliseconds } from '../time/duration.js';
+import type { DiscoveredHandler } from './amqp.explorer.js';
+import { patternOf } from './consume-contract.js';
 import {
   type ConsumeHandlerOptions,
   type ConsumeOptionsWithQueue,
   type ConsumerDefaults,
   argumentsOf,
-} from './amqp.decorators.js';
-import type { DiscoveredHandler } from './amqp.explorer.js';
-import { patternOf } from './consume-contract.js';
+} from './consume-options.js';
 import { MOST_PREFETCHED } from './handler-checks.js';
 
 const DEFAULT_PREFETCH = 50;

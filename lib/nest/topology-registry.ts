@@ -7,10 +7,11 @@ import { ModulesContainer } from '@nestjs/core';
 import { AmqpError, quoted } from '../errors.js';
 import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import type { Topology } from '../messaging/definitions.js';
-import { type ConsumeOptionsWithQueue, argumentsOf, isFactory } from './amqp.decorators.js';
+import { isFactory } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
 import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import { type ConsumeOptionsWithQueue, argumentsOf } from './consume-options.js';
 import { topologyIn } from './consume-topology.js';
 import { deadLetterOf } from './queue-consumers.js';
 
@@ -46,8 +47,9 @@ export class TopologyRegistry {
     this.#connections.set(name, registered);
   }
 
-  /** Of every `forFeature`, as it is made. */
+  /** Of every `forFeature`, as it is made. Throws `INVALID_DEFINITION` for one that is made after the application. */
   addFeature(feature: Feature): void {
+    if (this.#isGathered) throw tooLate(feature);
     this.#features.push(feature);
   }
 
@@ -87,7 +89,7 @@ export class TopologyRegistry {
     const { consumers } = registered.options;
     if (consumers === false) return topology.keyOf(queue) ?? '';
     const place = `@Consume of ${name}`;
-    topology.add(topologyIn(options), place);
+    topology.add(topologyIn(options, name), place);
     if (typeof queue === 'string' && options.bind !== undefined) topology.adopt(queue, place);
     const key = topology.keyOf(queue) ?? '';
     const checked = {
@@ -125,4 +127,14 @@ export class TopologyRegistry {
     const importers = all.filter((module) => feature !== undefined && module.imports.has(feature));
     return importers.map(({ name }) => name).join(' and ');
   }
+}
+
+function tooLate({ connection, topology: { exchanges = [], queues = [], bindings = [] } }: Feature): AmqpError {
+  const names = [...exchanges, ...queues].flatMap(({ name }) => (name === undefined ? [] : [quoted(name)]));
+  const what = names.length > 0 ? names.join(', ') : `${bindings.length} bindings`;
+  return new AmqpError(
+    'INVALID_DEFINITION',
+    `AmqpModule.forFeature with ${what} is loaded after the application has started, when everything is declared on the connection ` +
+      `${quoted(connection)}. Import its module in one that is there from the start.`,
+  );
 }

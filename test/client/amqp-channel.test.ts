@@ -53,6 +53,12 @@ async function openConfirmChannel(peer: ScriptedPeer): Promise<number> {
 
 const text = (message: Message): string => message.body.toString();
 
+test.each([true, { global: true }])('a prefetch of all consumers together is refused: %p', async (options) => {
+  const channel = new AmqpChannel(new AmqpConnection(brokerUrl));
+  const error = await failure(channel.basicQos(5, options as never));
+  expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringContaining('has no global') });
+});
+
 describe('a handle on the real broker', () => {
   test('declares, binds, publishes with confirms, fetches and deletes', async () => {
     await using scratch = await Scratch.open();

@@ -144,18 +144,25 @@ describe('a channel that the broker closes over one exchange', () => {
     expect(codes).toEqual(['PUBLISH_REFUSED', 'PUBLISH_OUTCOME_UNKNOWN']);
   });
 
-  test('for a reason that names no exchange sends nothing again: the message that did it would do it for ever', async () => {
+  test('for a reason that names no exchange sends each again alone, and the one that did it no more', async () => {
     const { amqp, channel, nextPeer } = onPeers();
     const peer = await nextPeer();
-    const fates = Promise.all(['a', 'b'].map((body) => failure(channel.basicPublish('', 'q', body))));
-    const number = await openConfirmChannel(peer);
-    await bodies(peer, 2);
+    const bad = failure(channel.basicPublish('', 'q', 'bad'));
+    const good = channel.basicPublish('', 'q', 'good');
     const close = { replyCode: 406, replyText: 'PRECONDITION_FAILED - invalid expiration', classId: 60, methodId: 40 };
-    peer.send(number, 'channel.close', close);
-    expect((await within('the fates', fates)).map(({ code }) => code)).toEqual([
-      'PUBLISH_OUTCOME_UNKNOWN',
-      'PUBLISH_OUTCOME_UNKNOWN',
-    ]);
+    const first = await openConfirmChannel(peer);
+    expect(await bodies(peer, 2)).toEqual(['bad', 'good']);
+    peer.send(first, 'channel.close', close);
+    await peer.receive('channel.close-ok');
+    const second = await openConfirmChannel(peer);
+    expect(await bodies(peer, 1)).toEqual(['bad']);
+    peer.send(second, 'channel.close', close);
+    await peer.receive('channel.close-ok');
+    expect(await within('the fate of the bad one', bad)).toMatchObject({ code: 'PUBLISH_REFUSED', replyCode: 406 });
+    const third = await openConfirmChannel(peer);
+    expect(await bodies(peer, 1)).toEqual(['good']);
+    peer.send(third, 'basic.ack', { deliveryTag: 1, multiple: false });
+    await within('the confirm of the good one', good);
     await amqp.close();
   });
 });

@@ -20,7 +20,7 @@ import {
 import { z } from 'zod';
 
 import { brokerUrl } from '../support/broker.mjs';
-import { thrown } from '../support/client.js';
+import { refusalOf, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { Scratch } from '../support/scratch.js';
 import { Gate, Inbox } from '../support/waits.js';
@@ -202,7 +202,7 @@ describe('a batch', () => {
     [{ batch: 5 as never }, 'object'],
     [{ batch: { size: 2 }, orderBy: () => 1 }, 'orderBy'],
   ])('that cannot be is refused: %j', (options, told) => {
-    const error = thrown(() => Consume('orders', options));
+    const error = refusalOf(Consume('orders', options));
     expect(error.code).toBe('INVALID_OPTION');
     expect(error.message).toContain(told);
   });

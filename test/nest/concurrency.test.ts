@@ -12,7 +12,7 @@ import {
 import { gzipSync } from 'node:zlib';
 
 import { brokerUrl } from '../support/broker.mjs';
-import { failure, thrown } from '../support/client.js';
+import { failure, refusalOf } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { Scratch } from '../support/scratch.js';
 import { Gate, Inbox } from '../support/waits.js';
@@ -160,7 +160,7 @@ describe('concurrency', () => {
     { competing: true, when: 'a' },
   ])('and options like it that cannot be are refused: %j', (options) => {
     const [name] = Object.keys(options);
-    const error = thrown(() => Consume('jobs', options));
+    const error = refusalOf(Consume('jobs', options));
     expect(error.code).toBe('INVALID_OPTION');
     expect(error.message).toContain(name);
   });

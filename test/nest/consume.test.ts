@@ -31,7 +31,7 @@ import {
 } from 'nest-amqp';
 
 import { brokerUrl, ctl, ctlAvailable } from '../support/broker.mjs';
-import { failure, thrown } from '../support/client.js';
+import { failure, refusalOf, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { Scratch } from '../support/scratch.js';
 import { Gate, Inbox } from '../support/waits.js';
@@ -261,6 +261,24 @@ describe('@Consume makes a consumer', () => {
     expect(await scratch.state(queue)).toBeUndefined();
     expect(app.get(AmqpConnection).status.state).toBe('open');
   });
+
+  test('none, and calls no factory of options, where every connection has consumers: false', async () => {
+    const useFactory = (): never => {
+      throw new Error('no REFUNDS_QUEUE');
+    };
+    class Billing {
+      @Consume({ useFactory })
+      refund(): void {
+        got.push([]);
+      }
+    }
+    const imports = [
+      amqp({ consumers: false }),
+      AmqpModule.forRoot({ name: 'audit', url: brokerUrl, consumers: false }),
+    ];
+    await using _app = await TestApp.boot({ imports, providers: [Billing] });
+    await expect(boot(Billing)).rejects.toThrow('no REFUNDS_QUEUE');
+  });
 });
 
 describe('the options of a consumer reach the broker', () => {
@@ -352,11 +370,39 @@ describe('@Consume is refused where it cannot work', () => {
     ['a fractional prefetch', { queue: 'billing', prefetch: 1.5 }, 'prefetch'],
     ['a prefetch of 65536', { queue: 'billing', prefetch: 65_536 }, 'prefetch'],
     ['a misspelt kind of enhancer', { queue: 'billing', globalEnhancers: { guard: false } }, 'no kind guard'],
-    ['options beside a factory of them', { queue: 'billing', useFactory: () => ({}) }, 'no option queue'],
+    ['options beside a factory of them', { queue: 'billing', useFactory: () => ({}) }, 'beside it no option queue'],
   ])('%s', (_what, options, told) => {
-    const error = thrown(() => Consume(options as ConsumeOptionsWithQueue));
+    const error = refusalOf(Consume(options as ConsumeOptionsWithQueue));
     expect(error.code).toBe('INVALID_OPTION');
     expect(error.message).toContain(told);
+  });
+
+  test('what stands where no message comes: on a static method, on a constructor', () => {
+    const error = thrown(() => {
+      // eslint-disable-next-line @typescript-eslint/no-extraneous-class -- that is what is refused
+      class Billing {
+        @Consume('billing')
+        static charge(): void {
+          got.push([]);
+        }
+      }
+      return Billing;
+    });
+    expect(error.code).toBe('INVALID_DEFINITION');
+    expect(error.message).toContain('Billing.charge is a static method');
+    const misplaced = thrown(() => {
+      class Billing {
+        constructor(@Payload() readonly payload: unknown) {}
+      }
+      return Billing;
+    });
+    expect(misplaced.code).toBe('INVALID_DEFINITION');
+    expect(misplaced.message).toContain('constructor of Billing');
+  });
+
+  test('with an error of one line, whatever the name of the queue', () => {
+    const { message } = refusalOf(Consume('bil\nling', { prefetch: 0 }));
+    expect(message).not.toContain('\n');
   });
 
   test('a guard given as a class on what a factory provides fails the boot: Nest would leave it out', async () => {
@@ -494,9 +540,14 @@ describe('options from a factory', () => {
 
   test.each<[what: string, inject: InjectionToken[], options: unknown, told: RegExp]>([
     ['that lack a queue', [], {}, /needs the name of a queue/],
-    ['that are misspelt', [], { queue: 'billing', prefech: 1 }, /prefech/],
-    ['that are none', [], undefined, /Billing\.charge has to return options/],
-    ['of which a dependency is missing', ['NOWHERE'], { queue: 'billing' }, /NOWHERE/],
+    [
+      'that are misspelt',
+      [],
+      { queue: 'billing', prefech: 1 },
+      /Billing\.charge \(from useFactory\) has no option prefech/,
+    ],
+    ['that are none', [], undefined, /Billing\.charge has returned undefined; it has to return options/],
+    ['of which a dependency is missing', ['NOWHERE'], { queue: 'billing' }, /useFactory of Billing\.charge.*NOWHERE/s],
     ['of which a dependency is request-scoped', ['SCOPED'], { queue: 'billing' }, /Billing\.charge injects SCOPED/],
   ])('%s fail the boot', async (_what, inject, options, told) => {
     class Billing {

@@ -55,6 +55,9 @@ test('exclusive keeps others away, and them from it', async () => {
   await using _app = await boot(noting(queue, { exclusive: true })[0]);
   const error = await failure(boot(noting(queue, {})[0]));
   expect(error.replyCode).toBe(403);
+  const shared = await scratch.queue();
+  await using _first = await boot(noting(shared, {})[0]);
+  expect((await failure(boot(noting(shared, { exclusive: true })[0]))).replyCode).toBe(403);
 });
 
 // The embedded broker has no streams, and says so.

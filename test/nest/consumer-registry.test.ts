@@ -11,7 +11,7 @@ import {
 } from 'nest-amqp';
 
 import { brokerUrl } from '../support/broker.mjs';
-import { failure, thrown } from '../support/client.js';
+import { failure, refusalOf, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, within } from '../support/waits.js';
@@ -329,7 +329,7 @@ describe('autoStart', () => {
   });
 
   test('has to be true or false', () => {
-    const error = thrown(() => Consume('billing', { autoStart: 'false' as unknown as boolean }));
+    const error = refusalOf(Consume('billing', { autoStart: 'false' as unknown as boolean }));
     expect(error).toMatchObject({ code: 'INVALID_OPTION' });
   });
 });

@@ -38,6 +38,8 @@ afterEach(async () => {
 
 const amqp = (): ReturnType<typeof AmqpModule.forRoot> => AmqpModule.forRoot({ url: brokerUrl });
 
+const toQueue = (routingKey: string) => message({ exchange: '', routingKey, schema: z.number() });
+
 /** The same message in the words of each library: a number that travels as text. */
 const SCHEMAS = {
   zod: z.object({ id: z.string().transform(Number), note: z.string().default('') }),
@@ -99,6 +101,50 @@ test('what does not fit is a dead letter of its consumer', async () => {
   expect(properties.headers).toMatchObject({ 'x-nest-amqp-error-class': 'InvalidPayloadError' });
   await app.get(AmqpPublisher).publish(Counted, { id: 8 }, { priority: 1 });
   expect(await handled.next()).toBe(8);
+});
+
+describe('a contract of the default exchange', () => {
+  test('names its queue by its routing key, and declares it where nobody has', async () => {
+    const names = [scratch.queueName(), scratch.queueName()] as const;
+    const First = toQueue(names[0]);
+    const Second = toQueue(names[1]);
+    class Counting {
+      @Consume(First)
+      one(count: number): void {
+        handled.push(['one', count]);
+      }
+
+      @Consume(Second, { prefetch: 3 })
+      other(count: number): void {
+        handled.push(['other', count]);
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Counting] });
+    await app.get(AmqpPublisher).publish(First, 1);
+    expect(await handled.next()).toEqual(['one', 1]);
+    await app.get(AmqpPublisher).publish(Second, 2);
+    expect(await handled.next()).toEqual(['other', 2]);
+    expect(app.log.text('log')).toContain(`Counting.other (queue '${names[1]}') runs (prefetch 3)`);
+  });
+
+  test('has one handler: two fail the boot, which names them', async () => {
+    const Counted = toQueue(scratch.queueName());
+    class Counting {
+      @Consume(Counted)
+      one(_count: number): void {
+        // never runs
+      }
+
+      @Consume(Counted)
+      other(_count: number): void {
+        // never runs
+      }
+    }
+    const booting = TestApp.boot({ imports: [amqp()], providers: [Counting] });
+    const error = await failure(booting.then((app) => app.close()));
+    expect(error).toMatchObject({ code: 'INVALID_DEFINITION' });
+    expect(error.message).toMatch(/Counting\.one.*Counting\.other|Counting\.other.*Counting\.one/);
+  });
 });
 
 test('a request is held to its contract on the way out, and its reply on the way back', async () => {

@@ -19,7 +19,7 @@ import { gzipSync } from 'node:zlib';
 import { z } from 'zod';
 
 import { brokerUrl } from '../support/broker.mjs';
-import { thrown } from '../support/client.js';
+import { refusalOf } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { Scratch } from '../support/scratch.js';
 import { Inbox } from '../support/waits.js';
@@ -171,7 +171,7 @@ describe('schema of @Consume', () => {
 
   test('that is none is refused where it is written', () => {
     const options = { schema: { parse: () => 1 } } as unknown as ConsumeHandlerOptions;
-    const error = thrown(() => Consume('billing', options));
+    const error = refusalOf(Consume('billing', options));
     expect(error.code).toBe('INVALID_OPTION');
     expect(error.message).toContain('Standard Schema');
   });

@@ -13,7 +13,7 @@ import {
   RetryDelivery,
 } from '../../lib/index.js';
 import { EmbeddedBroker, bootOnBroker } from '../../lib/testing.js';
-import { thrown } from '../support/client.js';
+import { refusalOf } from '../support/client.js';
 import { CollectedLog } from '../support/collected-log.js';
 
 const TOPOLOGY = { queues: [{ name: 'billing' }] };
@@ -163,8 +163,8 @@ describe('options that cannot be', () => {
     [{ timeout: 'soon' }, 'timeout'],
     [{ timeout: 0 }, 'timeout'],
   ])('%j are refused by name', (options, named) => {
-    const error = thrown(() => Consume('billing', options as ConsumeHandlerOptions));
+    const error = refusalOf(Consume('billing', options as ConsumeHandlerOptions));
     expect(error).toMatchObject({ code: 'INVALID_OPTION' });
-    expect(error.message).toContain(`${named} of @Consume('billing')`);
+    expect(error.message).toContain(`${named} of Billing.charge`);
   });
 });

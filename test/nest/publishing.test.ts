@@ -92,6 +92,17 @@ describe('publish interceptors', () => {
     expect(await scratch.drain(queue)).toEqual(['"good"']);
   });
 
+  test.each<[what: string, given: unknown, told: string]>([
+    ['a class and no list', TenantInterceptor, 'interceptors of publisher has to be a list'],
+    ['null', null, 'interceptors of publisher has to be a list'],
+    ['what intercepts nothing', [{}], 'which has no method intercept'],
+  ])('that are %s fail the boot', async (_what, given, told) => {
+    const interceptors = given as AmqpModulePublisherOptions['interceptors'];
+    const error = await failure(TestApp.boot({ imports: [amqp({ interceptors }), TenantModule] }));
+    expect(error).toMatchObject({ code: 'INVALID_OPTION' });
+    expect(error.message).toContain(told);
+  });
+
   test.each([
     ['timeout', { timeout: 50 }],
     ['signal', { signal: AbortSignal.timeout(50) }],

@@ -16,7 +16,7 @@ import { brokerUrl } from '../support/broker.mjs';
 import { failure } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { Scratch } from '../support/scratch.js';
-import { Inbox } from '../support/waits.js';
+import { Gate, Inbox } from '../support/waits.js';
 
 let scratch: Scratch;
 
@@ -98,6 +98,28 @@ describe('handlers of one queue', () => {
     await scratch.publish(exchange, 'order.placed', '1');
     expect(await got.next()).toEqual([0, 'order.placed']);
     expect(await got.next()).toEqual([0, 'order.placed']);
+  });
+
+  test('are held to one time that the broker waits for answers, whoever of them says it', async () => {
+    const { queue, exchange } = await everything();
+    const done = new Gate();
+    class Billing {
+      @Consume(queue, { when: 'a', arguments: { 'x-consumer-timeout': 100 } })
+      async first(): Promise<void> {
+        await done.opened;
+      }
+
+      @Consume(queue)
+      async rest(): Promise<void> {
+        await done.opened;
+      }
+    }
+    await using app = await boot(Billing, { shutdownTimeout: 50 });
+    await scratch.publish(exchange, 'a', '1');
+    expect(await app.log.next('warn', 'without an answer')).toContain("routing key 'a'");
+    await scratch.publish(exchange, 'b', '1');
+    expect(await app.log.next('warn', 'without an answer')).toContain("routing key 'b'");
+    done.open();
   });
 
   test('have options of their own, and one prefetch', async () => {

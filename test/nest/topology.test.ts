@@ -1,5 +1,6 @@
 /** Topology of a Nest application: of the module, of feature modules and of decorators, as one, and what the broker says to it. */
 import { Module, type ModuleMetadata, type Type } from '@nestjs/common';
+import { LazyModuleLoader } from '@nestjs/core';
 import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
@@ -9,6 +10,7 @@ import {
   type AmqpModuleOptions,
   AmqpPublisher,
   Consume,
+  type ConsumeHandlerOptions,
   type ConsumeOptionsWithQueue,
   ConsumerRegistry,
   type Delivery,
@@ -20,7 +22,7 @@ import {
 } from 'nest-amqp';
 
 import { brokerUrl } from '../support/broker.mjs';
-import { failure, thrown } from '../support/client.js';
+import { failure, refusalOf, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, eventually, within } from '../support/waits.js';
@@ -188,7 +190,7 @@ describe('bind of @Consume', () => {
   });
 
   test.each<[what: string, bind: unknown, code: string, told: string]>([
-    ['is no text', 'orders', 'INVALID_OPTION', 'bind of @Consume has to be'],
+    ['is no text', 'orders', 'INVALID_OPTION', 'bind of Billing.charge has to be'],
     ['has no other fields', { exchange: 'orders', key: 'a' }, 'INVALID_OPTION', 'no field key'],
     ['needs an exchange', { routingKey: 'a' }, 'INVALID_DEFINITION', 'no source exchange'],
     [
@@ -198,7 +200,7 @@ describe('bind of @Consume', () => {
       '255 bytes',
     ],
   ])('%s', (_what, bind, code, told) => {
-    const error = thrown(() => Consume('billing', { bind } as never));
+    const error = refusalOf(Consume('billing', { bind } as ConsumeHandlerOptions));
     expect(error.code).toBe(code);
     expect(error.message).toContain(told);
   });
@@ -263,6 +265,16 @@ describe('AmqpModule.forFeature', () => {
     await audit.queueDeclare(first, { passive: true });
     await app.get(AmqpChannel).queueDeclare(second, { passive: true });
     await expect(audit.queueDeclare(second, { passive: true })).rejects.toMatchObject({ replyCode: 405 });
+  });
+
+  test('in a module that is loaded lazily is refused, because everything is declared by then', async () => {
+    const queue = scratch.queueName();
+    @Module({ imports: [AmqpModule.forFeature({ queues: [{ name: queue }] })] })
+    class LazyModule {}
+    await using app = await TestApp.boot({ imports: [amqp()] });
+    const error = await failure(app.get(LazyModuleLoader).load(() => LazyModule));
+    expect(error).toMatchObject({ code: 'INVALID_DEFINITION' });
+    expect(error.message).toContain('Import its module in one that is there from the start.');
   });
 
   test('for a connection that nobody defines fails the boot before anything is opened', async () => {

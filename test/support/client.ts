@@ -58,6 +58,19 @@ export function thrown(run: () => unknown): AmqpError {
   throw new Error('It did not throw.');
 }
 
+/** What a class `Billing` is refused with whose method `charge` has this decorator. */
+export function refusalOf(decorator: MethodDecorator): AmqpError {
+  return thrown(() => {
+    class Billing {
+      @decorator
+      charge(): void {
+        // never runs
+      }
+    }
+    return Billing;
+  });
+}
+
 /** Everything that anybody may ever print of an error: its fields, its stack, its causes. */
 export function everythingOf(error: unknown): string {
   const parts: string[] = [];

@@ -165,8 +165,6 @@ test('a handler of a contract takes its output', () => {
     }
   }
   expect(Handlers).toBeDefined();
-  // @ts-expect-error -- a contract does not say whose queue it is
-  expect(() => Consume(ByZod)).toThrow('needs the name of a queue');
 });
 
 test('a contract needs a schema', () => {
