@@ -226,6 +226,8 @@ describe('the registry', () => {
     await scratch.sendJson(queue, 'first');
     await events.next();
     expect(await failure(registry.drain({ timeout: 1 }))).toMatchObject({ code: 'ABORTED' });
+    const mistyped = { timeuot: 1 };
+    expect(await failure(registry.drain(mistyped as object))).toMatchObject({ code: 'INVALID_OPTION' });
     gate.open();
     await within('the drain', registry.drain());
     registry.resume('Billing.refund');
