@@ -84,8 +84,16 @@ export type {
   ConsumerDefaults,
   GlobalEnhancers,
   HandlingOptions,
+  Injected,
 } from './nest/consume-options.js';
-export type { ConsumeSource, HandlerDecorator } from './nest/consume-signature.js';
+export type {
+  ConsumeDecorator,
+  ConsumeSource,
+  HandlerDecorator,
+  OptionsBeside,
+  SourceAlone,
+  SourceBesideOptions,
+} from './nest/consume-signature.js';
 export {
   AmqpHealth,
   type ConnectionHealth,
