@@ -20,11 +20,11 @@
  * A dead letter that a handler of dead letters fails on keeps what it says, for its next attempt too: what became of the message
  * is what such a handler is about.
  */
-import { types } from 'node:util';
 import type { Message } from '../client/message.js';
 import type { PublishOptions } from '../client/channel-options.js';
 import type { FieldTable, FieldValue } from '../protocol/field-table.js';
 import type { BasicProperties } from '../protocol/properties.js';
+import { causesOf, isError, textOf } from './error-text.js';
 
 const ATTEMPT = 'x-nest-amqp-attempt';
 const ATTEMPTS = 'x-nest-amqp-attempts';
@@ -79,11 +79,20 @@ export function originOf(message: Message, queue: string): Origin {
   return { exchange, routingKey };
 }
 
-/** The message for its next attempt. */
-export function forRetry(message: Message, queue: string, attempt: number, error: unknown): PublishOptions {
+/**
+ * The message for its next attempt. Where the broker dead-letters it, which nobody can give headers to, it says nothing of the error: on
+ * the dead letter that would be the one of the attempt before.
+ */
+export function forRetry(
+  message: Message,
+  queue: string,
+  attempt: number,
+  error: unknown,
+  { isBuriedByBroker = false }: { readonly isBuriedByBroker?: boolean } = {},
+): PublishOptions {
   const { properties } = message;
   const headers = neutralHeaders(properties);
-  const facts = { [QUEUE]: queue, ...errorHeaders(error), [FAILED_AT]: new Date() };
+  const facts = { [QUEUE]: queue, ...(isBuriedByBroker ? {} : { ...errorHeaders(error), [FAILED_AT]: new Date() }) };
   const told = isDeadLetterOfAnother(message, queue)
     ? { ...without(headers, isOfDead), ...ofDead(facts) }
     : { ...without(headers, isOfError), ...originHeaders(message, queue), ...facts };
@@ -229,14 +238,14 @@ export function described(error: unknown): {
 } {
   const code = codeOf(error);
   try {
-    if (!(error instanceof Error || types.isNativeError(error))) {
-      return { className: typeof error, code, text: cut(String(error), LONGEST.message), stack: '' };
-    }
+    const text = cut(textOf(error), LONGEST.message);
+    if (!isError(error)) return { className: typeof error, code, text, stack: '' };
+    const stacks = [error, ...causesOf(error)].map(({ stack = '' }) => stack);
     return {
       className: cut(error.constructor.name || error.name, LONGEST.class),
       code,
-      text: cut(error.message, LONGEST.message),
-      stack: cut(error.stack ?? '', LONGEST.stack),
+      text,
+      stack: cut(stacks.join('\n  caused by: '), LONGEST.stack),
     };
   } catch {
     return { className: 'unknown', code, text: 'What was thrown has no text.', stack: '' };

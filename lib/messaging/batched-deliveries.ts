@@ -159,7 +159,10 @@ export class BatchedDeliveries extends AnsweredDeliveries {
         ? undefined
         : setTimeout(() => {
             isOver = true;
-            this.#failed(batch, handlerTimeout(timeout));
+            const error = handlerTimeout(timeout);
+            for (const { delivery } of batch.items) delivery.over(error);
+            this.answers.outlasts(promise);
+            this.#failed(batch, error);
           }, timeout);
     // The connection keeps the process alive, and nobody heeds this without one.
     timer?.unref();
@@ -187,9 +190,7 @@ export class BatchedDeliveries extends AnsweredDeliveries {
       if (failure === undefined || this.answers.isAnswered(message)) {
         this.answers.done(message, delivery, scope, undefined);
       } else {
-        delivery.over(
-          failure.why instanceof AmqpError && failure.why.code === 'HANDLER_TIMEOUT' ? failure.why : undefined,
-        );
+        delivery.over();
         this.answers.failed(message, failure.why, scope);
       }
     }

@@ -8,6 +8,7 @@ import { AmqpConsumer } from '../client/amqp-consumer.js';
 import type { Connection } from '../client/connection.js';
 import { type ConsumerState, type ConsumerStatus, isLoss } from '../client/consumer-status.js';
 import { quietly } from '../client/listeners.js';
+import { refuseUnknown } from '../client/option-names.js';
 import type { Message } from '../client/message.js';
 import { orAborted, orLate } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
@@ -149,10 +150,17 @@ export class Consumer {
   }
 
   /** Pauses it, and resolves when nothing is under way and the broker has heard the last answer. Rejects with `ABORTED` when that takes too long; paused it stays. */
-  async drain({ timeout, signal }: DrainOptions = {}): Promise<void> {
+  async drain(options: DrainOptions = {}): Promise<void> {
+    refuseUnknown(options, ['timeout', 'signal'], 'drain has no option');
+    const { timeout, signal } = options;
     const limit = timeout === undefined ? undefined : timerMilliseconds(timeout, 'timeout');
-    const still = (when: string, cause?: unknown): AmqpError =>
-      new AmqpError('ABORTED', `${this.underWay} deliveries of ${this.#label} are still under way ${when}.`, { cause });
+    const still = (when: string, cause?: unknown): AmqpError => {
+      const what =
+        this.underWay > 0
+          ? `${this.underWay} deliveries of ${this.#label} are still under way`
+          : `Handlers of ${this.#label} that have taken longer than their timeout still run`;
+      return new AmqpError('ABORTED', `${what} ${when}.`, { cause });
+    };
     const drained = this.#drained();
     try {
       if (limit === undefined) await orAborted(drained, signal);

@@ -57,6 +57,8 @@ export class DeliveryAnswers {
   /** Of what is acknowledged before its handler ends, the reply outlives the channel. */
   readonly #ours: DeliveryScope;
   #underWay = 0;
+  /** Handlers that run on after their time was up. */
+  #outlasting = 0;
   #onIdle: (() => void)[] = [];
   /** Of handlers that returned and left the answer for later. */
   readonly #unanswered = new Map<Delivery, Message>();
@@ -131,6 +133,16 @@ export class DeliveryAnswers {
     else void this.#replyError(replies, message, error, scope);
   }
 
+  /** Its handler runs on after its time was up: it is under way no more, and whoever waits for the end of all handlers waits for it. */
+  outlasts(handled: Promise<unknown>): void {
+    this.#outlasting += 1;
+    const ended = (): void => {
+      this.#outlasting -= 1;
+      this.#tellIdle();
+    };
+    handled.then(ended, ended);
+  }
+
   /** Whether its handler has answered it. */
   isAnswered(message: Message): boolean {
     return message.settled && this.#options.ack !== 'none';
@@ -162,9 +174,9 @@ export class DeliveryAnswers {
     this.#failures.stop();
   }
 
-  /** Resolves when nothing is under way. */
+  /** Resolves when nothing is under way, and no handler runs. */
   async idle(): Promise<void> {
-    if (this.#underWay === 0) return;
+    if (this.#underWay === 0 && this.#outlasting === 0) return;
     await new Promise<void>((resolve) => {
       this.#onIdle.push(resolve);
     });
@@ -177,6 +189,11 @@ export class DeliveryAnswers {
     const why = new AmqpError('ABORTED', `The consumer was stopped, and waits no longer than ${until}.`);
     this.#scope.end(why);
     this.#ours.end(why);
+    if (this.#outlasting > 0) {
+      this.#log.warn(
+        `${this.#outlasting} handlers of ${this.#label} that had taken longer than their timeout still ran after ${until}.`,
+      );
+    }
     if (this.#underWay === 0) return;
     this.#log.warn(
       `${this.#underWay} handlers of ${this.#label} still ran after ${until}; ` +
@@ -279,7 +296,11 @@ export class DeliveryAnswers {
     this.#underWay -= 1;
     this.#running.delete(message);
     this.#ended(message);
-    if (this.#underWay === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
+    this.#tellIdle();
+  }
+
+  #tellIdle(): void {
+    if (this.#underWay === 0 && this.#outlasting === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 
   #newScope(): DeliveryScope {

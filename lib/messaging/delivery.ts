@@ -32,6 +32,11 @@ export class DeliveryScope {
     return this.#end !== undefined;
   }
 
+  /** Why nothing can be answered any more. */
+  get endedBy(): AmqpError | undefined {
+    return this.#end;
+  }
+
   /** Why, then. */
   get endError(): AmqpError | undefined {
     return this.#end;
@@ -195,6 +200,11 @@ export class Delivery<T = unknown> {
   /** @internal Whether its requester takes every value of a handler that has many. */
   get wantsStream(): boolean {
     return isRequest(this.#message) && wantsStream(this.#message);
+  }
+
+  /** @internal What `signal` has fired with, or would have. */
+  get firedWith(): AmqpError | undefined {
+    return (this.#controller?.signal.reason as AmqpError | undefined) ?? this.#scope.endedBy;
   }
 
   /** @internal Whether the handler has answered it, or nobody has to. */

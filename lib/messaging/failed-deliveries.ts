@@ -10,6 +10,7 @@ import { pause } from '../client/wait.js';
 import { printable, quoted } from '../errors.js';
 import { attemptOf, originOf } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
+import { causesOf, isError, textOf } from './error-text.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
 import { RetryDelivery, type RetryPolicy, isDeliberate, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
@@ -43,6 +44,8 @@ export interface FailedDeliveriesOptions {
 
 /** How long a delivery is held that was put back before, in milliseconds. */
 const HOLD = 1_000;
+/** Most of what was thrown that is logged in a line, in characters. */
+const LONGEST_TEXT = 500;
 /** Most of a stack that is logged, in characters. */
 const LONGEST_STACK = 4_000;
 
@@ -114,6 +117,10 @@ export class FailedDeliveries {
     const outcome = outcomeOf(error, attempt, this.#options.retry);
     const queue = this.#connection.topology.current(this.#options.queue);
     const failure: Failure = { message, queue, attempt, error };
+    if (scope.hasEnded && !this.#options.areOurs) {
+      this.#tell('warn', failure, NOT_SENT);
+      return undefined;
+    }
     // A stream keeps its messages, and has every consumer see what is published to it.
     switch (this.#isStream ? 'dead-letter' : outcome.kind) {
       case 'requeue':
@@ -149,7 +156,12 @@ export class FailedDeliveries {
     }
     return this.#handOver(failure, scope, async (bounds) => {
       try {
-        const waitQueue = await this.#handover.toWaitQueue(failure, delay, bounds);
+        const waitQueue = await this.#handover.toWaitQueue(
+          failure,
+          delay,
+          { isBuriedByBroker: this.#isDeadLetteredByBroker },
+          bounds,
+        );
         return {
           isDead: false,
           told: `It waits ${delay} ms in queue ${quoted(waitQueue)} for attempt ${failure.attempt + 1}.`,
@@ -298,21 +310,27 @@ export function idOf(message: Message): string {
 /** What was thrown, as one line of a log. */
 export function messageOf(error: unknown): string {
   try {
-    return error instanceof Error ? `${error.name}: ${printable(error.message)}` : printable(String(error));
+    return isError(error)
+      ? `${error.name}: ${printable(textOf(error), LONGEST_TEXT)}`
+      : printable(textOf(error), LONGEST_TEXT);
   } catch {
     return 'What was thrown has no text.';
   }
 }
 
-/** Where an error was thrown that nobody meant to, in lines of their own. */
+/** Where an error was thrown that nobody meant to, and what caused it, in lines of their own. */
 export function framesOf(error: unknown): string {
   try {
     if (!(error instanceof Error) || isDeliberate(error)) return '';
-    const { stack = '' } = error;
-    const begin = stack.indexOf('\n    at ');
-    return begin < 0 ? '' : stack.slice(begin, begin + LONGEST_STACK);
+    const causes = causesOf(error).map((cause) => `\n  caused by: ${messageOf(cause)}${stackOf(cause)}`);
+    return [stackOf(error), ...causes].join('').slice(0, LONGEST_STACK);
   } catch {
     // Node.js asks for the message when it writes the stack, and a getter may throw.
     return '';
   }
+}
+
+function stackOf({ stack = '' }: Error): string {
+  const begin = stack.indexOf('\n    at ');
+  return begin < 0 ? '' : stack.slice(begin);
 }

@@ -190,6 +190,7 @@ export class HandledDeliveries extends AnsweredDeliveries {
       timer = undefined;
       const error = handlerTimeout(ms);
       delivery.over(error);
+      this.answers.outlasts(promise);
       this.answers.failed(message, error, scope);
     }, ms);
     // The connection keeps the process alive, and nobody heeds this without one.

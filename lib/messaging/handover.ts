@@ -45,9 +45,10 @@ export class Handover {
   async toWaitQueue(
     { message, queue, attempt, error }: Failure,
     delay: number,
+    retry: { readonly isBuriedByBroker: boolean },
     bounds: HandoverBounds,
   ): Promise<string> {
-    const options = forRetry(message, queue, attempt, error);
+    const options = forRetry(message, queue, attempt, error, retry);
     return await this.#untilTaken(message, [options], () => this.#queues.waitQueue(delay, bounds.lost), bounds);
   }
 

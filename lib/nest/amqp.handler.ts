@@ -5,11 +5,13 @@
 import type { InjectionToken } from '@nestjs/common';
 import { type ContextId, ContextIdFactory, type ExternalContextCreator, type ModuleRef } from '@nestjs/core';
 import { REQUEST_CONTEXT_ID } from '@nestjs/core/router/request/request-constants.js';
+import { quietly } from '../client/listeners.js';
 import type { BatchHandler } from '../messaging/batched-deliveries.js';
+import { type Log, framesOf, messageOf } from '../messaging/failed-deliveries.js';
 import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
 import type { ConsumerDefaults } from './consume-options.js';
 import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';
-import { type Assembled, type Run, applies, assemble, parameterNotes } from './amqp.listener.js';
+import { type Assembled, type Run, applies, assemble, parameterNotes, throwIfStopped } from './amqp.listener.js';
 import type { Delivered } from './handler-result.js';
 
 type GlobalEnhancersOption = ConsumerDefaults['globalEnhancers'];
@@ -43,9 +45,11 @@ export class HandlerFactory {
   readonly #creator: ExternalContextCreator;
   readonly #injector: Injector;
   readonly #config: GlobalConfig;
+  readonly #log: Log;
 
-  constructor(creator: ExternalContextCreator, moduleRef: ModuleRef) {
+  constructor(creator: ExternalContextCreator, moduleRef: ModuleRef, log: Log) {
     this.#creator = creator;
+    this.#log = log;
     this.#injector = (moduleRef as unknown as { readonly injector: Injector }).injector;
     this.#config = (
       creator as unknown as { readonly guardsContextCreator: { readonly config: GlobalConfig } }
@@ -68,7 +72,7 @@ export class HandlerFactory {
       );
   }
 
-  #runOf({ wrapper, methodName, options }: DiscoveredHandler, defaults: ConsumerDefaults, isBatch: boolean): Run {
+  #runOf({ wrapper, methodName, name, options }: DiscoveredHandler, defaults: ConsumerDefaults, isBatch: boolean): Run {
     const globalEnhancers = options.globalEnhancers ?? defaults.globalEnhancers;
     const globals = this.#scopedGlobals(globalEnhancers);
     const parameters = parameterNotes();
@@ -80,6 +84,13 @@ export class HandlerFactory {
         moduleKey: wrapper.host?.token ?? '',
         globalEnhancers,
         parameters,
+        outcomeKept: (error, thrown) => {
+          quietly(() => {
+            this.#log.error(
+              `A filter of ${name} failed, and what the handler has thrown counts (${messageOf(error)}). ${messageOf(thrown)}${framesOf(thrown)}`,
+            );
+          });
+        },
         ...(contextId === undefined ? {} : { scope: { contextId, inquirerId: wrapper.id } }),
       });
     if (globals.length === 0 && !isPerDelivery(wrapper)) {
@@ -92,6 +103,7 @@ export class HandlerFactory {
       try {
         const contextId = this.#contextIdOf(delivery, wrapper);
         run = assembleFor(await this.#instanceOf(wrapper, globals, contextId), contextId).run;
+        throwIfStopped(delivery);
       } catch (error) {
         outside ??= assembleFor(placeholderOf(wrapper));
         return outside.fail(error, payload, delivery);

@@ -3,10 +3,21 @@ import type { ArgumentsHost } from '@nestjs/common';
 import type { ContextId, ExternalContextCreator } from '@nestjs/core';
 import { promiseOf } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
+import { RejectDelivery, RequeueDelivery, RetryDelivery } from '../messaging/outcome.js';
+import { PartialBatchError } from '../messaging/partial-batch-error.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import { PARAM, PARAMS_METADATA } from './amqp.decorators.js';
 import type { ConsumerDefaults, GlobalEnhancers } from './consume-options.js';
-import { type Delivered, HandlerValues, isManyValued, lastValueOf, stopSignal, wantsValues } from './handler-result.js';
+import {
+  type Delivered,
+  HandlerValues,
+  isManyValued,
+  lastValueOf,
+  signalOf,
+  stopSignal,
+  stoppedBy,
+  wantsValues,
+} from './handler-result.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
@@ -34,7 +45,7 @@ const paramsFactory = {
 /** The same of each delivery, for a handler of batches. */
 const batchParamsFactory = {
   exchangeKeyForValue(type: number, data: unknown, [payloads, deliveries]: [unknown[], readonly Delivery[]]): unknown {
-    if (type === PARAM.signal) return AbortSignal.any(deliveries.map(({ signal }) => signal));
+    if (type === PARAM.signal) return signalOf(deliveries);
     return deliveries.map((delivery, index) =>
       paramsFactory.exchangeKeyForValue(type, data, [payloads[index], delivery]),
     );
@@ -52,6 +63,8 @@ export interface Target {
   readonly moduleKey: string;
   readonly globalEnhancers: ConsumerDefaults['globalEnhancers'];
   readonly parameters: ParameterNotes;
+  /** Is told of a filter that broke over what a handler has thrown to say what becomes of a delivery, which counts all the same. */
+  readonly outcomeKept: (error: unknown, thrown: unknown) => void;
   /** Of one delivery, whose own instances the enhancers are; left out, they are those that exist once. */
   readonly scope?: { readonly contextId: ContextId; readonly inquirerId: string };
 }
@@ -177,10 +190,10 @@ function adapted(
     return creator.createGuardsFn(guards, ...rest);
   };
   const createPipesFn = (pipes: never[], params: Param[]): ApplyPipes => {
-    if (params.length === 0 && pipes.length > 0) return pipingPayload(creator, pipes, target);
+    if (params.length === 0 && pipes.length > 0) return inTime(pipingPayload(creator, pipes, target));
     if (params.length === 0) found.fill = null;
     else if (pipes.length === 0 && params.every(isPlain)) found.fill = filling(params);
-    return found.fill ?? creator.createPipesFn(pipes, params as never[]);
+    return inTime(found.fill ?? creator.createPipesFn(pipes, params as never[]));
   };
   const createInterceptors = (...args: unknown[]): unknown[] => {
     const interceptors = interceptorsContextCreator.create(...args);
@@ -189,7 +202,8 @@ function adapted(
   };
   const createProxy = (piped: Run, filters: Filters, contextType: string): Run => {
     const { guards, interceptors, fill } = found;
-    const filtered = (around: Run): Run => externalErrorProxy.createProxy(around, unlogged(filters), contextType);
+    const filtered = (around: Run): Run =>
+      externalErrorProxy.createProxy(around, unlogged(filters, target.outcomeKept), contextType);
     outcome.filtered = filtered;
     return guards?.length === 0 && interceptors?.length === 0 && fill !== undefined
       ? direct(method, fill, filtered)
@@ -231,19 +245,61 @@ function pipingPayload(creator: ExternalContextCreator, pipes: never[], { instan
 }
 
 /**
+ * Fills the arguments of a method that is still to be called: guards, interceptors and pipes may have taken longer than its delivery
+ * had, and nobody awaits what it would do.
+ */
+function inTime(apply: ApplyPipes): ApplyPipes {
+  return async (args, payload, delivery) => {
+    throwIfStopped(delivery as Delivered);
+    if (apply === null) args.push(payload, delivery);
+    else await apply(args, payload, delivery);
+    throwIfStopped(delivery as Delivered);
+  };
+}
+
+/** Throws why the work of a handler would be for nothing. */
+export function throwIfStopped(delivery: Delivered): void {
+  const why = stoppedBy(delivery);
+  if (why !== undefined) throw why;
+}
+
+/**
  * The filters without the one that Nest puts last, which logs what comes to it: whoever settles the delivery logs that too, with what
  * becomes of the message, and knows an error from `RetryDelivery`. A promise or an Observable of nothing is nothing as well: the
  * filter has only looked, and the message would be lost.
  */
-function unlogged(filters: Filters): Pick<Filters, 'next'> {
+function unlogged(filters: Filters, outcomeKept: Target['outcomeKept']): Pick<Filters, 'next'> {
   return {
     next: async (error, host) => {
-      const returned = await filters.invokeCustomFilters(error, host);
-      const handled = isManyValued(returned) ? await valuesOf(returned, error, host.getArgByIndex(1)) : returned;
-      if (handled === undefined || handled === null) throw error;
-      return handled;
+      const delivery: Delivered = host.getArgByIndex(1);
+      // That it was for nothing is no error of the handler.
+      if (error === stoppedBy(delivery)) throw error;
+      try {
+        const returned = await filters.invokeCustomFilters(error, host);
+        const handled = isManyValued(returned) ? await valuesOf(returned, error, delivery) : returned;
+        if (handled !== undefined && handled !== null) return handled;
+      } catch (thrown) {
+        if (saysOutcome(error) && !saysOutcome(thrown)) outcomeKept(error, thrown);
+        else throw causedBy(thrown, error);
+      }
+      throw error;
     },
   };
+}
+
+/** True for what is thrown to say what becomes of a delivery. Only what says it too may be put in its place: a filter that breaks does not. */
+function saysOutcome(error: unknown): boolean {
+  return [RejectDelivery, RequeueDelivery, RetryDelivery, PartialBatchError].some(
+    (outcome) => error instanceof outcome,
+  );
+}
+
+/** What a filter has thrown, with what it was asked about, where it does not say so itself. */
+function causedBy(thrown: unknown, error: unknown): unknown {
+  if (thrown instanceof Error && thrown !== error && thrown.cause === undefined && Object.isExtensible(thrown)) {
+    Object.defineProperty(thrown, 'cause', { value: error, configurable: true, writable: true });
+  }
+  return thrown;
 }
 
 /** The last value of what a filter returned, or all of them for who wants them. Its errors have been through the filters. */

@@ -32,6 +32,33 @@ export function stopSignal(delivered: Delivered): AbortSignal {
   return stop.signal;
 }
 
+/** Fires when the first of a batch's signals has, and all that fire at the same time: then a listener finds them all fired. */
+export function signalOf(deliveries: readonly Delivery[]): AbortSignal {
+  const fired = new AbortController();
+  for (const { signal } of deliveries) {
+    if (signal.aborted) fired.abort(signal.reason);
+    else {
+      const fire = (): void => {
+        queueMicrotask(() => {
+          fired.abort(signal.reason);
+        });
+      };
+      signal.addEventListener('abort', fire, { once: true });
+    }
+  }
+  return fired.signal;
+}
+
+/** What the signal of `stopSignal` has fired with; undefined while the work of a handler is of use. */
+export function stoppedBy(delivered: Delivered): AmqpError | undefined {
+  const deliveries = isBatch(delivered) ? delivered : [delivered];
+  return deliveries
+    .map(({ firedWith }) => firedWith)
+    .find(
+      (why) => why !== undefined && (why.code !== 'CHANNEL_CLOSED' || !deliveries.some(({ isAnswered }) => isAnswered)),
+    );
+}
+
 /**
  * The last value; undefined where there is none. Values that have values over time themselves count by their last one. Rejects with
  * the reason of `stop` when that fires; what runs then is unsubscribed from, or returned, and what has not begun does not begin.

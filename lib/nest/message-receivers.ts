@@ -22,7 +22,7 @@ export class ReceiverFactory {
   readonly #log: Log;
 
   constructor(contexts: ExternalContextCreator, moduleRef: ModuleRef, log: Log) {
-    this.#handlers = new HandlerFactory(contexts, moduleRef);
+    this.#handlers = new HandlerFactory(contexts, moduleRef, log);
     this.#log = log;
   }
 

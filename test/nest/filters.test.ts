@@ -3,7 +3,17 @@ import { setImmediate } from 'node:timers/promises';
 import { Catch, type ExceptionFilter, Injectable, Scope, type Type } from '@nestjs/common';
 import { APP_FILTER } from '@nestjs/core';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { AmqpModule, AmqpRpcClient, Consume, type ConsumeHandlerOptions } from 'nest-amqp';
+import {
+  AmqpModule,
+  AmqpRpcClient,
+  Consume,
+  type ConsumeHandlerOptions,
+  type Delivery,
+  PartialBatchError,
+  RejectDelivery,
+  RequeueDelivery,
+  RetryDelivery,
+} from 'nest-amqp';
 import { EMPTY, type Observable, lastValueFrom, of, throwError, toArray } from 'rxjs';
 
 import { brokerUrl } from '../support/broker.mjs';
@@ -245,5 +255,101 @@ describe('a filter that fails in the end', () => {
       remote: { message: 'from the filter: out of stock' },
     });
     expect(caught.all).toEqual(['out of stock']);
+  });
+});
+
+describe('a filter that breaks', () => {
+  /** As one that knows HTTP only. */
+  const broken = (): Type<ExceptionFilter> =>
+    filter(() => {
+      throw new TypeError('response.status is not a function');
+    });
+
+  test('leaves RejectDelivery what it is', async () => {
+    class Billing {
+      @Consume(queue, { retry: { delays: ['1h'] } })
+      charge(): void {
+        throw new RejectDelivery('no such customer');
+      }
+    }
+    await using app = await boot(Billing, broken());
+    await scratch.sendJson(queue, 1);
+    const { properties } = await scratch.take(dead);
+    expect(properties.headers).toMatchObject({
+      'x-nest-amqp-error-class': 'RejectDelivery',
+      'x-nest-amqp-attempts': 1,
+    });
+    expect(app.log.text('error')).toContain('A filter of Billing.charge failed');
+    expect(app.log.text('error')).toContain('TypeError: response.status is not a function');
+  });
+
+  test.each<[what: string, thrown: () => Error]>([
+    ['RequeueDelivery', () => new RequeueDelivery()],
+    ['RetryDelivery', () => new RetryDelivery({ after: 1 })],
+  ])('leaves %s what it is', async (_what, thrown) => {
+    let calls = 0;
+    class Billing {
+      @Consume(queue)
+      charge(): void {
+        calls += 1;
+        if (calls === 1) throw thrown();
+        caught.push('again');
+      }
+    }
+    await using app = await boot(Billing, broken());
+    await scratch.sendJson(queue, 1);
+    await caught.next('the next time', (what) => what === 'again');
+    await app.close();
+    expect(await scratch.state(dead)).toBeUndefined();
+  });
+
+  test('leaves PartialBatchError what it is', async () => {
+    class Billing {
+      @Consume(queue, { batch: { size: 2 } })
+      charge(_payloads: unknown, [first]: readonly Delivery[]): void {
+        if (first !== undefined) throw new PartialBatchError(new Map([[first, new Error('out of stock')]]));
+      }
+    }
+    await using app = await boot(Billing, broken());
+    await scratch.sendJson(queue, 1);
+    await scratch.sendJson(queue, 2);
+    const { body, properties } = await scratch.take(dead);
+    expect(body.toString()).toBe('1');
+    expect(properties.headers).toMatchObject({ 'x-nest-amqp-error-message': 'out of stock' });
+    await app.close();
+    expect(await scratch.state(dead)).toMatchObject({ messageCount: 0 });
+  });
+
+  test('may say another outcome', async () => {
+    class Billing {
+      @Consume(queue)
+      charge(): void {
+        throw new RequeueDelivery();
+      }
+    }
+    const gives = filter(() => {
+      throw new RejectDelivery('given up');
+    });
+    await using _app = await boot(Billing, gives);
+    await scratch.sendJson(queue, 1);
+    expect((await scratch.take(dead)).properties.headers).toMatchObject({ 'x-nest-amqp-error-message': 'given up' });
+  });
+
+  test('over any other error hides it neither from the log nor from the dead letter', async () => {
+    class Billing {
+      @Consume(queue)
+      charge(): void {
+        throw new RangeError('over the limit');
+      }
+    }
+    await using app = await boot(Billing, broken());
+    await scratch.sendJson(queue, 1);
+    const { properties } = await scratch.take(dead);
+    expect(properties.headers).toMatchObject({
+      'x-nest-amqp-error-message': 'response.status is not a function',
+      'x-nest-amqp-error-stack': expect.stringContaining('caused by: RangeError: over the limit'),
+    });
+    await app.close();
+    expect(app.log.text('error')).toContain('caused by: RangeError: over the limit');
   });
 });

@@ -1,0 +1,75 @@
+/** What was thrown, as text: whatever it is, with an end, and without ever throwing. Where it is told is decided by others. */
+import { types, inspect } from 'node:util';
+
+const NO_TEXT = 'What was thrown has no text.';
+/** Most characters of what is no error, or of the list that an HttpException has beside its message. */
+const LONGEST = 2_000;
+/** Most fields of an object that is written as JSON. */
+const MOST_FIELDS = 200;
+/** An error, the one that caused it, and so on: so many of these. */
+const MOST_CAUSES = 4;
+
+/** True for errors of this realm and of others. */
+export function isError(thrown: unknown): thrown is Error {
+  return thrown instanceof Error || types.isNativeError(thrown);
+}
+
+/**
+ * The message of an error, and with it what only the response of an HttpException says: of what a ValidationPipe refuses, what was
+ * wrong. Of an object that is no error its JSON.
+ */
+export function textOf(thrown: unknown): string {
+  try {
+    if (!isError(thrown)) return typeof thrown === 'object' && thrown !== null ? jsonOf(thrown) : String(thrown);
+    const details = detailsOf(thrown);
+    return details === '' ? thrown.message : `${thrown.message}: ${details}`;
+  } catch {
+    return NO_TEXT;
+  }
+}
+
+/** The errors that caused this one, the nearest first. */
+export function causesOf(thrown: unknown): Error[] {
+  const causes: Error[] = [];
+  try {
+    let next: unknown = isError(thrown) ? thrown.cause : undefined;
+    while (isError(next) && causes.length < MOST_CAUSES && next !== thrown && !causes.includes(next)) {
+      causes.push(next);
+      next = next.cause;
+    }
+  } catch {
+    // A getter that throws: those that were found are told.
+  }
+  return causes;
+}
+
+/** Nest's HttpException by its face, as everywhere on this floor. */
+function detailsOf(error: Error): string {
+  const { getResponse } = error as { getResponse?: unknown };
+  const response: unknown = typeof getResponse === 'function' ? Reflect.apply(getResponse, error, []) : undefined;
+  if (typeof response !== 'object' || response === null) return '';
+  const { message = response }: { message?: unknown } = response;
+  if (typeof message !== 'object' || message === null) return '';
+  if (!Array.isArray(message)) return jsonOf(message);
+  return shortened(message.map((one) => (typeof one === 'string' ? one : jsonOf(one))).join('; '));
+}
+
+/** What JSON cannot say, or takes too many words for, as Node.js shows it. */
+function jsonOf(thrown: unknown): string {
+  let fields = 0;
+  try {
+    const json: unknown = JSON.stringify(thrown, (_name, value: unknown) => {
+      fields += 1;
+      if (fields > MOST_FIELDS) throw new RangeError('too many fields');
+      return typeof value === 'string' ? shortened(value) : value;
+    });
+    if (typeof json === 'string') return shortened(json);
+  } catch {
+    // It goes round in a circle, or is too large.
+  }
+  return shortened(inspect(thrown, { depth: 2, maxArrayLength: 20, maxStringLength: 200, breakLength: Infinity }));
+}
+
+function shortened(text: string): string {
+  return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+}
