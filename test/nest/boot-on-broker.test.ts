@@ -29,7 +29,7 @@ class Billing {
     AmqpModule.forRoot({
       url: 'amqps://user:password@nowhere.invalid/shop',
       connection: { vhost: 'shop', credentials: { username: 'user', password: 'password' }, tls: { servername: 'x' } },
-      startupTimeout: 100,
+      startupTimeout: '5s',
       topology: {
         exchanges: [{ name: 'orders', type: 'topic' }],
         queues: [
@@ -106,8 +106,8 @@ describe('bootOnBroker', () => {
     const two = (): TestingModuleBuilder =>
       Test.createTestingModule({
         imports: [
-          AmqpModule.forRoot({ url: 'amqp://nowhere.invalid', startupTimeout: 100 }),
-          AmqpModule.forRoot({ name: 'audit', url: 'amqp://nowhere.invalid', startupTimeout: 100 }),
+          AmqpModule.forRoot({ url: 'amqp://nowhere.invalid', startupTimeout: '5s' }),
+          AmqpModule.forRoot({ name: 'audit', url: 'amqp://nowhere.invalid', startupTimeout: '5s' }),
         ],
       }).setLogger(new CollectedLog());
     await using booted = await bootOnBroker(two());
