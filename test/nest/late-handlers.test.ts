@@ -310,23 +310,3 @@ test('the signal of a batch fires when all of its deliveries’ signals have', a
   expect(await events.next()).toBe('HANDLER_TIMEOUT');
   await scratch.hasMessages(dead, 2);
 });
-
-test('an application with many consumers closes without a warning of a leak', async () => {
-  const queues = await Promise.all(Array.from({ length: 12 }, () => scratch.queue()));
-  class Billing {
-    charge(): void {
-      events.push('called');
-    }
-  }
-  const descriptor = Object.getOwnPropertyDescriptor(Billing.prototype, 'charge') ?? {};
-  for (const one of queues) Consume(one)(Billing.prototype, 'charge', descriptor);
-  await using app = await boot({}, Billing);
-  const warned = (warning: Error): void => {
-    events.push(warning.name);
-  };
-  process.on('warning', warned);
-  await app.close();
-  await setImmediate();
-  process.off('warning', warned);
-  expect(events.all).toEqual([]);
-});
