@@ -1,6 +1,6 @@
 /**
- * A load on a quorum queue of a three-node cluster, of whose nodes one after the other is killed. NEST_AMQP_CLUSTER_KILLS=30 kills
- * more of them. Order is not among what is claimed: RabbitMQ gives back what it had handed out through the lost node only after it
+ * A load on a quorum queue of a three-node cluster, of whose nodes one after the other is killed: NEST_AMQP_CLUSTER_KILLS says
+ * how often. Order is not among what is claimed: RabbitMQ gives back what it had handed out through the lost node only after it
  * has handed out more through another.
  */
 import { afterAll, beforeAll, test } from '@jest/globals';
@@ -9,18 +9,19 @@ import { RabbitMqCluster } from '../support/rabbitmq-cluster.mjs';
 import { findRabbitMq } from '../support/rabbitmq-install.mjs';
 import { PATIENCE, underLoad } from './load.js';
 
-const KILLS = Number(process.env['NEST_AMQP_CLUSTER_KILLS'] ?? 1);
+const KILLS = Number(process.env['NEST_AMQP_CLUSTER_KILLS'] ?? 0);
 
-// With a broker given by its URL, RabbitMQ need not be installed here.
-const faultTest = findRabbitMq() === undefined ? test.skip : test;
+// Three nodes beside those of other tests are too much for a small machine; and RabbitMQ need not be installed here.
+const isAsked = KILLS > 0 && findRabbitMq() !== undefined;
+const faultTest = isAsked ? test : test.skip;
 let cluster: RabbitMqCluster;
 
 beforeAll(async () => {
-  if (findRabbitMq() !== undefined) cluster = await RabbitMqCluster.start(3);
+  if (isAsked) cluster = await RabbitMqCluster.start(3);
 }, PATIENCE);
 
 afterAll(async () => {
-  if (findRabbitMq() !== undefined) await cluster.stop();
+  if (isAsked) await cluster.stop();
 }, PATIENCE);
 
 faultTest(

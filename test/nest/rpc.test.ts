@@ -353,7 +353,7 @@ describe('an error reply', () => {
     }
     await using app = await boot(Prices);
     expect(await failure(app.rpc.requestToQueue(queue, 7))).toMatchObject({ code: 'REMOTE_ERROR' });
-    await app.log.next('warn', 'Its requester was told. What was thrown has no text.');
+    expect(await app.log.next('warn', 'Its requester was told.')).toContain('What was thrown has no text.');
   });
 
   test('is plain AMQP: bounded headers, a body of JSON, and no stack', async () => {
