@@ -185,7 +185,7 @@ export class PublishNackedError extends AmqpError {
 }
 
 /**
- * The broker closed the channel over the exchange that the message was published to. It is not stored; where several to that exchange
+ * The broker closed the channel over the message: over the exchange that it was published to, or one of its properties. It is not stored; where several to that exchange
  * were under way, an earlier one may be that the broker took before the exchange was deleted, and the message says so.
  */
 export class PublishRefusedError extends AmqpError {

@@ -186,8 +186,8 @@ export class AmqpChannel implements AsyncDisposable {
   // ── consuming ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * See `Channel.basicQos`; it is for the consumers started after it. A prefetch of all together (`global`) there is none: each has a
-   * channel of its own.
+   * See `Channel.basicQos`; it is for the consumers started after it. There is none of all together (`global`): each has a channel
+   * of its own.
    */
   async basicQos(prefetchCount: number, options?: RequestOptions): Promise<void> {
     refuseGlobal(options);
@@ -332,7 +332,7 @@ export class AmqpChannel implements AsyncDisposable {
   }
 }
 
-/** Throws `INVALID_ARGUMENT`: RabbitMQ 4.3 ends connections over it, and what it bounded here were no consumers at all. */
+/** Throws `INVALID_ARGUMENT`: it would bound no consumers here, and RabbitMQ 4.3 says ok to it and bounds nothing at all. */
 function refuseGlobal(options: unknown): void {
   const { global = options === true } = (options ?? {}) as { readonly global?: unknown };
   if (global === false) return;

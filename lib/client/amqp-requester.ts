@@ -93,7 +93,7 @@ export class AmqpRequester implements AsyncDisposable {
   /**
    * Sends a request and resolves to its reply. While there is no connection, or the broker blocks it, it waits. Rejects with
    * - `UnroutableError`: no queue took it,
-   * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
+   * - `PublishRefusedError`: the exchange does not exist, or is not open to this user; or a property is refused,
    * - `PublishNackedError`: the broker did not take charge of it, as for a queue that is full,
    * - `REPLY_TIMEOUT`: no reply came in time; `ABORTED`: the signal fired,
    * - `REPLY_LOST`: connection or channel ended before the reply came; the request may have been carried out,

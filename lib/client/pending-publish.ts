@@ -1,5 +1,5 @@
 /** One publish, from the call to its outcome. Whether an attempt that failed is the last, its owner decides. */
-import { AmqpError, type PublishOutcomeUnknownError, type UnroutableError, quoted } from '../errors.js';
+import { AmqpError, PublishOutcomeUnknownError, type UnroutableError, quoted } from '../errors.js';
 import type { PublishOptions } from './channel-options.js';
 import type { UnconfirmedPublish } from './publisher-confirms.js';
 
@@ -104,4 +104,9 @@ export function givenUp(
 /** The channel had ended before the message could leave. */
 export function isUnsent(error: unknown): boolean {
   return error instanceof AmqpError && ['CHANNEL_CLOSED', 'CONNECTION_LOST', 'CONNECTION_CLOSED'].includes(error.code);
+}
+
+/** The broker closed the channel over one of several publishes, and nothing tells which. */
+export function isAnybodys(error: unknown): boolean {
+  return error instanceof PublishOutcomeUnknownError && error.method === 'basic.publish';
 }

@@ -11,7 +11,7 @@
 import { AmqpError, PublishOutcomeUnknownError, PublishRefusedError, PublisherBufferFullError } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
-import { PendingPublish, givenUp, isUnsent, whyOf } from './pending-publish.js';
+import { PendingPublish, givenUp, isAnybodys, isUnsent, whyOf } from './pending-publish.js';
 import { blames } from './refused-publishes.js';
 import { type RepublishBounds, type RepublishOptions, boundsOf } from './republish-options.js';
 import { whenFired } from './signals.js';
@@ -152,6 +152,7 @@ export class Republisher {
     if (this.#isOver(entry)) {
       this.#sendWaiting();
     } else if (this.#isWorthAnotherTry(entry, error, isInnocent)) {
+      if (!isInnocent) entry.isSuspect ||= isAnybodys(error);
       if (error instanceof PublishOutcomeUnknownError) entry.lost = error;
       entry.returned = undefined;
       this.#beginAnew();
@@ -266,8 +267,7 @@ export class Republisher {
    */
   #isWorthAnotherTry(entry: PendingPublish, error: AmqpError, isInnocent: boolean): boolean {
     if (isUnsent(error)) return error.closedBy !== 'client';
-    if (isInnocent || !this.#bounds.republish || entry.isSuspect) return isInnocent && this.#bounds.republish;
-    return (entry.isSuspect = error instanceof PublishOutcomeUnknownError && error.method === 'basic.publish');
+    return this.#bounds.republish && (isInnocent || (isAnybodys(error) && !entry.isSuspect));
   }
 
   // ── exchanges that the broker refuses ─────────────────────────────────────────────────────────────────────────────

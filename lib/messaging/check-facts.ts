@@ -93,7 +93,7 @@ export const ofConsumers =
       return flaw === undefined ? [] : [{ subject: `@Consume of ${consumer.name}`, ...flaw }];
     });
 
-/** Whether the broker is a RabbitMQ of at least that version. */
+/** Whether the broker is a RabbitMQ of at least that version, or does as one. */
 export function isAtLeast({ isKnown, version }: Broker, major: number, minor: number): boolean {
   if (!isKnown || version === undefined) return false;
   return version[0] > major || (version[0] === major && version[1] >= minor);

@@ -1,7 +1,8 @@
 /** What was thrown, as text: whatever it is, with an end, and without ever throwing. Where it is told is decided by others. */
 import { types, inspect } from 'node:util';
 
-const NO_TEXT = 'What was thrown has no text.';
+/** What is told of what cannot be asked. */
+export const NO_TEXT = 'What was thrown has no text.';
 /** Most characters of what is no error, or of the list that an HttpException has beside its message. */
 const LONGEST = 2_000;
 /** Most fields of an object that is written as JSON. */

@@ -10,7 +10,9 @@ import { pause } from '../client/wait.js';
 import { printable, quoted } from '../errors.js';
 import { attemptOf, originOf } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
-import { causesOf, isError, textOf } from './error-text.js';
+import { isAtLeast } from './check-facts.js';
+import { brokerOf } from './topology-checks.js';
+import { NO_TEXT, causesOf, isError, textOf } from './error-text.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
 import { RetryDelivery, type RetryPolicy, isDeliberate, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
@@ -254,7 +256,7 @@ export class FailedDeliveries {
     const { 'x-delayed-retry-type': retries, 'x-delayed-retry-min': delay } = this.#definition?.arguments ?? {};
     if ((retries !== 'all' && retries !== 'failed') || typeof delay !== 'number' || delay <= 0) return false;
     const { status } = this.#connection;
-    return status.state === 'open' && isAtLeast(status.connection.serverProperties['version'], 4, 3);
+    return status.state === 'open' && isAtLeast(brokerOf(status.connection.serverProperties), 4, 3);
   }
 
   /** A log that throws is no reason to end the process, or to lose count of the handlers. */
@@ -282,11 +284,6 @@ function deliveriesOf({ headers }: Message['properties']): number {
   return typeof count === 'number' && Number.isInteger(count) && count > 0 ? count : 0;
 }
 
-function isAtLeast(version: unknown, major: number, minor: number): boolean {
-  const [, first, second] = /^(\d+)\.(\d+)/.exec(typeof version === 'string' ? version : '') ?? [];
-  return Number(first) > major || (Number(first) === major && Number(second) >= minor);
-}
-
 function routingKeyOf(message: Message, queue: string): string {
   try {
     return quoted(originOf(message, queue).routingKey);
@@ -310,11 +307,10 @@ export function idOf(message: Message): string {
 /** What was thrown, as one line of a log. */
 export function messageOf(error: unknown): string {
   try {
-    return isError(error)
-      ? `${error.name}: ${printable(textOf(error), LONGEST_TEXT)}`
-      : printable(textOf(error), LONGEST_TEXT);
+    const text = printable(textOf(error), LONGEST_TEXT);
+    return isError(error) ? `${error.name}: ${text}` : text;
   } catch {
-    return 'What was thrown has no text.';
+    return NO_TEXT;
   }
 }
 

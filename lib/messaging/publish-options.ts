@@ -1,5 +1,6 @@
 /** What a publisher and its publishes can be told, and the check that nothing else was. */
 import { inspect } from 'node:util';
+import { checkSignal } from '../client/signals.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
@@ -78,16 +79,11 @@ export function checkMessageOptions(options: PublishMessageOptions): void {
     );
   }
   const { persistent, signal } = options;
+  checkSignal(signal, 'a publish');
   if (persistent !== undefined && typeof persistent !== 'boolean') {
     throw new AmqpError(
       'INVALID_OPTION',
       `persistent of a publish is ${printable(inspect(persistent), 60)}; say true or false.`,
-    );
-  }
-  if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.addEventListener !== 'function') {
-    throw new AmqpError(
-      'INVALID_OPTION',
-      `signal of a publish is ${printable(inspect(signal), 60)}; give it an AbortSignal.`,
     );
   }
   for (const name in options) {

@@ -29,7 +29,7 @@ export interface ExchangePublisher {
  * Publishes; every promise resolves when the broker has taken charge of the message. They reject with
  * - `UnroutableError`: no queue took it (and `mandatory` is on); `MESSAGE_TOO_LARGE`: the broker takes none so large,
  * - `PublishNackedError`: the broker refused it, for a full queue for one,
- * - `PublishRefusedError`: the exchange does not exist, or is not open to this user,
+ * - `PublishRefusedError`: the exchange does not exist, or is not open to this user; or a property is refused,
  * - `PublishOutcomeUnknownError`: the channel was lost before the confirm, and the message may not be sent again,
  * - `PublisherBufferFullError`: too many publishes wait already, for a connection or for confirms,
  * - `InvalidPayloadError`: it is not what its contract says; nothing was sent,

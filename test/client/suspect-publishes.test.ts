@@ -4,6 +4,7 @@ import { expect, test } from '@jest/globals';
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import { connect } from '../../lib/client/connection.js';
+import type { RepublishOptions } from '../../lib/client/republish-options.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure } from '../support/client.js';
 import { Scratch } from '../support/scratch.js';
@@ -12,13 +13,19 @@ import { within } from '../support/waits.js';
 /** Nobody may publish in another user's name. */
 const REFUSED = { userId: 'somebody else' };
 
+/** A handle whose channel is open, so that what is published next leaves at once. */
+async function openedOn(amqp: AmqpConnection, options?: RepublishOptions): Promise<AmqpChannel> {
+  await amqp.open();
+  const channel = new AmqpChannel(amqp, options);
+  await channel.opened();
+  return channel;
+}
+
 test('one of many is refused, and the others arrive, in order', async () => {
   await using scratch = await Scratch.open();
   const queue = await scratch.queue();
   await using amqp = new AmqpConnection(brokerUrl);
-  await amqp.open();
-  const channel = new AmqpChannel(amqp);
-  await channel.opened();
+  const channel = await openedOn(amqp);
   const good: Promise<void>[] = [];
   const publish = (): unknown => good.push(channel.basicPublish('', queue, String(good.length)));
   for (let count = 0; count < 20; count += 1) publish();
@@ -35,9 +42,7 @@ test('two of many are, and what is published after them is not held up', async (
   await using scratch = await Scratch.open();
   const queue = await scratch.queue();
   await using amqp = new AmqpConnection(brokerUrl);
-  await amqp.open();
-  const channel = new AmqpChannel(amqp);
-  await channel.opened();
+  const channel = await openedOn(amqp);
   const first = channel.basicPublish('', queue, 'first');
   const bad = [1, 2].map(() => failure(channel.basicPublish('', queue, 'bad', REFUSED)));
   const last = channel.basicPublish('', queue, 'last');
@@ -51,9 +56,7 @@ test('without republishing the outcome of all is unknown', async () => {
   await using scratch = await Scratch.open();
   const queue = await scratch.queue();
   await using amqp = new AmqpConnection(brokerUrl);
-  await amqp.open();
-  const channel = new AmqpChannel(amqp, { republish: false });
-  await channel.opened();
+  const channel = await openedOn(amqp, { republish: false });
   const published = ['bad', 'behind it'].map((body) => failure(channel.basicPublish('', queue, body, REFUSED)));
   for (const error of await Promise.all(published)) expect(error.code).toBe('PUBLISH_OUTCOME_UNKNOWN');
 });
