@@ -164,6 +164,7 @@ test('a reply whose schema never settles is an error reply when its requester wa
   await boot(Prices);
   await ask('50');
   expect(await replied()).toMatchObject({ 'x-error-code': 'HANDLER_TIMEOUT' });
+  await broker.settled();
   expect(broker.queue('prices').messages).toBe(0);
 });
 
