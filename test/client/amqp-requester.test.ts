@@ -142,12 +142,12 @@ describe('on the real broker', () => {
 
   test('a reply that is late is no reply to the next request', async () => {
     const { queue, requests } = await inbox();
-    const slow = failure(requester.request('', queue, 'slow', { timeout: 250 }));
+    const slow = failure(requester.request('', queue, 'slow', { timeout: 1_000 }));
     const first = await requests.next();
     const late = await slow;
     expect(late.code).toBe('REPLY_TIMEOUT');
     expect(late.message).toBe(
-      `The request to queue '${queue}' ended without a reply: none came within 250 ms. Whether it was carried out is unknown.`,
+      `The request to queue '${queue}' ended without a reply: none came within 1000 ms. Whether it was carried out is unknown.`,
     );
     const next = requester.request('', queue, 'next');
     const second = await requests.next();

@@ -104,7 +104,7 @@ test('a log that throws keeps no consumer from starting again', async () => {
 });
 
 test('a requester whose reply consumer does not start leaves no channel behind', async () => {
-  const peers = new Peers({ requestTimeout: 20 });
+  const peers = new Peers({ requestTimeout: 100 });
   const peer = await peers.opened();
   const requester = new AmqpRequester(peers.amqp);
   for (let round = 0; round < 3; round += 1) {

@@ -252,7 +252,7 @@ test('90. direct reply-to makes the round trip, with a deadline; misused it is r
   const answered = requester.request('', requests, 'hello');
   await answer();
   expect(text(await answered)).toBe('re: hello');
-  expect(await failure(requester.request('', requests, 'slow', { timeout: 250 }))).toMatchObject({
+  expect(await failure(requester.request('', requests, 'slow', { timeout: 1_000 }))).toMatchObject({
     code: 'REPLY_TIMEOUT',
   });
   const next = requester.request('', requests, 'next');

@@ -17,6 +17,7 @@ import {
 } from '@nestjs/common';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
+  AmqpConnection,
   AmqpDelivery,
   AmqpModule,
   type AmqpModuleOptions,
@@ -205,9 +206,11 @@ test('a handler is called over a lost channel where its delivery was answered be
       events.push('called');
     }
   }
-  await using _app = await boot({ connection: { dial: line.dial, recovery: { initialDelay: 1 } } }, Billing);
+  await using app = await boot({ connection: { dial: line.dial, recovery: { initialDelay: 1 } } }, Billing);
   await scratch.sendJson(queue, 1);
   const fired = once((await events.next()) as AbortSignal, 'abort');
+  // With its answer the broker has read the acknowledgement too.
+  await (await app.get(AmqpConnection).opened()).channel();
   line.cut();
   await fired;
   gate.open();
@@ -250,6 +253,7 @@ describe('a handler that runs on after its timeout', () => {
     await using app = await boot({ shutdownTimeout: 30 }, ...handlers(false));
     await scratch.sendJson(queue, 1);
     await scratch.take(dead);
+    await app.log.next('error', 'It is in queue');
     await app.close();
     expect(events.all).toEqual(['called', 'database closed']);
     expect(app.log.text('warn')).toMatch(/1 handlers of .* longer than their timeout still ran after 30 ms/);
@@ -260,8 +264,7 @@ describe('a handler that runs on after its timeout', () => {
     await using app = await boot({ consumers: { concurrency: 1 } }, ...handlers(false));
     await scratch.sendJson(queue, 1);
     await scratch.sendJson(queue, 2);
-    await scratch.take(dead);
-    await scratch.take(dead);
+    for (let count = 0; count < 2; count += 1) await app.log.next('error', 'It is in queue');
     expect(events.all).toEqual(['called', 'called']);
     const registry = app.get(ConsumerRegistry);
     expect((await failure(registry.drain({ timeout: 20 }))).message).toContain('longer than their timeout still run');
@@ -292,7 +295,7 @@ test('a handler that fails after the shutdown has waited for it is told of as wh
 
 test('the signal of a batch fires when all of its deliveries’ signals have', async () => {
   class Billing {
-    @Consume(queue, { timeout: 30, batch: { size: 3 } })
+    @Consume(queue, { timeout: 30, batch: { size: 3, maxWait: '10m' } })
     async charge(@AmqpDelivery() deliveries: Delivery[], @AmqpSignal() signal: AbortSignal): Promise<void> {
       deliveries[1]?.ack();
       await new Promise<void>((resolve) => {

@@ -22,6 +22,7 @@ import { APP_FILTER, APP_GUARD, APP_INTERCEPTOR, APP_PIPE } from '@nestjs/core';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
   AMQP_CONTEXT_TYPE,
+  AmqpConnection,
   AmqpModule,
   Consume,
   type ConsumeHandlerOptions,
@@ -573,6 +574,8 @@ describe('a handler that returns an Observable', () => {
     await using app = await TestApp.boot({ imports, providers: [Billing] });
     await scratch.sendJson(queue, 1);
     await events.next();
+    // With its answer the broker has read the acknowledgement too.
+    await (await app.get(AmqpConnection).opened()).channel();
     line.cut();
     expect(await events.next()).toBe('signal');
     await scratch.sendJson(queue, 2);

@@ -127,14 +127,16 @@ describe('publish interceptors', () => {
 
   test('that do not end after the message was sent are told apart', async () => {
     const queue = await scratch.queue();
+    const controller = new AbortController();
     const endless: PublishInterceptor = {
       intercept: async (message, next) => {
         await next(message);
+        controller.abort();
         await new Promise(() => undefined);
       },
     };
     await using app = await TestApp.boot({ imports: [amqp({ interceptors: [endless] })] });
-    const error = await failure(app.get(AmqpPublisher).sendToQueue(queue, 1, { timeout: 500 }));
+    const error = await failure(app.get(AmqpPublisher).sendToQueue(queue, 1, { signal: controller.signal }));
     expect(error.message).toContain('The broker has the message; an interceptor did not end.');
     expect(await scratch.drain(queue)).toEqual(['1']);
   });

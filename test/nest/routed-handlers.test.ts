@@ -241,7 +241,7 @@ describe('handlers of one queue', () => {
         got.push({ id });
       }
 
-      @Consume(Paid, { queue, batch: { size: 2 } })
+      @Consume(Paid, { queue, batch: { size: 2, maxWait: '10m' } })
       paid(payments: readonly Infer<typeof Paid>[]): void {
         got.push(payments);
       }

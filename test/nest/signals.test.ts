@@ -13,6 +13,8 @@ import { Scratch } from '../support/scratch.js';
 import { Inbox, within } from '../support/waits.js';
 
 const BUILD_TIMEOUT = 180_000;
+/** A busy machine takes long to load Nest. */
+const START_TIMEOUT = 60_000;
 /** Between one signal and the next. */
 const INTERVAL = 100;
 
@@ -50,8 +52,8 @@ beforeEach(async () => {
   exited = once(child, 'exit');
   printed = new Inbox();
   createInterface(child.stdout).on('line', printed.push);
-  await printed.next('ready', (line) => line === 'ready');
-});
+  await printed.next('ready', (line) => line === 'ready', START_TIMEOUT);
+}, START_TIMEOUT + 10_000);
 
 afterEach(async () => {
   child.kill('SIGKILL');
