@@ -55,7 +55,8 @@ export class ConsumerRegistry
   readonly #explorer: AmqpExplorer;
   readonly #connections: ConnectionRegistry;
   readonly #topologies: TopologyRegistry;
-  readonly #receivers: ReceiverFactory;
+  readonly #contexts: ExternalContextCreator;
+  readonly #moduleRef: ModuleRef;
   readonly #consumers = new Map<string, Entry>();
   readonly #logger = new Logger('AmqpModule');
 
@@ -70,7 +71,8 @@ export class ConsumerRegistry
     this.#explorer = explorer;
     this.#connections = connections;
     this.#topologies = topologies;
-    this.#receivers = new ReceiverFactory(contexts, moduleRef, this.#logger);
+    this.#contexts = contexts;
+    this.#moduleRef = moduleRef;
   }
 
   /** All of them, those that do not run among them. */
@@ -137,7 +139,10 @@ export class ConsumerRegistry
       const handlers = await this.#explorer.explore({ factories });
       // All of them before the first starts: a consumer sees what all declare.
       const queues = handlers.map(({ name, options }) => this.#topologies.addHandler(name, options));
-      const started = this.#plan(handlers, queues).map((planned) => this.#start(planned));
+      const plan = this.#plan(handlers, queues);
+      if (plan.length === 0) return;
+      const receivers = new ReceiverFactory(this.#contexts, this.#moduleRef, this.#logger);
+      const started = plan.map((planned) => this.#start(planned, receivers));
       // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
       const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
       if (failure !== undefined) throw failure.reason;
@@ -189,7 +194,7 @@ export class ConsumerRegistry
     });
   }
 
-  async #start(planned: PlannedConsumer): Promise<void> {
+  async #start(planned: PlannedConsumer, receivers: ReceiverFactory): Promise<void> {
     const { queue, handlers, prefetch, autoStart, registered } = planned;
     const { connection, options, topology } = registered;
     const late = handlers.some(({ handler }) => isFactory(handler.note));
@@ -203,7 +208,7 @@ export class ConsumerRegistry
           tell(this, 'status', [registeredConsumer, status], warnOf);
         },
       },
-      this.#receivers.receiverOf(planned),
+      receivers.receiverOf(planned),
       this.#logger,
     );
     const name = this.#freeName(planned.name, queue);

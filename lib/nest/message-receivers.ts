@@ -29,6 +29,7 @@ export class ReceiverFactory {
   readonly #handlers: HandlerFactory;
   readonly #log: Log;
 
+  /** Throws `NEST_UNSUPPORTED`. */
   constructor(contexts: ExternalContextCreator, moduleRef: ModuleRef, log: Log) {
     this.#handlers = new HandlerFactory(contexts, moduleRef, log);
     this.#log = log;
