@@ -54,6 +54,20 @@ describe('the package', () => {
 });
 
 describe('a door', () => {
+  test(
+    'has types that hold together where a compiler checks libraries too',
+    async () => {
+      const doors = Object.keys(manifest.exports).filter((door) => door !== './package.json');
+      expect(doors.length).toBeGreaterThan(3);
+      await installed.link('@types/node');
+      await installed.check(
+        'doors.ts',
+        doors.map((door, index) => `export * as door${index} from 'nest-amqp${door.slice(1)}';`).join('\n'),
+      );
+    },
+    BUILD_TIMEOUT,
+  );
+
   test.each(['nest-amqp', 'nest-amqp/client', 'nest-amqp/terminus', 'nest-amqp/testing'])(
     '%s gives the same objects to import and to require, in one process',
     async (door) => {

@@ -41,9 +41,9 @@ export class AmqpConsumer {
   #onPause = NOTHING;
   #onResume = NOTHING;
   #active: { readonly channel: Channel; readonly consumerTag: string } | undefined;
-  /** Resolves with the answer to the last `basic.consume`. */
+  /** Resolves with the answer to a `basic.consume`; undefined when none is awaited. */
   #consuming: Promise<void> | undefined;
-  /** The one `basic.cancel` for it. */
+  /** The one `basic.cancel` for the last one. */
   #cancelled: Promise<void> | undefined;
   #loop: Promise<void> = Promise.resolve();
   #first: FirstAttempt | undefined;
@@ -93,16 +93,19 @@ export class AmqpConsumer {
 
   /**
    * Has the broker deliver nothing more, until `resume()` and also across reconnects, and resolves when it has said so. The
-   * channel stays, for what came over it to be answered. Does nothing before the start and after the end.
+   * channel stays, for what came over it to be answered; what is given back after the call is not delivered here again. Does
+   * nothing before the start and after the end.
    */
   async pause(): Promise<void> {
     const { state } = this.#status;
     if (state === 'idle' || state === 'stopping' || state === 'stopped') return;
-    this.#takesMessages = false;
-    this.#become({ state: 'paused', since: new Date() });
-    this.#isPaused = true;
-    this.#onPause();
-    await this.#consuming;
+    if (!this.#isPaused) {
+      this.#takesMessages = false;
+      this.#isPaused = true;
+      this.#onPause();
+      // Who is told may resume it at once.
+      this.#become({ state: 'paused', since: new Date() });
+    }
     await this.#cancelOnce();
   }
 
@@ -189,7 +192,9 @@ export class AmqpConsumer {
     await this.#loop;
   }
 
+  /** Said at once, unless the broker has not confirmed yet what is to be cancelled. */
   async #cancelOnce(): Promise<void> {
+    if (this.#consuming !== undefined) await this.#consuming;
     const active = this.#active;
     try {
       await (this.#cancelled ??= active?.channel.basicCancel(active.consumerTag));
@@ -203,6 +208,7 @@ export class AmqpConsumer {
     const { signal } = this.#life;
     for (;;) {
       if (this.#isPaused) await this.#resumed();
+      if (this.#isStopped()) break;
       let connection: Connection | undefined;
       let wait: number | undefined;
       try {
@@ -258,6 +264,11 @@ export class AmqpConsumer {
           ({ why } = end);
           return end;
         }
+        if (this.#isStopped()) {
+          // What runs is answered over this channel; `stop` has the deadline.
+          await channel.allSettled();
+          return lost('it was stopped.', undefined);
+        }
         // Without a consumer on it, nobody is told when a queue goes.
         await this.#owner.prepare?.(connection);
       }
@@ -292,17 +303,17 @@ export class AmqpConsumer {
       },
       this.#options.consume,
     );
-    this.#consuming = consuming.then((consumerTag) => {
-      this.#active = { channel, consumerTag };
-    }, NOTHING);
+    this.#consuming = consuming.then(
+      (consumerTag) => {
+        this.#active = { channel, consumerTag };
+        this.#consuming = undefined;
+      },
+      () => {
+        this.#consuming = undefined;
+      },
+    );
     await consuming;
-    if (this.#isStopped()) {
-      // What came with the answer is handled to its end; `stop` has the deadline.
-      await this.#cancelOnce();
-      await channel.allSettled();
-      return lost('it was stopped while it started.', undefined);
-    }
-    if (this.#isPaused) return { how: 'paused' };
+    if (this.#isPaused || this.#isStopped()) return { how: 'paused' };
     this.#backoff.succeeded();
     this.#attempts = 0;
     this.#become({ state: 'running', since: new Date() });
@@ -310,7 +321,7 @@ export class AmqpConsumer {
     return await Promise.race([closed, cancelled, paused]);
   }
 
-  /** Resolves when it is wanted again, or stopped. */
+  /** Resolves when it is wanted again, or has been stopped. */
   async #resumed(): Promise<End> {
     // Whoever waits for the start has paused it: there is nothing more to wait for.
     this.#hasRun();
@@ -369,8 +380,9 @@ export class AmqpConsumer {
   #become(status: ConsumerStatus): void {
     const before = this.#status.state;
     if (status.state !== 'stopped') {
+      if (before === 'stopping' || before === 'stopped') return;
       // What goes on beneath a pause is nobody's concern.
-      if (before === 'stopping' || before === 'stopped' || (this.#isPaused && status.state !== 'stopping')) return;
+      if (this.#isPaused && status.state !== 'paused' && status.state !== 'stopping') return;
     } else if (before === 'stopped') return;
     this.#status = status;
     quietly(() => this.#owner.changed?.(status));

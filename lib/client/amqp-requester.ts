@@ -36,7 +36,7 @@ export interface RequestMessageOptions extends Omit<PublishOptions, 'expiration'
   readonly correlationId?: string | undefined;
 }
 
-/** @internal How a reply counts for a request that has many: as its last, as one of them, or not, so that they are awaited as before. */
+/** How a reply counts for a request that has many: as its last, as one of them, or not, so that they are awaited as before. */
 export type ReplyCounts = 'last' | 'more' | 'not';
 
 /** From so many exchanges on, the channel of one that awaits nothing is closed for the next. */

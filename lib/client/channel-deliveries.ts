@@ -36,7 +36,7 @@ export interface DeliveringChannel {
 interface ConsumerRecord {
   callbacks: ConsumerCallbacks;
   readonly noAck: boolean;
-  /** Settles with the answer to basic.consume. */
+  /** Settles with the answer to basic.consume; undefined when that has come. */
   started: Promise<unknown> | undefined;
   /** Cancelled without an answer: what still comes goes back. */
   isEnded: boolean;
@@ -100,7 +100,10 @@ export class ChannelDeliveries implements Settler, LateWriter {
       const record: ConsumerRecord = { callbacks, noAck, started: undefined, isEnded: false };
       this.#consumers.set(consumerTag, record);
       started = noWait ? this.#sent('basic.consume', args) : this.#channel.call('basic.consume', args, consumerTag);
-      record.started = started.catch(() => undefined);
+      const answered = (): void => {
+        record.started = undefined;
+      };
+      record.started = started.then(answered, answered);
       return started;
     };
     try {
@@ -131,8 +134,10 @@ export class ChannelDeliveries implements Settler, LateWriter {
 
   async cancel(consumerTag: string, { noWait = false, ...options }: NoWaitOptions): Promise<void> {
     await this.#within('basic.cancel', options, async () => {
-      // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed.
-      await this.#consumers.get(consumerTag)?.started;
+      // RabbitMQ closes the connection (541) over the cancel of a consumer that it has not confirmed. One that runs is cancelled at
+      // once: what is given back after the call would be delivered to it again.
+      const started = this.#consumers.get(consumerTag)?.started;
+      if (started !== undefined) await started;
       if (noWait) this.#channel.send('basic.cancel', { consumerTag, noWait });
       else await this.#channel.call('basic.cancel', { consumerTag, noWait }, consumerTag);
       const record = this.#consumers.get(consumerTag);

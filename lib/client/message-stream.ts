@@ -137,16 +137,17 @@ export class MessageStream implements AsyncIterableIterator<Message>, AsyncDispo
   }
 
   async #stop(): Promise<void> {
-    for (const message of this.#waiting.splice(0)) message.nack();
+    const left = this.#waiting.splice(0);
     // Before the broker is asked for anything: its answer has to be read.
     this.#readAgain();
-    if (this.#started === undefined) return;
     try {
       await this.#started;
-      await this.#source.stop();
+      if (this.#started !== undefined) await this.#source.stop();
     } catch {
       // It never started, or the channel is gone and the consumer with it.
     }
+    // Before, they would be delivered to the consumer again.
+    for (const message of left) message.nack();
   }
 
   #readAgain(): void {

@@ -90,6 +90,16 @@ describe('a loop over a queue', () => {
     expect(connection.endError).toBeUndefined();
   });
 
+  test('is not given again what it gives back when it is left', async () => {
+    const queue = await queueWith('a', 'b', 'c');
+    const stream = channel.consume(queue);
+    (await next(stream)).ack();
+    await eventually('the deliveries', () => Promise.resolve(connection.metrics.delivered === 3 ? true : undefined));
+    await stream.return();
+    await scratch.hasMessages(queue, 2);
+    expect(connection.metrics.delivered).toBe(3);
+  });
+
   test('holds no more than its prefetch', async () => {
     const queue = await queueWith('a', 'b', 'c');
     const stream = channel.consume(queue, { prefetch: 2 });

@@ -13,7 +13,7 @@ import { frameOf } from '../support/client.js';
 import { CollectedLog } from '../support/collected-log.js';
 import { type LoneHandlerOptions, loneHandler } from '../support/lone-handler.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
-import { Gate, Inbox, within } from '../support/waits.js';
+import { Gate, Inbox, eventually, within } from '../support/waits.js';
 
 /** Waits between attempts that a test can await, and waits that no test lives to see the end of. */
 const FAST = { initialDelay: 1, maxDelay: 20 };
@@ -379,6 +379,78 @@ describe('a paused consumer', () => {
     expect(() => {
       consumer.resume();
     }).toThrow(expect.objectContaining({ code: 'ABORTED' }));
+  });
+
+  test('consumes no more when it is stopped while a handler still runs', async () => {
+    const queue = await scratch.queue();
+    const gate = new Gate();
+    const channels = consumingChannels();
+    const consumer = consumerOf(queue, {}, held(gate));
+    await consumer.start();
+    await scratch.sendJson(queue, 1);
+    await inbox.next();
+    await consumer.pause();
+    const stopping = consumer.stop(10_000);
+    // So many answers of the broker are more than a start takes.
+    for (let round = 0; round < 5; round += 1) await scratch.state(queue);
+    expect(channels).toHaveLength(1);
+    gate.open();
+    await within('the stop', stopping);
+    expect(channels).toHaveLength(1);
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
+  });
+
+  test('resumed, and stopped while it starts, is cancelled while its handler still runs', async () => {
+    const queue = await scratch.queue();
+    const gate = new Gate();
+    const channels = consumingChannels();
+    const consumer = consumerOf(queue, {}, held(gate));
+    await consumer.start();
+    await scratch.sendJson(queue, 1);
+    await inbox.next();
+    await consumer.pause();
+    consumer.resume();
+    await eventually('the second start', () => Promise.resolve(channels.length === 2 ? true : undefined));
+    const stopping = consumer.stop(10_000);
+    await scratch.hasConsumers(queue, 0);
+    gate.open();
+    await within('the stop', stopping);
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
+  });
+
+  test('may be resumed by who is told that it is paused', async () => {
+    const queue = await scratch.queue();
+    const changed = (status: ConsumerStatus): void => {
+      statuses.push(status);
+      if (status.state === 'paused') consumer.resume();
+    };
+    const consumer = consumerOf(queue, { changed });
+    await consumer.start();
+    await becomes('running');
+    await consumer.pause();
+    await becomes('running');
+    expect(seen()).toEqual(['starting', 'running', 'paused', 'starting', 'running']);
+  });
+});
+
+describe.each(['classic', 'quorum'] as const)('what a consumer of a %s queue gives back', (type) => {
+  test.each(['paused', 'stopped'] as const)('when it is %s is not delivered to it again', async (how) => {
+    const queue = await scratch.queue({ arguments: { 'x-queue-type': type } });
+    const gate = new Gate();
+    const consumer = consumerOf(queue, { concurrency: 1 }, held(gate));
+    for (let count = 0; count < 5; count += 1) await scratch.sendJson(queue, count);
+    await consumer.start();
+    await inbox.next();
+    await eventually('the deliveries', () => Promise.resolve(connection.metrics.delivered === 5 ? true : undefined));
+    const over = how === 'paused' ? consumer.pause() : consumer.stop(10_000);
+    await scratch.hasMessages(queue, 4);
+    gate.open();
+    await over;
+    await consumer.stop(10_000);
+    expect(connection.metrics.delivered).toBe(5);
+    const { properties } = await scratch.take(queue);
+    // Of RabbitMQ 4.3 only what was rejected is counted.
+    if (type === 'quorum') expect(properties.headers?.['x-delivery-count'] ?? 1).toBe(1);
   });
 });
 

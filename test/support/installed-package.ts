@@ -13,6 +13,8 @@ export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
 const TSC = join(ROOT, 'node_modules/typescript/bin/tsc');
 const DEADLINE = 120_000;
+/** What the package asks of those who compile against it. */
+const COMPILER = { target: 'es2022', lib: 'es2022,esnext.disposable' };
 
 const run = promisify(execFile);
 
@@ -76,6 +78,26 @@ export class InstalledPackage implements AsyncDisposable {
     await writeFile(join(this.folder, 'package.json'), '{ "name": "user", "private": true, "type": "module" }');
     await tsc(from, '-p', from, '--rootDir', this.folder, '--outDir', join(this.folder, 'dist'));
     return to;
+  }
+
+  /** Has a strict compiler check a file of this text, and the declarations of all that it imports. */
+  async check(name: string, text: string): Promise<void> {
+    await writeFile(join(this.folder, name), text);
+    const strictly = ['--strict', '--skipLibCheck', 'false', '--noEmit', '--ignoreConfig'];
+    const { target, lib } = COMPILER;
+    await tsc(
+      this.folder,
+      ...strictly,
+      '--target',
+      target,
+      '--lib',
+      lib,
+      '--module',
+      'nodenext',
+      '--types',
+      'node',
+      name,
+    );
   }
 
   /** Runs a script in a process of its own; resolves to what it prints. */

@@ -8,7 +8,11 @@ import {
   type HandlerOptions,
 } from '../../lib/messaging/handled-deliveries.js';
 
-export type LoneHandlerOptions = ConsumerOptions & Omit<HandlerOptions, 'concurrency'>;
+export interface LoneHandlerOptions
+  extends ConsumerOptions, Omit<HandlerOptions, 'concurrency' | 'queue' | 'topology' | 'name'> {
+  /** @default prefetch */
+  readonly concurrency?: number;
+}
 
 export function loneHandler(
   connection: AmqpConnection,
@@ -16,6 +20,6 @@ export function loneHandler(
   handler: DeliveryHandler,
   log: Log,
 ): Consumer {
-  const deliveries = new HandledDeliveries(connection, { ...options, concurrency: options.prefetch }, handler, log);
+  const deliveries = new HandledDeliveries(connection, { concurrency: options.prefetch, ...options }, handler, log);
   return new Consumer(connection, options, deliveries, log);
 }
