@@ -34,6 +34,7 @@ import { types } from 'node:util';
  * | `PUBLISHER_BUFFER_FULL` | As many publishes wait as may: for a connection, for a broker that blocks it, or for confirms. |
  * | `PUBLISH_OUTCOME_UNKNOWN` | The channel ended before the broker said what became of a message. |
  * | `PUBLISH_ALL_FAILED` | `publishAll` ended before its source did; `PublishAllError` says how far it came. |
+ * | `NOT_PUBLISHED` | An interceptor of publishes neither handed the message on nor threw. |
  * | `REPLY_TIMEOUT` | A request was not replied to in time. |
  * | `REPLY_LOST` | The channel to which the reply to a request would have come has ended. |
  * | `REQUEST_LIMIT` | As many requests await their reply as may. |
@@ -48,6 +49,7 @@ import { types } from 'node:util';
  * | `NO_HANDLER` | No handler of its queue takes the routing key of a message. |
  * | `INVALID_PAYLOAD` | The payload of a message is not what the schema says. |
  * | `UNSERIALIZABLE` | A payload cannot be turned into bytes. |
+ * | `NEST_UNSUPPORTED` | This version of Nest lacks what handlers are made with. |
  * | `ABORTED` | The caller's `AbortSignal` fired, or its deadline passed. |
  */
 export type AmqpErrorCode =
@@ -91,6 +93,7 @@ export type AmqpErrorCode =
   | 'NO_HANDLER'
   | 'INVALID_PAYLOAD'
   | 'UNSERIALIZABLE'
+  | 'NEST_UNSUPPORTED'
   | 'ABORTED';
 
 /** What the wire said, where it said something. */

@@ -55,7 +55,7 @@ export type StreamEnd =
 export class ReplyStreams {
   readonly #channel: AmqpChannel;
   readonly #running = new Map<string, Run>();
-  readonly #listening = new WeakMap<ConfirmChannel, Promise<unknown>>();
+  readonly #listening = new WeakSet<ConfirmChannel>();
 
   constructor(channel: AmqpChannel) {
     this.#channel = channel;
@@ -106,18 +106,15 @@ export class ReplyStreams {
     }
   }
 
-  /** The channel, once requesters can be heard on it. */
+  /** The channel, with a consumer that hears requesters. Its answer is not awaited: a broker that blocks gives none, and it begins in order. */
   async #opened(): Promise<ConfirmChannel> {
     const channel = await this.#channel.opened();
-    let listening = this.#listening.get(channel);
-    if (listening === undefined) {
-      const onMessage = (message: Message): void => {
-        this.#hear(message);
-      };
-      listening = channel.basicConsume(DIRECT_REPLY_TO, onMessage, { noAck: true });
-      this.#listening.set(channel, listening);
-    }
-    await listening;
+    if (this.#listening.has(channel)) return channel;
+    this.#listening.add(channel);
+    const onMessage = (message: Message): void => {
+      this.#hear(message);
+    };
+    await channel.basicConsume(DIRECT_REPLY_TO, onMessage, { noAck: true, noWait: true });
     return channel;
   }
 

@@ -100,10 +100,9 @@ async function optionsOf(note: ConsumeNote, wrapper: Wrapper, name: string): Pro
 }
 
 /** With what it injects, found as the constructor of a class in the same module would have it injected. */
-async function callFactory(factory: ConsumeOptionsFactory, { host }: Wrapper, name: string): Promise<unknown> {
+async function callFactory(factory: ConsumeOptionsFactory, wrapper: Wrapper, name: string): Promise<unknown> {
   const { inject = [] } = factory;
-  const moduleRef = host?.getProviderByKey(ModuleRef).instance;
-  if (moduleRef === undefined) throw new AmqpError('INVALID_DEFINITION', `${name} has @Consume and is in no module.`);
+  const moduleRef = hostOf(wrapper, name).getProviderByKey(ModuleRef).instance;
   class Factory {
     readonly args: unknown[];
 
@@ -131,6 +130,12 @@ async function callFactory(factory: ConsumeOptionsFactory, { host }: Wrapper, na
       { cause },
     );
   }
+}
+
+/** Nest's record of the module that a handler is in. Throws `INVALID_DEFINITION` for one that is in none. */
+export function hostOf({ host }: Wrapper, name: string): NonNullable<Wrapper['host']> {
+  if (host !== undefined) return host;
+  throw new AmqpError('INVALID_DEFINITION', `${name} has @Consume and is in no module.`);
 }
 
 function isScoped(moduleRef: ModuleRef, token: InjectionToken): boolean {

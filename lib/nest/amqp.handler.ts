@@ -2,7 +2,6 @@
  * Turns what the explorer finds into a delivery handler: one that calls an instance that exists once, or one that has
  * instances of its own made for every delivery, where something about it is request-scoped or transient.
  */
-import type { InjectionToken } from '@nestjs/common';
 import { type ContextId, ContextIdFactory, type ExternalContextCreator, type ModuleRef } from '@nestjs/core';
 import { REQUEST_CONTEXT_ID } from '@nestjs/core/router/request/request-constants.js';
 import { quietly } from '../client/listeners.js';
@@ -10,50 +9,22 @@ import type { BatchHandler } from '../messaging/batched-deliveries.js';
 import { type Log, framesOf, messageOf } from '../messaging/failed-deliveries.js';
 import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
 import type { ConsumerDefaults } from './consume-options.js';
-import type { DiscoveredHandler, Wrapper } from './amqp.explorer.js';
+import { type DiscoveredHandler, type Wrapper, hostOf } from './amqp.explorer.js';
 import { type Assembled, type Run, applies, assemble, parameterNotes, throwIfStopped } from './amqp.listener.js';
 import type { Delivered } from './handler-result.js';
+import { type NestInternals, nestInternals } from './nest-internals.js';
 
 type GlobalEnhancersOption = ConsumerDefaults['globalEnhancers'];
 
-/** The injector of the application, which Nest keeps from the types. */
-interface Injector {
-  loadPerContext(
-    instance: unknown,
-    host: unknown,
-    collection: Map<InjectionToken, Wrapper>,
-    contextId: ContextId,
-    wrapper: Wrapper,
-  ): Promise<object>;
-  loadEnhancersPerContext(
-    holder: Pick<Wrapper, 'getEnhancersMetadata'>,
-    contextId: ContextId,
-    inquirer: Wrapper,
-  ): Promise<void>;
-}
-
-/** Where Nest keeps the global enhancers that are request-scoped or transient, also from the types. */
-interface GlobalConfig {
-  getGlobalRequestGuards(): Wrapper[];
-  getGlobalRequestPipes(): Wrapper[];
-  getGlobalRequestInterceptors(): Wrapper[];
-  getGlobalRequestFilters(): Wrapper[];
-}
-
 /** What makes handlers, of one application. */
 export class HandlerFactory {
-  readonly #creator: ExternalContextCreator;
-  readonly #injector: Injector;
-  readonly #config: GlobalConfig;
+  readonly #nest: NestInternals;
   readonly #log: Log;
 
+  /** Throws `NEST_UNSUPPORTED`. */
   constructor(creator: ExternalContextCreator, moduleRef: ModuleRef, log: Log) {
-    this.#creator = creator;
+    this.#nest = nestInternals(creator, moduleRef);
     this.#log = log;
-    this.#injector = (moduleRef as unknown as { readonly injector: Injector }).injector;
-    this.#config = (
-      creator as unknown as { readonly guardsContextCreator: { readonly config: GlobalConfig } }
-    ).guardsContextCreator.config;
   }
 
   /** The handler of a method; what is not said about global enhancers comes from `defaults`. */
@@ -77,7 +48,8 @@ export class HandlerFactory {
     const globals = this.#scopedGlobals(globalEnhancers);
     const parameters = parameterNotes();
     const assembleFor = (instance: object, contextId?: ContextId): Assembled =>
-      assemble(this.#creator, {
+      assemble(this.#nest, {
+        name,
         instance,
         methodName,
         isBatch,
@@ -101,8 +73,9 @@ export class HandlerFactory {
     return async (payload, delivery) => {
       let run: Run;
       try {
-        const contextId = this.#contextIdOf(delivery, wrapper);
-        run = assembleFor(await this.#instanceOf(wrapper, globals, contextId), contextId).run;
+        const contextId = contextIdOf(delivery);
+        this.#provideRequest(delivery, wrapper, contextId);
+        run = assembleFor(await this.#instanceOf(wrapper, name, globals, contextId), contextId).run;
         throwIfStopped(delivery);
       } catch (error) {
         outside ??= assembleFor(placeholderOf(wrapper));
@@ -113,7 +86,7 @@ export class HandlerFactory {
   }
 
   #scopedGlobals(globalEnhancers: GlobalEnhancersOption): Wrapper[] {
-    const config = this.#config;
+    const { config } = this.#nest;
     return [
       ...(applies(globalEnhancers, 'guards') ? config.getGlobalRequestGuards() : []),
       ...(applies(globalEnhancers, 'pipes') ? config.getGlobalRequestPipes() : []),
@@ -122,30 +95,36 @@ export class HandlerFactory {
     ];
   }
 
-  /** As for a request of Nest's own: whoever asks for `REQUEST` gets the delivery, or the batch of them, and durable providers are shared. */
-  #contextIdOf(delivery: Delivered, wrapper: Wrapper): ContextId {
-    const contextId = ContextIdFactory.getByRequest(delivery as unknown as Record<symbol, ContextId>);
-    // So that ContextIdFactory.getByRequest(delivery) finds it in the handler too.
-    Object.defineProperty(delivery, REQUEST_CONTEXT_ID, { value: contextId });
+  /**
+   * Whoever asks for `REQUEST` gets the delivery, or the batch of them, with the fields of the payload of the context beside it, as for
+   * a request of Nest's own; where all that is made for it is durable, and shared by many deliveries, that payload alone.
+   */
+  #provideRequest(delivery: Delivered, wrapper: Wrapper, contextId: ContextId): void {
     const { payload } = contextId as { readonly payload?: object };
     const request = wrapper.isDependencyTreeDurable() ? payload : Object.assign(delivery, payload);
-    this.#creator.registerRequestProvider(request, contextId);
-    return contextId;
+    this.#nest.creator.registerRequestProvider(request, contextId);
   }
 
   /** The instance that a delivery is for, and its enhancers beside it. */
-  async #instanceOf(wrapper: Wrapper, globals: Wrapper[], contextId: ContextId): Promise<object> {
-    const { host } = wrapper;
-    if (host === undefined) throw new Error('nest-amqp: a handler is in no module');
+  async #instanceOf(wrapper: Wrapper, name: string, globals: Wrapper[], contextId: ContextId): Promise<object> {
+    const { injector } = this.#nest;
+    const host = hostOf(wrapper, name);
     const collection = host.controllers.get(wrapper.token) === wrapper ? host.controllers : host.providers;
     const instance = isScoped(wrapper)
-      ? await this.#injector.loadPerContext(wrapper.instance, host, collection, contextId, wrapper)
+      ? await injector.loadPerContext(wrapper.instance, host, collection, contextId, wrapper)
       : (wrapper.instance as object);
     // Nest knows neither of global ones around providers, nor of transient ones around what exists once.
     const getEnhancersMetadata = (): Wrapper[] => [...enhancersOf(wrapper), ...globals];
-    await this.#injector.loadEnhancersPerContext({ getEnhancersMetadata }, contextId, wrapper);
+    await injector.loadEnhancersPerContext({ getEnhancersMetadata }, contextId, wrapper);
     return instance;
   }
+}
+
+/** Nest's id of what is made for a delivery, noted on it: `ContextIdFactory.getByRequest(delivery)` finds the same in the handler. */
+function contextIdOf(delivery: Delivered): ContextId {
+  const contextId = ContextIdFactory.getByRequest(delivery as unknown as Record<symbol, ContextId>);
+  Object.defineProperty(delivery, REQUEST_CONTEXT_ID, { value: contextId });
+  return contextId;
 }
 
 /** True for a class of which every delivery gets an instance of its own. */

@@ -1,6 +1,6 @@
 /** A method with Nest's guards, pipes, interceptors and filters around it. Whose method it is, is the handler's to know. */
-import type { ArgumentsHost } from '@nestjs/common';
 import type { ContextId, ExternalContextCreator } from '@nestjs/core';
+import { AmqpError } from '../errors.js';
 import { promiseOf } from '../messaging/handled-deliveries.js';
 import type { Delivery } from '../messaging/delivery.js';
 import { RejectDelivery, RequeueDelivery, RetryDelivery } from '../messaging/outcome.js';
@@ -18,6 +18,7 @@ import {
   stoppedBy,
   wantsValues,
 } from './handler-result.js';
+import { type Filters, type NestInternals, unsupported } from './nest-internals.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
@@ -54,6 +55,8 @@ const batchParamsFactory = {
 
 /** A method and what is around it. */
 export interface Target {
+  /** `BillingConsumer.charge` */
+  readonly name: string;
   /** What the method is called on. */
   readonly instance: object;
   readonly methodName: string;
@@ -96,13 +99,18 @@ export interface Assembled {
   readonly fail: (error: unknown, payload: unknown, delivery: Delivered) => unknown;
 }
 
-/** The method of an instance with its guards, pipes, interceptors and filters. */
-export function assemble(creator: ExternalContextCreator, target: Target): Assembled {
+/** The method of an instance with its guards, pipes, interceptors and filters. Throws `INVALID_DEFINITION` and `NEST_UNSUPPORTED`. */
+export function assemble(nest: NestInternals, target: Target): Assembled {
   const { instance, methodName, scope } = target;
   const method = (instance as Record<string, Method>)[methodName];
-  if (method === undefined) throw new Error(`nest-amqp: ${methodName} is not a method`);
+  if (typeof method !== 'function') {
+    throw new AmqpError(
+      'INVALID_DEFINITION',
+      `${target.name} has @Consume, and is no method of the instance: a field of that name, set in the constructor, hides it. Rename one.`,
+    );
+  }
   const outcome: { filtered?: (around: Run) => Run } = {};
-  const run = adapted(creator, target, method.bind(instance), outcome).create(
+  const run = adapted(nest, target, method.bind(instance), outcome).create(
     instance,
     method,
     methodName,
@@ -113,7 +121,10 @@ export function assemble(creator: ExternalContextCreator, target: Target): Assem
     undefined,
     AMQP_CONTEXT_TYPE,
   ) as Run;
-  const filtered = outcome.filtered ?? ((around: Run) => around);
+  const { filtered } = outcome;
+  // Nest would have made a handler without the filters, and called what it was told not to.
+  if (filtered === undefined)
+    throw unsupported('call of externalErrorProxy.createProxy() in ExternalContextCreator.create()');
   const fail: Assembled['fail'] = async (error, payload, delivery) => {
     const result = await filtered(rejecting(error))(payload, delivery);
     return isManyValued(result) ? await lastValueOf(result, stopSignal(delivery)) : result;
@@ -138,23 +149,6 @@ interface Param {
 /** Fills the arguments of the method from those that a handler without decorators gets; null when nothing is decorated. */
 type ApplyPipes = ((args: unknown[], ...given: unknown[]) => Promise<void> | void) | null;
 
-/** What Nest asks of its creator while it makes a handler, and keeps from the types. */
-interface Internals {
-  readonly guardsContextCreator: object;
-  readonly pipesContextCreator: object;
-  readonly filtersContextCreator: object;
-  readonly interceptorsContextCreator: { create(...args: unknown[]): unknown[] };
-  /** Hands what the target throws to the filters. */
-  readonly externalErrorProxy: { createProxy(target: Run, filters: Pick<Filters, 'next'>, contextType: string): Run };
-}
-
-/** The filters of a handler. */
-interface Filters {
-  /** What the filter that takes the error returns; null or undefined when there is none. */
-  invokeCustomFilters(error: unknown, host: ArgumentsHost): unknown;
-  next(error: unknown, host: ArgumentsHost): unknown;
-}
-
 /** Puts the values of decorated parameters into `args`. */
 type Fill = (args: unknown[], ...given: unknown[]) => void;
 
@@ -173,17 +167,15 @@ interface Surroundings {
  * interceptors, which is half of what a delivery costs, also where there are none: such a method is called directly.
  */
 function adapted(
-  creator: ExternalContextCreator,
+  { creator, parts }: NestInternals,
   target: Target,
   method: Method,
   outcome: { filtered?: (around: Run) => Run },
 ): ExternalContextCreator {
   const { moduleKey, globalEnhancers, parameters } = target;
-  const internals = creator as unknown as Internals;
-  const { externalErrorProxy } = internals;
   const contextsOf = <T extends object>(kind: keyof GlobalEnhancers, contexts: T): T =>
     applies(globalEnhancers, kind) ? contexts : withoutGlobals(contexts);
-  const interceptorsContextCreator = contextsOf('interceptors', internals.interceptorsContextCreator);
+  const interceptorsContextCreator = contextsOf('interceptors', parts.interceptorsContextCreator);
   const found: Surroundings = {};
   const createGuardsFn: ExternalContextCreator['createGuardsFn'] = (guards, ...rest) => {
     found.guards = guards;
@@ -201,9 +193,12 @@ function adapted(
     return interceptors;
   };
   const createProxy = (piped: Run, filters: Filters, contextType: string): Run => {
+    if (typeof (filters as Partial<Filters>).invokeCustomFilters !== 'function') {
+      throw unsupported('ExternalExceptionsHandler.invokeCustomFilters()');
+    }
     const { guards, interceptors, fill } = found;
     const filtered = (around: Run): Run =>
-      externalErrorProxy.createProxy(around, unlogged(filters, target.outcomeKept), contextType);
+      parts.externalErrorProxy.createProxy(around, unlogged(filters, target.outcomeKept), contextType);
     outcome.filtered = filtered;
     return guards?.length === 0 && interceptors?.length === 0 && fill !== undefined
       ? direct(method, fill, filtered)
@@ -215,9 +210,9 @@ function adapted(
     transformToResult: { value: (result: unknown) => result },
     createGuardsFn: { value: createGuardsFn },
     createPipesFn: { value: createPipesFn },
-    guardsContextCreator: { value: contextsOf('guards', internals.guardsContextCreator) },
-    pipesContextCreator: { value: contextsOf('pipes', internals.pipesContextCreator) },
-    filtersContextCreator: { value: contextsOf('filters', internals.filtersContextCreator) },
+    guardsContextCreator: { value: contextsOf('guards', parts.guardsContextCreator) },
+    pipesContextCreator: { value: contextsOf('pipes', parts.pipesContextCreator) },
+    filtersContextCreator: { value: contextsOf('filters', parts.filtersContextCreator) },
     interceptorsContextCreator: { value: { create: createInterceptors } },
     externalErrorProxy: { value: { createProxy } },
     handlerMetadataStorage: { value: parameters },

@@ -40,6 +40,7 @@ import {
   getRpcClientToken,
 } from './amqp.tokens.js';
 import { logConnections } from './connection-log.js';
+import { ConnectionRegistry } from './connection-registry.js';
 import { ConsumerRegistry } from './consumer-registry.js';
 import { checkConsumerDefaults } from './handler-checks.js';
 import { interceptorsOf } from './publish-interceptors.js';
@@ -62,8 +63,8 @@ const REPLIER = Symbol('nest-amqp:replier');
  */
 @Module({
   imports: [DiscoveryModule],
-  providers: [AmqpExplorer, TopologyRegistry, ConsumerRegistry],
-  exports: [TopologyRegistry, ConsumerRegistry],
+  providers: [AmqpExplorer, ConnectionRegistry, TopologyRegistry, ConsumerRegistry],
+  exports: [ConnectionRegistry, TopologyRegistry, ConsumerRegistry],
 })
 class AmqpConsumersModule {
   constructor(modules: ModulesContainer) {
@@ -145,12 +146,8 @@ function providersFor(name: string): Provider[] {
     },
     {
       provide: TOPOLOGY,
-      inject: [CONNECTION, RESOLVED_OPTIONS, TopologyRegistry],
-      useFactory: (
-        connection: AmqpConnection,
-        options: ResolvedModuleOptions,
-        registry: TopologyRegistry,
-      ): ConnectionTopology => {
+      inject: [CONNECTION, RESOLVED_OPTIONS],
+      useFactory: (connection: AmqpConnection, options: ResolvedModuleOptions): ConnectionTopology => {
         const topology = new ConnectionTopology(connection, {
           mode: options.topologyMode,
           onConflict: options.onTopologyConflict,
@@ -158,7 +155,6 @@ function providersFor(name: string): Provider[] {
           log: new Logger('AmqpModule'),
         });
         connection.onSetup((opened) => topology.apply(opened));
-        registry.addConnection(name, { topology, options });
         return topology;
       },
     },
@@ -271,6 +267,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     @Inject(INTERCEPTORS) interceptors: PublishInterceptors | null,
     @Inject(REPLIER) replier: Replier,
     @Inject(TOPOLOGY) topology: ConnectionTopology,
+    connections: ConnectionRegistry,
     topologies: TopologyRegistry,
     registry: ConsumerRegistry,
   ) {
@@ -282,7 +279,7 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#topologies = topologies;
     this.#options = options;
     this.#registry = registry;
-    registry.addConnection(name, { connection, publishing, options, channel, replier, topology });
+    connections.add(name, { connection, publishing, options, channel, replier, topology });
     logConnections(name, connection, publishing, options);
   }
 

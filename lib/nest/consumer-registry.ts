@@ -5,46 +5,21 @@
 import { EventEmitter } from 'node:events';
 import { Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy } from '@nestjs/common';
 import { ExternalContextCreator, ModuleRef } from '@nestjs/core';
-import type { AmqpChannel } from '../client/amqp-channel.js';
-import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { ConsumerStatus } from '../client/consumer-status.js';
 import { tell, warnOf } from '../client/listeners.js';
 import { orLate } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
-import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import { Consumer, type DrainOptions, labelOf } from '../messaging/consumer.js';
-import type { Replier } from '../messaging/replier.js';
 import { RegisteredConsumer } from '../messaging/registered-consumer.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { isFactory } from './amqp.decorators.js';
 import { AmqpExplorer, type DiscoveredHandler } from './amqp.explorer.js';
-import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
-import type { ConsumerDefaults } from './consume-options.js';
-import { queueConsumers, type QueueConsumer } from './queue-consumers.js';
-import { ReceiverFactory } from './message-receivers.js';
+import { ConnectionRegistry, type RegisteredConnection } from './connection-registry.js';
+import { queueConsumers } from './queue-consumers.js';
+import { type PlannedConsumer, ReceiverFactory } from './message-receivers.js';
 import { ShutdownHurry } from './shutdown-hurry.js';
 import { TopologyRegistry } from './topology-registry.js';
-
-/** A connection that consumers may name. */
-export interface RegisteredConnection {
-  readonly connection: AmqpConnection;
-  /** What everything is published over; idle until something is. */
-  readonly publishing: AmqpConnection;
-  readonly options: ResolvedModuleOptions;
-  readonly topology: ConnectionTopology;
-  /** Where consumers publish what is tried again, or dead-lettered. */
-  readonly channel: AmqpChannel;
-  /** Where their replies are published. */
-  readonly replier: Replier;
-}
-
-/** A consumer that is to start, and what it is made of. */
-export interface PlannedConsumer extends QueueConsumer {
-  readonly registered: RegisteredConnection;
-  /** What its handlers leave unsaid. */
-  readonly defaults: ConsumerDefaults;
-}
 
 /** A consumer, and what the registry knows of it beside. */
 interface Entry {
@@ -78,22 +53,26 @@ export class ConsumerRegistry
   implements OnApplicationBootstrap, OnModuleDestroy
 {
   readonly #explorer: AmqpExplorer;
+  readonly #connections: ConnectionRegistry;
   readonly #topologies: TopologyRegistry;
-  readonly #receivers: ReceiverFactory;
-  readonly #connections = new Map<string, RegisteredConnection>();
+  readonly #contexts: ExternalContextCreator;
+  readonly #moduleRef: ModuleRef;
   readonly #consumers = new Map<string, Entry>();
   readonly #logger = new Logger('AmqpModule');
 
   constructor(
     explorer: AmqpExplorer,
+    connections: ConnectionRegistry,
     topologies: TopologyRegistry,
     contexts: ExternalContextCreator,
     moduleRef: ModuleRef,
   ) {
     super();
     this.#explorer = explorer;
+    this.#connections = connections;
     this.#topologies = topologies;
-    this.#receivers = new ReceiverFactory(contexts, moduleRef, this.#logger);
+    this.#contexts = contexts;
+    this.#moduleRef = moduleRef;
   }
 
   /** All of them, those that do not run among them. */
@@ -152,26 +131,18 @@ export class ConsumerRegistry
     return name === undefined ? this.list() : [this.get(name)];
   }
 
-  /** @internal Every `AmqpModule` brings its connection here. Throws `INVALID_DEFINITION` for a name that is taken. */
-  addConnection(name: string, registered: RegisteredConnection): void {
-    if (this.#connections.has(name)) {
-      throw new AmqpError(
-        'INVALID_DEFINITION',
-        `AmqpModule.forRoot is imported twice for the connection ${quoted(name)}. Import it once, or give the second a name of its own.`,
-      );
-    }
-    this.#connections.set(name, registered);
-  }
-
   /** Runs after every other module's `onApplicationBootstrap`. */
   async onApplicationBootstrap(): Promise<void> {
     await this.orCloseAll(async () => {
       // What a factory says may be there only where something consumes.
-      const factories = [...this.#connections.values()].some(({ options }) => options.consumers !== false);
+      const factories = [...this.#connections].some(([, { options }]) => options.consumers !== false);
       const handlers = await this.#explorer.explore({ factories });
       // All of them before the first starts: a consumer sees what all declare.
       const queues = handlers.map(({ name, options }) => this.#topologies.addHandler(name, options));
-      const started = this.#plan(handlers, queues).map((planned) => this.#start(planned));
+      const plan = this.#plan(handlers, queues);
+      if (plan.length === 0) return;
+      const receivers = new ReceiverFactory(this.#contexts, this.#moduleRef, this.#logger);
+      const started = plan.map((planned) => this.#start(planned, receivers));
       // All are awaited before any failure is told, so that none goes on starting behind a failed boot.
       const failure = (await Promise.allSettled(started)).find((result) => result.status === 'rejected');
       if (failure !== undefined) throw failure.reason;
@@ -187,11 +158,7 @@ export class ConsumerRegistry
       await boot();
     } catch (error) {
       await this.#stopAll();
-      const connections = [...this.#connections.values()].flatMap(({ publishing, connection }) => [
-        publishing,
-        connection,
-      ]);
-      await Promise.allSettled(connections.map((connection) => connection.close()));
+      await this.#connections.close();
       throw error;
     }
   }
@@ -212,7 +179,8 @@ export class ConsumerRegistry
   #plan(handlers: readonly DiscoveredHandler[], queues: readonly string[]): PlannedConsumer[] {
     const byConnection = new Map<RegisteredConnection, Map<string, DiscoveredHandler[]>>();
     for (const [index, handler] of handlers.entries()) {
-      const registered = this.#connectionFor(handler);
+      const { connection = DEFAULT_CONNECTION } = handler.options;
+      const registered = this.#connections.get(connection, `${handler.name} consumes on`);
       const queue = queues[index] ?? '';
       const byQueue = byConnection.get(registered) ?? new Map<string, DiscoveredHandler[]>();
       byConnection.set(registered, byQueue.set(queue, [...(byQueue.get(queue) ?? []), handler]));
@@ -226,7 +194,7 @@ export class ConsumerRegistry
     });
   }
 
-  async #start(planned: PlannedConsumer): Promise<void> {
+  async #start(planned: PlannedConsumer, receivers: ReceiverFactory): Promise<void> {
     const { queue, handlers, prefetch, autoStart, registered } = planned;
     const { connection, options, topology } = registered;
     const late = handlers.some(({ handler }) => isFactory(handler.note));
@@ -240,7 +208,7 @@ export class ConsumerRegistry
           tell(this, 'status', [registeredConsumer, status], warnOf);
         },
       },
-      this.#receivers.receiverOf(planned),
+      receivers.receiverOf(planned),
       this.#logger,
     );
     const name = this.#freeName(planned.name, queue);
@@ -275,16 +243,6 @@ export class ConsumerRegistry
       const numbered = count === 1 ? long : `${long} ${count}`;
       if (!this.#consumers.has(numbered)) return numbered;
     }
-  }
-
-  #connectionFor({ name, options: { connection = DEFAULT_CONNECTION } }: DiscoveredHandler): RegisteredConnection {
-    const registered = this.#connections.get(connection);
-    if (registered !== undefined) return registered;
-    const known = [...this.#connections.keys()].map(quoted).join(', ');
-    throw new AmqpError(
-      'INVALID_DEFINITION',
-      `${name} consumes on the connection ${quoted(connection)}, which no AmqpModule.forRoot defines. Defined are ${known}.`,
-    );
   }
 }
 

@@ -14,13 +14,22 @@ import type { FieldTable } from '../protocol/field-table.js';
 import { timerMilliseconds } from '../time/duration.js';
 import { HandlerFactory } from './amqp.handler.js';
 import { replySchemaOf } from './consume-contract.js';
-import type { PlannedConsumer } from './consumer-registry.js';
-import { deadLetterOf, type QueueHandler } from './queue-consumers.js';
+import type { RegisteredConnection } from './connection-registry.js';
+import type { ConsumerDefaults } from './consume-options.js';
+import { deadLetterOf, type QueueConsumer, type QueueHandler } from './queue-consumers.js';
+
+/** A consumer that is to start, and what it is made of. */
+export interface PlannedConsumer extends QueueConsumer {
+  readonly registered: RegisteredConnection;
+  /** What its handlers leave unsaid. */
+  readonly defaults: ConsumerDefaults;
+}
 
 export class ReceiverFactory {
   readonly #handlers: HandlerFactory;
   readonly #log: Log;
 
+  /** Throws `NEST_UNSUPPORTED`. */
   constructor(contexts: ExternalContextCreator, moduleRef: ModuleRef, log: Log) {
     this.#handlers = new HandlerFactory(contexts, moduleRef, log);
     this.#log = log;

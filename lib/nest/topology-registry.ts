@@ -5,21 +5,14 @@
 import { Injectable } from '@nestjs/common';
 import { ModulesContainer } from '@nestjs/core';
 import { AmqpError, quoted } from '../errors.js';
-import type { ConnectionTopology } from '../messaging/connection-topology.js';
 import type { Topology } from '../messaging/definitions.js';
 import { isFactory } from './amqp.decorators.js';
 import { AmqpExplorer } from './amqp.explorer.js';
-import type { ResolvedModuleOptions } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
+import { ConnectionRegistry } from './connection-registry.js';
 import { type ConsumeOptionsWithQueue, argumentsOf } from './consume-options.js';
 import { topologyIn } from './consume-topology.js';
 import { deadLetterOf } from './queue-consumers.js';
-
-/** The topology of a connection, and what else says whether it is declared. */
-interface RegisteredTopology {
-  readonly topology: ConnectionTopology;
-  readonly options: ResolvedModuleOptions;
-}
 
 /** What an `AmqpModule.forFeature` declares. */
 interface Feature {
@@ -33,29 +26,20 @@ interface Feature {
 export class TopologyRegistry {
   readonly #explorer: AmqpExplorer;
   readonly #modules: ModulesContainer;
-  readonly #connections = new Map<string, RegisteredTopology>();
+  readonly #connections: ConnectionRegistry;
   readonly #features: Feature[] = [];
   #isGathered = false;
 
-  constructor(explorer: AmqpExplorer, modules: ModulesContainer) {
+  constructor(explorer: AmqpExplorer, connections: ConnectionRegistry, modules: ModulesContainer) {
     this.#explorer = explorer;
+    this.#connections = connections;
     this.#modules = modules;
-  }
-
-  /** Of every `forRoot`, as it is made. */
-  addConnection(name: string, registered: RegisteredTopology): void {
-    this.#connections.set(name, registered);
   }
 
   /** Of every `forFeature`, as it is made. Throws `INVALID_DEFINITION` for one that is made after the application. */
   addFeature(feature: Feature): void {
     if (this.#isGathered) throw tooLate(feature);
     this.#features.push(feature);
-  }
-
-  /** The topology of a connection that a `forRoot` defines. */
-  of(connection: string): ConnectionTopology | undefined {
-    return this.#connections.get(connection)?.topology;
   }
 
   /**
@@ -72,7 +56,7 @@ export class TopologyRegistry {
     }
     for (const feature of this.#features) this.#gatherFeature(feature);
     for (const { name, note } of this.#explorer.find()) if (!isFactory(note)) this.addHandler(name, note);
-    for (const { topology } of this.#connections.values()) topology.check();
+    for (const [, { topology }] of this.#connections) topology.check();
     this.#isGathered = true;
   }
 
@@ -82,7 +66,7 @@ export class TopologyRegistry {
    */
   addHandler(name: string, options: ConsumeOptionsWithQueue): string {
     const { queue, connection = DEFAULT_CONNECTION } = options;
-    const registered = this.#connections.get(connection);
+    const registered = this.#connections.find(connection);
     // The consumer registry says what is wrong with a connection that nobody defines.
     if (registered === undefined) return '';
     const { topology } = registered;
@@ -108,16 +92,7 @@ export class TopologyRegistry {
 
   #gatherFeature({ connection, topology, module }: Feature): void {
     const place = `AmqpModule.forFeature in ${this.#importersOf(module)}`;
-    const registered = this.#connections.get(connection);
-    if (registered === undefined) {
-      const known = [...this.#connections.keys()].map(quoted).join(', ');
-      throw new AmqpError(
-        'INVALID_DEFINITION',
-        `${place} is for the connection ${quoted(connection)}, which no AmqpModule.forRoot defines. ` +
-          (known === '' ? 'Import AmqpModule.forRoot in the root module.' : `Defined are ${known}.`),
-      );
-    }
-    registered.topology.add(topology, place);
+    this.#connections.get(connection, `${place} is for`).topology.add(topology, place);
   }
 
   /** The names of the modules that import it. */

@@ -13,10 +13,11 @@ import {
 } from 'nest-amqp';
 import { EmbeddedBroker, bootOnBroker } from 'nest-amqp/testing';
 import { once } from 'node:events';
+import { lastValueFrom } from 'rxjs';
 import { z } from 'zod';
 
 import { CollectedLog } from '../support/collected-log.js';
-import { Inbox, eventually, within } from '../support/waits.js';
+import { Gate, Inbox, eventually, within } from '../support/waits.js';
 
 /** Time enough to write a reply before the broker's word arrives. */
 const LATENCY = '300ms';
@@ -41,7 +42,7 @@ afterEach(async () => {
 });
 
 async function boot(provider: new () => object, options: AmqpModuleOptions = {}): Promise<void> {
-  const topology = { queues: [{ name: 'prices' }, { name: 'replies' }] };
+  const topology = { queues: [{ name: 'prices' }, { name: 'plain' }, { name: 'replies' }] };
   const builder = Test.createTestingModule({
     imports: [AmqpModule.forRoot({ topology, consumers: { prefetch: 1 }, ...options })],
     providers: [provider],
@@ -136,6 +137,39 @@ describe('a reply that the broker does not take', () => {
       'sent no reply to 3 requests that it had handled',
     ]);
     expect(log.text('warn')).not.toContain('could not reply');
+  });
+
+  test('is sent when the alarm is over, where it is of a stream: what the broker has not answered is no failure of handlers', async () => {
+    const isOn = new Gate();
+    class Streams {
+      @Consume('prices')
+      async *price(_payload: unknown, delivery: Delivery): AsyncGenerator<number> {
+        calls.push(delivery);
+        await isOn.opened;
+        yield 3;
+      }
+
+      @Consume('plain')
+      plain(): number {
+        return 1;
+      }
+    }
+    await boot(Streams, { connection: { requestTimeout: '1s' } });
+    const rpc = app.get(AmqpRpcClient);
+    const publisher = app.get(AmqpPublisher);
+    await rpc.requestToQueue('plain', '');
+    await publisher.sendToQueue('replies', 'the first');
+    await replied();
+    const first = lastValueFrom(rpc.request$('', 'prices', ''));
+    await calls.next();
+    await blocked();
+    broker.latency(0);
+    isOn.open();
+    const opened = await publisher.connection.opened();
+    await expect(opened.channel()).rejects.toMatchObject({ code: 'REQUEST_TIMEOUT' });
+    broker.unblock();
+    expect(await within('the first stream', first)).toBe(3);
+    expect(await within('the next stream', lastValueFrom(rpc.request$('', 'prices', '')))).toBe(3);
   });
 
   test('holds up no shutdown longer than shutdownTimeout', async () => {
