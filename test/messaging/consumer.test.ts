@@ -142,7 +142,8 @@ describe('a consumer that starts', () => {
     await consumers[0]?.stop(0);
     await scratch.hasConsumers(queue, 1);
     await second.stop(0);
-    expect(await scratch.state(queue)).toMatchObject({ consumerCount: 0 });
+    // It may have been told to stop before it had heard that it consumes.
+    await scratch.hasConsumers(queue, 0);
   });
 
   test('never has more messages under way than its prefetch', async () => {
@@ -364,6 +365,7 @@ describe('a message that nobody can read', () => {
     }
     expect((await peer.receive('basic.reject')).args).toEqual({ deliveryTag: 1, requeue: true });
     const stopped = consumer.stop(1);
+    await peer.receive('basic.cancel');
     expect((await peer.receive('basic.nack')).args).toEqual({ deliveryTag: 3, multiple: false, requeue: true });
     await stopped;
   });
