@@ -440,7 +440,8 @@ describe('a consumer', () => {
   });
 
   test('may be cancelled together with another request, which RabbitMQ answers first', async () => {
-    const queue = await queueWith();
+    // One without a name would go with its last consumer, before or after the other request.
+    const queue = await scratch.queue();
     const consumerTag = await channel.basicConsume(queue, () => undefined);
     const cancelling = channel.basicCancel(consumerTag);
     expect((await channel.queueDeclare(queue, { passive: true })).queue).toBe(queue);
