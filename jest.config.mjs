@@ -18,8 +18,6 @@ const config = {
   testMatch: ['<rootDir>/test/**/*.test.ts'],
   testTimeout: 20_000,
   // Long fuzzing of recovery (test/fuzz/recovery.test.ts) can leave a handle open, which would hold up a run in one process.
-  // What Jest says of a worker that "failed to exit gracefully" need be no handle: it gives a worker half a second from its last
-  // test to its end, and to free its 300 MB takes longer on a busy machine.
   forceExit: true,
   maxWorkers: WORKERS,
   extensionsToTreatAsEsm: ['.ts'],

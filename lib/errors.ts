@@ -225,6 +225,8 @@ export class PublisherBufferFullError extends AmqpError {
 
 /** What a `PublishAllError` tells. */
 export interface PublishAllFacts {
+  /** What ended it, after 'because': `its source failed`. */
+  readonly why: string;
   readonly confirmed: number;
   readonly taken: number;
   readonly index: number | undefined;
@@ -242,8 +244,7 @@ export class PublishAllError extends AmqpError {
   /** Which message failed first, from 0; undefined when it was the source, the progress callback or the signal. */
   readonly index: number | undefined;
 
-  constructor({ confirmed, taken, index, isAborted, cause }: PublishAllFacts) {
-    const why = index === undefined ? (isAborted ? 'its signal fired' : 'it was ended') : `message ${index} failed`;
+  constructor({ why, confirmed, taken, index, isAborted, cause }: PublishAllFacts) {
     const rest = isAborted ? 'Of the others some may arrive.' : 'The others that were taken have failed.';
     super(
       isAborted ? 'ABORTED' : 'PUBLISH_ALL_FAILED',
@@ -353,6 +354,11 @@ export function printable(text: string, limit = 300): string {
     /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
   );
+}
+
+/** So many of them, in a sentence: `1 handler`, `2 handlers`. */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
 }
 
 /** A name inside single quotes, made safe for a log line. */

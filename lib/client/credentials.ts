@@ -6,6 +6,7 @@ import { inspect } from 'node:util';
 import { AmqpError, printable } from '../errors.js';
 import { writeTable } from '../protocol/field-table.js';
 import { WireWriter } from '../protocol/wire.js';
+import { toldOf } from './option-names.js';
 
 /** What a user gives to log in with. */
 export interface UserCredentials {
@@ -105,10 +106,8 @@ export async function askFor(provider: CredentialsProvider): Promise<Credentials
   } catch (cause) {
     throw new AmqpError(
       'CREDENTIALS_FAILED',
-      'The provider of credentials failed; see the cause. It is asked again on the next attempt.',
-      {
-        cause,
-      },
+      `The provider of credentials failed. ${toldOf(cause)} It is asked again on the next attempt.`,
+      { cause },
     );
   }
   throw new AmqpError(

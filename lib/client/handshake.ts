@@ -20,6 +20,7 @@ import type { Method, MethodArgs, MethodName } from '../protocol/methods.js';
 import { type ResolvedConnectionOptions, addressOf } from './connection-options.js';
 import { VERSION } from '../version.js';
 import { type SaslMechanism, chooseMechanism } from './credentials.js';
+import { toldOf } from './option-names.js';
 
 /** What the handshake needs of a connection. */
 export interface HandshakeLine {
@@ -114,7 +115,7 @@ async function responseOf(
   } catch (cause) {
     throw new AmqpError(
       'CREDENTIALS_FAILED',
-      `The mechanism ${printable(name, 40)} failed to respond; see the cause.`,
+      `The mechanism ${printable(name, 40)} failed to respond. ${toldOf(cause)}`,
       { cause },
     );
   }

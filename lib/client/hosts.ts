@@ -9,6 +9,7 @@ import {
   resolveConnectionOptions,
 } from './connection-options.js';
 import { HostFailures, shuffled } from './host-order.js';
+import { toldOf } from './option-names.js';
 import { orLate } from './wait.js';
 
 /** Names the brokers. Asked on every attempt to connect, for at most `connectTimeout`; a failure is a failed attempt. */
@@ -96,7 +97,7 @@ export class Hosts {
       if (signal.aborted || (cause instanceof AmqpError && cause.code === 'HOSTS_FAILED')) throw cause;
       throw new AmqpError(
         'HOSTS_FAILED',
-        `The function that names the brokers failed${cause instanceof AmqpError ? `. ${cause.message}` : '; see the cause.'} It is asked again.`,
+        `The function that names the brokers failed. ${cause instanceof AmqpError ? cause.message : toldOf(cause)} It is asked again.`,
         carriesUrl(cause) ? {} : { cause },
       );
     }

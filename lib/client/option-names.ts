@@ -30,14 +30,15 @@ export function itIs(value: unknown): string {
 /** The same where any text may be a password. */
 export function kindOf(value: unknown): string {
   if (typeof value === 'string') return value.includes('://') ? 'a URL' : 'a string';
-  if (Array.isArray(value)) return 'a list';
+  if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : 'a list';
   if (typeof value === 'function') return 'a function';
   return typeof value === 'object' && value !== null ? 'an object' : String(value);
 }
 
-/** An error of the application's in one line. A URL in it is not shown with its password. */
+/** An error of the application's as a sentence. A URL in it is not shown with its password. */
 export function toldOf(error: unknown): string {
   if (!types.isNativeError(error)) return 'See the cause.';
   const { name, message } = error;
-  return printable(`${name}: ${message}`.replace(/:\/\/\S*@/g, '://***@'));
+  const told = printable(`${name}: ${message}`.replace(/:\/\/\S*@/g, '://***@'));
+  return /[.!?…]$/.test(told) ? told : `${told}.`;
 }

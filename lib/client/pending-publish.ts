@@ -1,5 +1,5 @@
 /** One publish, from the call to its outcome. Whether an attempt that failed is the last, its owner decides. */
-import { AmqpError, PublishOutcomeUnknownError, type UnroutableError, quoted } from '../errors.js';
+import { AmqpError, PublishOutcomeUnknownError, type UnroutableError, destination } from '../errors.js';
 import type { PublishOptions } from './channel-options.js';
 import type { UnconfirmedPublish } from './publisher-confirms.js';
 
@@ -95,7 +95,7 @@ export function givenUp(
 ): AmqpError {
   return new AmqpError(
     'ABORTED',
-    `The publish to exchange ${quoted(exchange)} with routing key ${quoted(routingKey)} ended before the broker confirmed it: ${why}. ` +
+    `The publish to ${destination(exchange, routingKey)} ended before the broker confirmed it: ${why}. ` +
       (wasSent ? 'Whether the broker has the message is unknown.' : 'The message was not sent.'),
     { cause: cause instanceof AmqpError ? cause.cause : cause },
   );

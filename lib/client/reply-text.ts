@@ -12,7 +12,8 @@ const CLOSE_ADVICE: Readonly<Record<number, string>> = {
 
 /** The broker's reply as a sentence or two: `404 'NOT_FOUND - no queue …' (queue.bind). Declare it first, …`. */
 export function closeReason(replyCode: number, replyText: string, method: MethodName | undefined): string {
-  const advice = CLOSE_ADVICE[replyCode];
+  // A login or a virtual host that is refused: the errors of the handshake have better advice.
+  const advice = method?.startsWith('connection.') === true ? undefined : CLOSE_ADVICE[replyCode];
   const told = replyTold(replyCode, replyText, method);
   return advice === undefined ? told : `${told} ${advice}`;
 }

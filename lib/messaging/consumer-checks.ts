@@ -64,7 +64,7 @@ export const CONSUMER_CHECKS = {
     find: ofConsumers(({ prefetch, batchSize }) =>
       prefetch !== undefined && batchSize !== undefined && prefetch < batchSize
         ? {
-            why: `has prefetch ${prefetch} and batches of ${batchSize}, which are never full with it.`,
+            why: `has prefetch ${prefetch} and batches of ${batchSize}, which would never be full with it: it is raised to ${batchSize}.`,
             mend: 'Say a prefetch of at least that, or none.',
           }
         : undefined,

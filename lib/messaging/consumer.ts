@@ -11,7 +11,7 @@ import { quietly } from '../client/listeners.js';
 import { refuseUnknown } from '../client/option-names.js';
 import type { Message } from '../client/message.js';
 import { orAborted, orLate } from '../client/wait.js';
-import { AmqpError, quoted } from '../errors.js';
+import { AmqpError, counted, factsOf, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { Topology } from './definitions.js';
@@ -127,9 +127,17 @@ export class Consumer {
     return labelOf(this.#options);
   }
 
-  /** See `AmqpConsumer.start`. */
+  /** See `AmqpConsumer.start`. What the broker refuses is told with whose consumer it is. */
   async start(): Promise<void> {
-    await this.#consumer.start();
+    try {
+      await this.#consumer.start();
+    } catch (error) {
+      if (!(error instanceof AmqpError) || error.code !== 'CHANNEL_CLOSED' || error.closedBy !== 'server') throw error;
+      throw new AmqpError(error.code, `${this.#label} cannot consume. ${error.message}`, {
+        ...factsOf(error),
+        cause: error,
+      });
+    }
   }
 
   /** See `AmqpConsumer.startInBackground`. */
@@ -157,7 +165,7 @@ export class Consumer {
     const still = (when: string, cause?: unknown): AmqpError => {
       const what =
         this.underWay > 0
-          ? `${this.underWay} deliveries of ${this.#label} are still under way`
+          ? `${counted(this.underWay, 'delivery', 'deliveries')} of ${this.#label} ${this.underWay === 1 ? 'is' : 'are'} still under way`
           : `Handlers of ${this.#label} that have taken longer than their timeout still run`;
       return new AmqpError('ABORTED', `${what} ${when}.`, { cause });
     };

@@ -75,7 +75,8 @@ export class DelayedPublishes {
     }
     const longest = Math.min(timeout, LONGEST_TIMEOUT);
     const deadline = performance.now() + longest;
-    const late = AbortSignal.timeout(longest);
+    // It takes whole milliseconds only.
+    const late = AbortSignal.timeout(Math.ceil(longest));
     const ending = signal === undefined ? late : AbortSignal.any([signal, late]);
     const options = delayedOptions(message);
     const wait = nameFor(target.exchange, ms);

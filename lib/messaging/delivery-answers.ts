@@ -6,7 +6,7 @@ import type { StandardSchemaV1 } from '@standard-schema/spec';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
-import { AmqpError, quoted } from '../errors.js';
+import { AmqpError, counted, quoted } from '../errors.js';
 import { labelOf } from './consumer.js';
 import { type Delivery, DeliveryScope } from './delivery.js';
 import {
@@ -191,16 +191,26 @@ export class DeliveryAnswers {
     this.#ours.end(why);
     if (this.#outlasting > 0) {
       this.#log.warn(
-        `${this.#outlasting} handlers of ${this.#label} that had taken longer than their timeout still ran after ${until}.`,
+        `${counted(this.#outlasting, 'handler')} of ${this.#label} that had taken longer than their timeout still ran after ${until}.`,
       );
     }
-    if (this.#underWay === 0) return;
-    this.#log.warn(
-      `${this.#underWay} handlers of ${this.#label} still ran after ${until}; ` +
-        (this.#options.ack === 'none'
-          ? 'their messages are not delivered again.'
-          : 'the broker delivers their messages again.'),
-    );
+    // Whose handlers have returned, and said nothing.
+    const silent = this.#unanswered.size;
+    const running = this.#underWay - silent;
+    if (running > 0) {
+      this.#log.warn(
+        `${counted(running, 'handler')} of ${this.#label} still ran after ${until}; ` +
+          (this.#options.ack === 'none'
+            ? 'their messages are not delivered again.'
+            : 'the broker delivers their messages again.'),
+      );
+    }
+    if (silent > 0) {
+      this.#log.warn(
+        `${counted(silent, 'delivery', 'deliveries')} of ${this.#label}, whose handlers have returned, had no answer after ${until}; ` +
+          'the broker delivers them again.',
+      );
+    }
   }
 
   /** How long a reply is of use. */

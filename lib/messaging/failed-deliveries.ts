@@ -206,7 +206,7 @@ export class FailedDeliveries {
           this.#tell(
             'error',
             failure,
-            `It cannot be published elsewhere yet, which is tried again: ${messageOf(error)}.`,
+            `It cannot be published elsewhere yet, which is tried again: ${messageOf(error).replace(/\.$/, '')}.`,
           );
         },
       });
@@ -217,7 +217,11 @@ export class FailedDeliveries {
       if (isUnsendable(error)) await pause(HOLD, AbortSignal.any([lost.signal, this.#stopping.signal]));
       const sent = message.nack();
       const back = sent ? 'and went back to its queue.' : areOurs ? 'and is lost.' : 'and is delivered again.';
-      this.#tell('error', failure, `It could not be published elsewhere (${messageOf(error)}), ${back}`);
+      this.#tell(
+        'error',
+        failure,
+        `It could not be published elsewhere (${messageOf(error).replace(/\.$/, '')}), ${back}`,
+      );
     } finally {
       scope.release(lost);
     }

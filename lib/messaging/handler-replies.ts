@@ -5,7 +5,7 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
-import { type AmqpError, quoted } from '../errors.js';
+import { type AmqpError, counted, quoted } from '../errors.js';
 import type { Delivery, DeliveryScope } from './delivery.js';
 import { type Log, idOf } from './failed-deliveries.js';
 import { type Replier, isStream } from './replier.js';
@@ -94,7 +94,7 @@ export class HandlerReplies {
       this.#lost = 0;
       quietly(() => {
         this.#log.warn(
-          `${this.#label} sent no reply to ${count} ${count === 1 ? 'request' : 'requests'} that it had handled. ${why.message}` +
+          `${this.#label} sent no reply to ${counted(count, 'request')} that it had handled. ${why.message}` +
             (why.code === 'CHANNEL_CLOSED' ? ' The broker delivers what was not acknowledged again.' : ''),
         );
       });

@@ -69,7 +69,7 @@ export class PublishRun<T> {
   #confirmed = 0;
   #underWay = 0;
   /** The first that went wrong; nothing is taken after it. */
-  #failure: { readonly cause: unknown; readonly index: number | undefined } | undefined;
+  #failure: { readonly why: string; readonly cause: unknown; readonly index: number | undefined } | undefined;
   /** Resolves the one wait that there is at a time. */
   #wake: () => void = () => undefined;
   #willTell = false;
@@ -84,7 +84,7 @@ export class PublishRun<T> {
   async of(source: Iterable<T> | AsyncIterable<T>): Promise<number> {
     const { signal } = this.#options;
     const abort = (): void => {
-      this.#fail(signal?.reason, undefined);
+      this.#fail('its signal fired', signal?.reason);
     };
     if (signal?.aborted === true) abort();
     const unlisten = signal && whenFired(signal, abort);
@@ -114,7 +114,7 @@ export class PublishRun<T> {
         next = await this.#nextOf(iterator);
       } catch (error) {
         // A source that throws is at its end.
-        this.#fail(error, undefined);
+        this.#fail('its source failed', error);
         return;
       }
       if (next?.done === true) return;
@@ -145,7 +145,7 @@ export class PublishRun<T> {
         this.#tellSoon();
       },
       (error: unknown) => {
-        this.#fail(error, index);
+        this.#fail(`message ${index} failed`, error, index);
         this.#ended();
       },
     );
@@ -156,8 +156,8 @@ export class PublishRun<T> {
     this.#wake();
   }
 
-  #fail(cause: unknown, index: number | undefined): void {
-    this.#failure ??= { cause, index };
+  #fail(why: string, cause: unknown, index?: number): void {
+    this.#failure ??= { why, cause, index };
     this.#wake();
   }
 
@@ -172,7 +172,7 @@ export class PublishRun<T> {
 
   #tell(): void {
     const failed = (error: unknown): void => {
-      this.#fail(error, undefined);
+      this.#fail('its progress callback failed', error);
     };
     try {
       const told = this.#options.progress?.({ confirmed: this.#confirmed, taken: this.#taken });
@@ -193,12 +193,18 @@ export class PublishRun<T> {
 /** Throws `INVALID_ARGUMENT`. */
 function iteratorOf<T>(source: Iterable<T> | AsyncIterable<T>): AsyncIterator<T> {
   // Also from plain JavaScript.
-  const given = source as Partial<Iterable<T> & AsyncIterable<T>> | null | undefined;
+  const given = source as Partial<Iterable<T> & AsyncIterable<T>> | string | null | undefined;
+  if (typeof given === 'string' || given instanceof Uint8Array)
+    throw noSource('One payload alone is published by publish().');
   if (typeof given?.[Symbol.asyncIterator] === 'function') return (source as AsyncIterable<T>)[Symbol.asyncIterator]();
   if (typeof given?.[Symbol.iterator] === 'function') return asynchronous(source as Iterable<T>);
-  throw new AmqpError(
+  throw noSource('');
+}
+
+function noSource(advice: string): AmqpError {
+  return new AmqpError(
     'INVALID_ARGUMENT',
-    'publishAll is given its payloads as something to iterate over: an array, a generator, a stream of objects.',
+    `publishAll is given its payloads as something to iterate over: an array, a generator, a stream of objects. ${advice}`.trimEnd(),
   );
 }
 

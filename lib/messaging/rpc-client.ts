@@ -9,7 +9,7 @@ import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
 import { refuseUnknown } from '../client/option-names.js';
 import { checkSignal, whenFired } from '../client/signals.js';
-import { AmqpError, RemoteError, destination, printable } from '../errors.js';
+import { AmqpError, RemoteError, counted, destination, printable } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
 import { Correlation } from './correlation.js';
@@ -281,7 +281,15 @@ export class RpcClient implements AsyncDisposable {
     if (remote !== undefined) throw new RemoteError(exchange, routingKey, remote);
     // What a handler that returns nothing is answered with.
     if (reply.size === 0 && reply.properties.contentType === undefined) return undefined;
-    return this.#decode(reply);
+    const ofRequest = (error: unknown): never => {
+      throw unreadable(error, exchange, routingKey);
+    };
+    try {
+      const value = this.#decode(reply);
+      return types.isPromise(value) ? value.catch(ofRequest) : value;
+    } catch (error) {
+      return ofRequest(error);
+    }
   }
 
   /** Requesters that come and go leave many of them: late ones, those of requests that were aborted. */
@@ -293,7 +301,7 @@ export class RpcClient implements AsyncDisposable {
     this.#toldAt = now;
     this.#untold = 0;
     this.#options.log.warn(
-      `${count} ${count === 1 ? 'reply was' : 'replies were'} dropped that nobody awaits: late, or with an unknown correlation id.`,
+      `${counted(count, 'reply was', 'replies were')} dropped that nobody awaits: late, or with an unknown correlation id.`,
     );
   }
 }
@@ -306,6 +314,13 @@ function checkRequestOptions(options: RpcRequestOptions): void {
   }
   refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
   checkSignal(options.signal, 'a request');
+}
+
+/** What is said of a body alone, with the request that it is the reply to. */
+function unreadable(error: unknown, exchange: string, routingKey: string): unknown {
+  if (!(error instanceof AmqpError) || error.code !== 'UNDECODABLE') return error;
+  const text = `The reply of ${destination(exchange, routingKey)} cannot be read. ${error.message}`;
+  return new AmqpError('UNDECODABLE', text, { cause: error.cause });
 }
 
 /** What the contract's `reply` makes of a value. Throws, or rejects with, `INVALID_PAYLOAD`. */

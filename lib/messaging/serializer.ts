@@ -1,5 +1,6 @@
 /** Payloads to bodies and back, by content type. Compression and validation are the decoder's. */
 import { types } from 'node:util';
+import { itIs } from '../client/option-names.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
 
@@ -49,6 +50,11 @@ export class Serializers {
   readonly #isJsonOurs: boolean;
 
   constructor(serializers: readonly Serializer[] = []) {
+    // Past the compiler, as all options.
+    const given: unknown = serializers;
+    if (!Array.isArray(given)) {
+      throw new AmqpError('INVALID_OPTION', `serializers has to be a list of serializers${itIs(given)}`);
+    }
     for (const serializer of serializers) {
       for (const type of contentTypesOf(serializer)) {
         if (this.#byType.has(type)) {
@@ -153,7 +159,7 @@ function read(serializer: Serializer, { body, properties }: Encoded, type: strin
       : new AmqpError(
           'UNDECODABLE',
           // The message of the cause may quote the body, which has no business in logs.
-          `The body of ${body.length} bytes is not the ${quoted(type)} that its serializer reads. See the cause.`,
+          `The body of ${body.length} bytes is not the ${quoted(type)} that its serializer reads. The cause of this error may quote it, and is not logged.`,
           { cause },
         );
   let payload: unknown;

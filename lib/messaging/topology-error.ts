@@ -7,6 +7,15 @@ import { inWords } from './declarations.js';
 /** Something that is declared. */
 export type TopologyEntity = RecordedEntity;
 
+/** A property that the broker has otherwise. */
+export interface TopologyDifference {
+  /** As the broker calls it: `durable`, `x-max-length`. */
+  readonly property: string;
+  /** Its values as text; undefined where it is not set. */
+  readonly declared: string | undefined;
+  readonly existing: string | undefined;
+}
+
 /** One thing that the broker does not have, or has otherwise, or does not allow. */
 export interface TopologyConflict {
   readonly entity: TopologyEntity;
@@ -16,7 +25,7 @@ export interface TopologyConflict {
   readonly replyCode: number | undefined;
   readonly replyText: string | undefined;
   /** The first property that differs; brokers tell no others. Undefined where the conflict is about something else. */
-  readonly difference: { readonly property: string; readonly declared: string; readonly existing: string } | undefined;
+  readonly difference: TopologyDifference | undefined;
   /** What happened, to what, and what to do. */
   readonly message: string;
 }
@@ -75,8 +84,8 @@ export function conflictOf(entity: TopologyEntity, error: AmqpError, { mode, dec
   const where = declaredIn === undefined ? '' : ` (${declaredIn})`;
   if (difference !== undefined) {
     const message =
-      `The broker has ${what} with ${printable(inWords(difference.property))} ${difference.existing}; ` +
-      `${declaredIn ?? 'this module'} declares ${difference.declared}. ` +
+      `The broker has ${what} with ${printable(inWords(difference.property))} ${shown(difference.existing)}; ` +
+      `${declaredIn ?? 'this module'} declares ${shown(difference.declared)}. ` +
       'Change the declaration, or delete it on the broker so that it is made anew.';
     return { ...told, message };
   }
@@ -94,10 +103,15 @@ export function missing(what: string, where = ''): string {
   );
 }
 
-/** `'false'`, `none`, or `the value '5000' of type 'signedint'`, without the type. */
-function valueIn(told = ''): string {
-  const [, value] = /^the value ('.*') of type '.*?'$/s.exec(told) ?? [];
-  return printable(value ?? told);
+/** The value in `'false'` and in `the value '5000' of type 'signedint'`; of `none` there is none. */
+function valueIn(told = ''): string | undefined {
+  if (told === 'none') return undefined;
+  const [, typed, plain] = /^(?:the value '(.*)' of type '.*?'|'(.*)')$/s.exec(told) ?? [];
+  return printable(typed ?? plain ?? told);
+}
+
+function shown(value: string | undefined): string {
+  return value === undefined ? 'none' : quoted(value);
 }
 
 /** What is to be done about it, after the broker's own words; those of the client's error have advice of their own. */

@@ -67,9 +67,9 @@ export class TopologyPlan {
     return typeof queue === 'string' ? queue : (queue.name ?? this.#keys.get(queue));
   }
 
-  /** Where a queue or an exchange was first declared. */
+  /** Where a queue or an exchange was first declared, or else bound. */
   placeOf(kind: 'exchange' | 'queue', name: string): string | undefined {
-    if (kind === 'exchange') return this.#exchanges.get(name)?.place;
+    if (kind === 'exchange') return this.#exchanges.get(name)?.place ?? this.#placeOfBound(name);
     return this.#queues.get(name)?.place ?? this.#adopted.get(name);
   }
 
@@ -105,6 +105,10 @@ export class TopologyPlan {
       ],
       bindings: [...bindings.values()],
     };
+  }
+
+  #placeOfBound(name: string): string | undefined {
+    return this.#bindings.find(({ definition: { source, exchange } }) => source === name || exchange === name)?.place;
   }
 
   #addQueue(definition: QueueDefinition, place: string): void {

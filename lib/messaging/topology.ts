@@ -59,7 +59,8 @@ export async function applyTopology(
   const run = new Run(channels, options);
   try {
     await channels.open();
-    await run.stage(exchanges.map((definition) => exchangeStep(definition, options)));
+    const bound = options.mode === 'check' ? boundExchanges(bindings, exchanges) : [];
+    await run.stage([...exchanges.map((definition) => exchangeStep(definition, options)), ...bound.map(exchangeCheck)]);
     await run.stage(queues.map((definition) => queueStep(definition, names, options)));
     const known = [...queues, ...(options.declared ?? [])];
     const wanted = options.mode === 'check' ? ofOwnQueues(bindings, known) : bindings;
@@ -302,9 +303,15 @@ class Names {
 
 function exchangeStep(definition: ExchangeDefinition, { mode }: ApplyOptions): Step {
   const { name, type, ...options } = exchangeDeclaration(definition);
+  if (mode === 'check') return exchangeCheck(name);
+  return { entity: { kind: 'exchange', name }, say: (channel) => channel.exchangeDeclare(name, type, options) };
+}
+
+/** A passive declaration looks at no type. */
+function exchangeCheck(name: string): Step {
   return {
     entity: { kind: 'exchange', name },
-    say: (channel) => channel.exchangeDeclare(name, type, mode === 'check' ? { passive: true } : options),
+    say: (channel) => channel.exchangeDeclare(name, 'direct', { passive: true }),
   };
 }
 
@@ -353,6 +360,16 @@ function bindingEntity({ source, queue, exchange, routingKey = '' }: BindingDefi
 export function isOwn(definition: QueueDefinition): boolean {
   const { name, exclusive } = declarationOf(definition);
   return name === undefined || exclusive;
+}
+
+/** What bindings name and no definition does. Bindings cannot be seen, what they need can. */
+function boundExchanges(
+  bindings: readonly BindingDefinition[],
+  defined: readonly ExchangeDefinition[],
+): readonly string[] {
+  const bound = new Set(bindings.flatMap(({ source, exchange = source }) => [source, exchange]));
+  for (const { name } of defined) bound.delete(name);
+  return [...bound];
 }
 
 function ofOwnQueues(bindings: readonly BindingDefinition[], queues: readonly QueueDefinition[]): BindingDefinition[] {

@@ -2,8 +2,9 @@
 import { Injectable } from '@nestjs/common';
 import { ModuleRef } from '@nestjs/core';
 import { type HealthIndicatorResult, HealthIndicatorService } from '@nestjs/terminus';
+import { AmqpError, quoted } from '../errors.js';
 import { AmqpHealth, type HealthOptions, type HealthReport } from './amqp.health.js';
-import { getHealthToken } from './amqp.tokens.js';
+import { DEFAULT_CONNECTION, getHealthToken } from './amqp.tokens.js';
 
 /** `HealthOptions`, and whose health. */
 export interface HealthIndicatorOptions extends HealthOptions {
@@ -36,14 +37,27 @@ export class AmqpHealthIndicator {
     this.#moduleRef = moduleRef;
   }
 
-  /** Throws `INVALID_OPTION`, and what Nest throws for a connection that there is not. */
+  /** Throws `INVALID_OPTION`, also for a connection that there is not. */
   isHealthy<const Key extends string>(
     key: Key,
     { connection, ...options }: HealthIndicatorOptions = {},
   ): HealthIndicatorResult<Key, 'up' | 'down', HealthDetails> {
-    const health = this.#moduleRef.get<AmqpHealth>(getHealthToken(connection), { strict: false });
+    const health = this.#healthOf(connection);
     const { healthy, ...details } = health.check(options);
     const indicator = this.#indicators.check(key);
     return healthy ? indicator.up<HealthDetails>(details) : indicator.down<HealthDetails>(details);
+  }
+
+  #healthOf(connection: string | undefined): AmqpHealth {
+    try {
+      return this.#moduleRef.get<AmqpHealth>(getHealthToken(connection), { strict: false });
+    } catch (cause) {
+      throw new AmqpError(
+        'INVALID_OPTION',
+        `The health is asked for of the connection ${quoted(connection ?? DEFAULT_CONNECTION)}, which no AmqpModule.forRoot defines. ` +
+          'Import AmqpModule.forRoot with that name, or correct the name.',
+        { cause },
+      );
+    }
   }
 }

@@ -12,6 +12,8 @@ import {
 import { DiscoveryModule, ModuleRef, ModulesContainer } from '@nestjs/core';
 import { BROKER_OVERRIDE, type BrokerOverride } from '../broker-override.js';
 import type { AmqpConnection as ClientConnection, AmqpConnectionOptions } from '../client/amqp-connection.js';
+import { itIs } from '../client/option-names.js';
+import { AmqpError } from '../errors.js';
 import { ConnectionTopology } from '../messaging/connection-topology.js';
 import type { PublishInterceptors } from '../messaging/intercepted-publish.js';
 import { AmqpPublisher } from '../messaging/publisher.js';
@@ -27,6 +29,7 @@ import {
   type AmqpModuleExtras,
   type AmqpModuleOptions,
   type ResolvedModuleOptions,
+  checkName,
   resolveModuleOptions,
 } from './amqp.options.js';
 import { AmqpRpcClient } from './amqp.rpc-client.js';
@@ -281,6 +284,19 @@ export class AmqpModule extends ConfigurableModuleClass implements OnModuleInit,
     this.#registry = registry;
     connections.add(name, { connection, publishing, options, channel, replier, topology });
     logConnections(name, connection, publishing, options);
+  }
+
+  /**
+   * A connection with these options, or with the defaults. Throws `INVALID_OPTION` for a name that is none; what else is wrong with
+   * the options fails the boot.
+   */
+  static override forRoot(options: AmqpModuleOptions & Partial<AmqpModuleExtras> = {}): DynamicModule {
+    // Past the compiler, as from a configuration file.
+    if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
+      throw new AmqpError('INVALID_OPTION', `AmqpModule.forRoot has to be given an object of options${itIs(options)}`);
+    }
+    checkName(options.name);
+    return super.forRoot(options);
   }
 
   /**

@@ -153,8 +153,16 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
     );
   }
   refuseUnknown(options, KNOWN, 'AmqpModule has no option', EXTRAS);
-  refuseUnknown(options.publisher ?? {}, PUBLISHER_OPTIONS, 'The option publisher of AmqpModule has no field');
-  refuseUnknown(options.rpc ?? {}, ['timeout', 'maxPending'], 'The option rpc of AmqpModule has no field');
+  const { connection = {}, consumers = {}, publisher = {}, rpc = {} } = options;
+  requireObject('connection', connection);
+  if (consumers !== false) requireObject('consumers', consumers, ', or false to start none');
+  requireObject('publisher', publisher);
+  requireObject('rpc', rpc);
+  refuseUnknown(publisher, PUBLISHER_OPTIONS, 'The option publisher of AmqpModule has no field');
+  refuseUnknown(rpc, ['timeout', 'maxPending'], 'The option rpc of AmqpModule has no field');
+  for (const [option, { timeout }] of Object.entries({ publisher, rpc })) {
+    if (timeout !== undefined) timerMilliseconds(timeout, `timeout of the option ${option} of AmqpModule`);
+  }
   const { startup = 'require', topology = {}, topologyMode = 'declare', onTopologyConflict = 'fail' } = options;
   requireOneOf('startup', startup, ['require', 'background']);
   requireOneOf('topologyMode', topologyMode, ['declare', 'check']);
@@ -164,19 +172,30 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
   checkLevels(topologyChecks);
   return {
     url: options.url ?? DEFAULT_URL,
-    connection: options.connection ?? {},
+    connection,
     startup,
     startupTimeout: timerMilliseconds(options.startupTimeout ?? '10s', 'startupTimeout'),
     topology,
     topologyMode,
     onTopologyConflict,
     topologyChecks,
-    consumers: options.consumers ?? {},
-    publisher: options.publisher ?? {},
-    rpc: options.rpc ?? {},
+    consumers,
+    publisher,
+    rpc,
     serializers: new Serializers(options.serializers),
     shutdownTimeout: timerMilliseconds(options.shutdownTimeout ?? '10s', 'shutdownTimeout'),
   };
+}
+
+/** Checks the name of a connection, which may come from a configuration file too. Throws `INVALID_OPTION`. */
+export function checkName(name: unknown): void {
+  if (name === undefined || (typeof name === 'string' && name !== '')) return;
+  throw new AmqpError('INVALID_OPTION', `name of AmqpModule has to be a text, such as 'audit'${itIs(name)}`);
+}
+
+function requireObject(option: string, value: unknown, more = ''): void {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return;
+  throw new AmqpError('INVALID_OPTION', `${option} of AmqpModule has to be an object of options${more}${itIs(value)}`);
 }
 
 /** Options often come from configuration files, past the compiler. */

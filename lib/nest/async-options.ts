@@ -5,7 +5,7 @@
 import type { ConfigurableModuleAsyncOptions, DynamicModule, FactoryProvider, InjectionToken } from '@nestjs/common';
 import { kindOf, refuseUnknown, toldOf } from '../client/option-names.js';
 import { AmqpError, quoted } from '../errors.js';
-import type { AmqpModuleExtras, AmqpModuleOptions } from './amqp.options.js';
+import { type AmqpModuleExtras, type AmqpModuleOptions, checkName } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
 
 /** Options of `AmqpModule.forRootAsync`. */
@@ -29,6 +29,7 @@ export function checkAsyncOptions(options: AmqpModuleAsyncOptions): void {
   if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
     throw invalid("AmqpModule.forRootAsync has to be given an object: { useFactory: () => ({ url: 'amqp://…' }) }.");
   }
+  checkName(options.name);
   const where = placeOf(options);
   refuseUnknown(options, KNOWN, `${where} has no option`);
   const given = MAKERS.filter((maker) => (options[maker] ?? undefined) !== undefined);

@@ -7,6 +7,7 @@ import { Injectable, Logger, type OnApplicationBootstrap, type OnModuleDestroy }
 import { ExternalContextCreator, ModuleRef } from '@nestjs/core';
 import type { ConsumerStatus } from '../client/consumer-status.js';
 import { tell, warnOf } from '../client/listeners.js';
+import { itIs } from '../client/option-names.js';
 import { orLate } from '../client/wait.js';
 import { AmqpError, quoted } from '../errors.js';
 import { Consumer, type DrainOptions, labelOf } from '../messaging/consumer.js';
@@ -82,9 +83,12 @@ export class ConsumerRegistry
 
   /**
    * The consumer of that name, see `RegisteredConsumer.name`, or the one that runs the handler of that name: handlers that share a
-   * queue share their consumer. Throws `UNKNOWN_CONSUMER`, and names those that there are.
+   * queue share their consumer. Throws `UNKNOWN_CONSUMER`, and names those that there are; `INVALID_ARGUMENT` for what is no text.
    */
   get(name: string): RegisteredConsumer {
+    if (typeof (name as unknown) !== 'string') {
+      throw new AmqpError('INVALID_ARGUMENT', `The name of a consumer has to be a text${itIs(name)}`);
+    }
     const entry = this.#consumers.get(name) ?? this.#runningHandler(name);
     if (entry !== undefined) return entry.registered;
     const known = [...this.#consumers.keys()].map(quoted).join(', ');

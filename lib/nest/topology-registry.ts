@@ -74,7 +74,10 @@ export class TopologyRegistry {
     if (consumers === false) return topology.keyOf(queue) ?? '';
     const place = `@Consume of ${name}`;
     topology.add(topologyIn(options, name), place);
-    if (typeof queue === 'string' && options.bind !== undefined) topology.adopt(queue, place);
+    // What nobody consumes from yet is there for what is published meanwhile; a check has to name all that is missing.
+    const isLate = !(options.autoStart ?? consumers.autoStart ?? true);
+    const isChecked = registered.options.topologyMode === 'check';
+    if (typeof queue === 'string' && (options.bind !== undefined || isLate || isChecked)) topology.adopt(queue, place);
     const key = topology.keyOf(queue) ?? '';
     const checked = {
       name,

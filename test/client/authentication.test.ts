@@ -133,6 +133,7 @@ describe('a provider of credentials', () => {
       }),
     );
     expect(error).toMatchObject({ code: 'CREDENTIALS_FAILED', cause });
+    expect(error.message).toContain('failed. Error: vault is sealed. It is asked again');
   });
 
   test('is asked again before its credentials expire, and the broker gets the new secret', async () => {

@@ -483,7 +483,7 @@ describe('drain()', () => {
     await inbox.next();
     await expect(consumer.drain({ timeout: 1 })).rejects.toMatchObject({
       code: 'ABORTED',
-      message: expect.stringContaining('1 deliveries of Billing.charge') as unknown,
+      message: expect.stringContaining('1 delivery of Billing.charge') as unknown,
     });
     const reason = new Error('enough');
     await expect(consumer.drain({ signal: AbortSignal.abort(reason) })).rejects.toMatchObject({

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
 import { AmqpConnection } from '../../lib/client/amqp-connection.js';
+import type { PublishInterceptor } from '../../lib/messaging/publish-interceptor.js';
 import type { PublishMessageOptions } from '../../lib/messaging/publish-options.js';
 import { AmqpPublisher } from '../../lib/messaging/publisher.js';
 import { EmbeddedBroker } from '../../lib/testing.js';
@@ -129,6 +130,25 @@ describe('a delayed publish', () => {
     scratch.owns('nest-amqp.delay.1');
     await publisher.sendToQueue(queue, 1, { delay: 0.5 });
     expect((await scratch.take(queue)).properties.headers).toHaveProperty('x-death');
+  });
+
+  test('may have a timeout of part of a millisecond, as what interceptors leave of one is', async () => {
+    const delay = unsharedDelay();
+    const queue = await scratch.queue();
+    await publisher.sendToQueue(queue, 1, { delay, timeout: 5_000.5 });
+    const asked: string[] = [];
+    const interceptor: PublishInterceptor = {
+      intercept: async (message, next) => {
+        asked.push(message.routingKey);
+        await next(message);
+      },
+    };
+    const intercepted = new AmqpPublisher(new AmqpChannel(connection), {}, undefined, () =>
+      Promise.resolve([interceptor]),
+    );
+    await intercepted.sendToQueue(queue, 2, { delay });
+    for (const body of ['1', '2']) expect((await scratch.take(queue)).body.toString()).toBe(body);
+    expect(asked).toEqual([queue]);
   });
 
   test('published at the same time keep their order', async () => {

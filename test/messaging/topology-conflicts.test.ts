@@ -50,7 +50,7 @@ describe('all that the broker refuses', () => {
     ]);
     expect(error.conflicts[0]).toMatchObject({
       declaredIn: undefined,
-      difference: { property: 'type', declared: "'fanout'", existing: "'topic'" },
+      difference: { property: 'type', declared: 'fanout', existing: 'topic' },
     });
     expect(error.conflicts[1]?.declaredIn).toBe('AmqpModule.forRoot');
     expect(error.message).toMatch(
@@ -87,8 +87,8 @@ describe('all that the broker refuses', () => {
       declares: Topology,
       property: string,
       words: string,
-      declared: string,
-      existing: string,
+      declared: string | undefined,
+      ...existing: (string | undefined)[],
     ]
   >([
     [
@@ -97,8 +97,8 @@ describe('all that the broker refuses', () => {
       { queues: [{ name: 'Q', durable: false }] },
       'durable',
       'durable',
-      "'false'",
-      "'true'",
+      'false',
+      'true',
     ],
     [
       'a flag that brokers write otherwise',
@@ -106,8 +106,8 @@ describe('all that the broker refuses', () => {
       { exchanges: [{ name: 'Q', type: 'topic', autoDelete: true }] },
       'auto_delete',
       'autoDelete (auto_delete)',
-      "'true'",
-      "'false'",
+      'true',
+      'false',
     ],
     [
       'an argument that it lacks',
@@ -115,8 +115,8 @@ describe('all that the broker refuses', () => {
       { queues: [{ name: 'Q', maxLength: 5 }] },
       'x-max-length',
       'maxLength (x-max-length)',
-      "'5'",
-      'none',
+      '5',
+      undefined,
     ],
     [
       'an argument that it has',
@@ -124,8 +124,8 @@ describe('all that the broker refuses', () => {
       { queues: [{ name: 'Q' }] },
       'x-expires',
       'expires (x-expires)',
-      'none',
-      "'3600000'",
+      undefined,
+      '3600000',
     ],
     [
       'text',
@@ -133,8 +133,8 @@ describe('all that the broker refuses', () => {
       { queues: [{ name: 'Q', deadLetter: { exchange: 'two' } }] },
       'x-dead-letter-exchange',
       'deadLetter.exchange (x-dead-letter-exchange)',
-      "'two'",
-      "'one'",
+      'two',
+      'one',
     ],
     [
       'the type of a queue',
@@ -142,9 +142,10 @@ describe('all that the broker refuses', () => {
       { queues: [{ name: 'Q', type: 'quorum' }] },
       'x-queue-type',
       'type (x-queue-type)',
-      "'quorum'",
-      // RabbitMQ 4 says classic.
-      expect.stringMatching(/^(none|'classic')$/) as unknown as string,
+      'quorum',
+      // RabbitMQ 4 says it.
+      'classic',
+      undefined,
     ],
     [
       'an argument of an exchange',
@@ -152,10 +153,10 @@ describe('all that the broker refuses', () => {
       { exchanges: [{ name: 'Q', type: 'topic', alternateExchange: 'lost' }] },
       'alternate-exchange',
       'alternateExchange (alternate-exchange)',
-      "'lost'",
-      'none',
+      'lost',
+      undefined,
     ],
-  ])('names what differs: %s', async (_what, has, declares, property, words, declared, existing) => {
+  ])('names what differs: %s', async (_what, has, declares, property, words, declared, ...existing) => {
     await using scratch = await Scratch.open();
     const [queue, exchange] = [scratch.queueName(), scratch.exchangeName()];
     const named = ({ queues = [], exchanges = [] }: Topology): Topology => ({
@@ -166,7 +167,8 @@ describe('all that the broker refuses', () => {
     await applyTopology(connection, named(has));
     const { conflicts, message } = await refusalOf(named(declares));
     expect(message).toContain(` with ${words} `);
-    expect(conflicts.map(({ difference }) => difference)).toEqual([{ property, declared, existing }]);
+    expect(conflicts).toMatchObject([{ difference: { property, declared } }]);
+    expect(existing).toContain(conflicts[0]?.difference?.existing);
   });
 
   test('a queue that another connection holds is told so, as something that passes', async () => {

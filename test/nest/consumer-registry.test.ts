@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
   AmqpModule,
   type AmqpModuleOptions,
+  AmqpPublisher,
   Consume,
   ConsumerRegistry,
   type ConsumerState,
@@ -169,6 +170,7 @@ describe('the registry', () => {
     expect(error.message).toContain("'Billing.charge'");
     expect((await failure(registry.drain('Billing.refund'))).code).toBe('UNKNOWN_CONSUMER');
     expect(thrown(() => registry.resume('x')).code).toBe('UNKNOWN_CONSUMER');
+    expect(thrown(() => registry.resume(5 as unknown as string)).message).toContain('has to be a text; it is 5.');
   });
 
   test('pauses one, which gives back what has not begun, and leaves the others alone', async () => {
@@ -308,6 +310,22 @@ describe('the registry', () => {
 });
 
 describe('autoStart', () => {
+  test('false leaves a queue that takes what is published until it is started', async () => {
+    const queue = scratch.queueName();
+    const got = new Inbox<unknown>();
+    class Reports {
+      @Consume(queue, { autoStart: false })
+      make(payload: unknown): void {
+        got.push(payload);
+      }
+    }
+    await using app = await TestApp.boot({ imports: [amqp()], providers: [Reports] });
+    await app.get(AmqpPublisher).sendToQueue(queue, 'early');
+    expect(got.all).toEqual([]);
+    app.get(ConsumerRegistry).resume('Reports.make');
+    expect(await got.next()).toBe('early');
+  });
+
   test('false in the module leaves all of them to be started', async () => {
     const queue = await scratch.queue();
     class Billing {

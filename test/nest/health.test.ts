@@ -197,7 +197,10 @@ describe('the indicator of terminus', () => {
       amqp: { status: 'up', problems: [], consumers: [{ name: 'Billing.charge' }] },
     });
     expect(indicator.isHealthy('audit', { connection: 'audit' })).toMatchObject({ audit: { status: 'up' } });
-    expect(() => indicator.isHealthy('amqp', { connection: 'nobody' })).toThrow('nobody');
+    expect(thrown(() => indicator.isHealthy('amqp', { connection: 'nobody' }))).toMatchObject({
+      code: 'INVALID_OPTION',
+      message: expect.stringContaining("connection 'nobody', which no AmqpModule.forRoot defines") as unknown,
+    });
     const down = new Promise((resolve) => {
       app.get(AmqpConnection).once('status', () => {
         resolve(indicator.isHealthy('amqp'));

@@ -256,7 +256,7 @@ describe('a handler that runs on after its timeout', () => {
     await app.log.next('error', 'It is in queue');
     await app.close();
     expect(events.all).toEqual(['called', 'database closed']);
-    expect(app.log.text('warn')).toMatch(/1 handlers of .* longer than their timeout still ran after 30 ms/);
+    expect(app.log.text('warn')).toMatch(/1 handler of .* longer than their timeout still ran after 30 ms/);
     gate.open();
   });
 

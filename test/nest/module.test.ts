@@ -350,6 +350,25 @@ describe('options that cannot be are refused', () => {
       'INVALID_OPTION',
       'hostname has to be a string that is not empty; it is 5.',
     ],
+    [
+      'a switch in the place of consumers',
+      { consumers: true as never },
+      'INVALID_OPTION',
+      'consumers of AmqpModule has to be an object of options, or false to start none; it is true.',
+    ],
+    ['a list in the place of rpc', { rpc: [] as never }, 'INVALID_OPTION', 'rpc of AmqpModule has to be an object'],
+    [
+      'a timeout of requests that is none',
+      { rpc: { timeout: 'soon' as never } },
+      'INVALID_OPTION',
+      'timeout of the option rpc of AmqpModule is soon, which is not a length of time',
+    ],
+    [
+      'an object in the place of serializers',
+      { serializers: {} as never },
+      'INVALID_OPTION',
+      'serializers has to be a list of serializers; it is an object.',
+    ],
     ['a misspelt name of the connection', { nmae: 'audit' }, 'INVALID_OPTION', 'shutdownTimeout, name, isGlobal.'],
     ['a timeout that is none', { shutdownTimeout: 'soon' }, 'INVALID_OPTION', 'shutdownTimeout'],
     ['a URL that is none', { url: 'http://localhost' }, 'INVALID_URL', 'amqp:'],
@@ -421,7 +440,7 @@ describe('options that cannot be are refused', () => {
       { useFactory: () => ({ name: 'audit' }) },
       'name of AmqpModule stands beside the factory',
     ],
-    ['a factory that returns an array', { useFactory: () => [] }, 'has returned a list'],
+    ['a factory that returns an array', { useFactory: () => [] }, 'has returned an empty list'],
     [
       'a class that makes none',
       { useClass: Unmade },
@@ -449,7 +468,7 @@ describe('options that cannot be are refused', () => {
     expect(error).toMatchObject({ code: 'INVALID_OPTION', cause: { message: `no vault for ${url}` } });
     expect(error.cause).toBeInstanceOf(TypeError);
     expect(error.message).toBe(
-      `useFactory of ${audit} failed, so that there are no options. TypeError: no vault for amqp://***@broker`,
+      `useFactory of ${audit} failed, so that there are no options. TypeError: no vault for amqp://***@broker.`,
     );
   });
 });

@@ -462,6 +462,27 @@ describe("topologyMode: 'check'", () => {
     expect(await scratch.state(queue)).toBeUndefined();
   });
 
+  test('names all that handlers need, exchanges that nobody defines among them, with the handler', async () => {
+    const [one, other] = [scratch.queueName(), scratch.queueName()].sort() as [string, string];
+    class Billing {
+      @Consume(one)
+      charge(): void {
+        // never called
+      }
+
+      @Consume(other, { bind: { exchange: 'test.no-such-exchange' } })
+      refund(): void {
+        // never called
+      }
+    }
+    const error = await bootFailure({ imports: [amqp({ topologyMode: 'check' })], providers: [Billing] });
+    expect(conflictsOf(error)).toMatchObject([
+      { entity: { kind: 'exchange', name: 'test.no-such-exchange' }, declaredIn: '@Consume of Billing.refund' },
+      { entity: { kind: 'queue', name: one }, declaredIn: '@Consume of Billing.charge' },
+      { entity: { kind: 'queue', name: other }, declaredIn: '@Consume of Billing.refund' },
+    ]);
+  });
+
   test('says what it could not check', async () => {
     const [exchange, queue] = [await scratch.exchange('direct'), await scratch.queue()];
     await using app = await TestApp.boot({
@@ -484,7 +505,9 @@ describe("topologyMode: 'check'", () => {
     const connection = { recovery: { maxDelay: '200ms' } } as const;
     const metadata = { imports: [amqp({ connection, topologyMode: 'check' })], providers: [consumerOf({ queue })] };
     const error = await bootFailure(metadata);
-    expect(error.message).toContain(`The broker has no queue '${queue}', and topologyMode is 'check'`);
+    expect(error.message).toContain(
+      `The broker has no queue '${queue}' (@Consume of Billing.charge), and topologyMode`,
+    );
     await scratch.queue({ name: queue });
     await using app = await TestApp.boot(metadata);
     await scratch.delete(queue);
