@@ -37,6 +37,14 @@ interface Target {
   readonly routingKey: string;
 }
 
+/** Of one publish: each begins when the one before it is done. */
+interface Steps {
+  readonly ready: () => Promise<void>;
+  /** Waits for those before it. */
+  readonly turn: (before: Promise<void>) => Promise<void>;
+  readonly send: () => Promise<void>;
+}
+
 export class DelayedPublishes {
   readonly #channel: AmqpChannel;
   readonly #declarations: SharedDeclarations;
@@ -85,7 +93,8 @@ export class DelayedPublishes {
       const left = Math.max(1, deadline - performance.now());
       return this.#channel.publish(wait, target.routingKey, body, options, { signal, timeout: left });
     };
-    let sent = this.#inLine(wait, body.length, ready, send);
+    const turn = (before: Promise<void>): Promise<void> => unlessOver(before, target, 'its turn came', ending);
+    let sent = this.#inLine(wait, body.length, { ready, turn, send });
     for (let attempt = 1; ; attempt += 1) {
       try {
         await sent;
@@ -98,7 +107,7 @@ export class DelayedPublishes {
   }
 
   /** Sends as soon as it is ready and everything before it has been sent, or given up. */
-  async #inLine(wait: string, bytes: number, ready: () => Promise<void>, send: () => Promise<void>): Promise<void> {
+  async #inLine(wait: string, bytes: number, { ready, turn, send }: Steps): Promise<void> {
     const release = this.#channel.hold(bytes);
     const before = this.#lines.get(wait);
     let leave: () => void = () => undefined;
@@ -109,7 +118,7 @@ export class DelayedPublishes {
     this.#lines.set(wait, line);
     try {
       await ready();
-      await before;
+      if (before !== undefined) await turn(before);
     } finally {
       // What is sent takes the room that was kept for it, and its place before the next in line.
       release();
@@ -134,17 +143,12 @@ export class DelayedPublishes {
       // Each time anew, as for retries: messages do not count as use, and are lost with their queue.
       await this.#declarations.declare(wait, (channel) => declareWait(channel, wait, exchange, delay));
     };
-    try {
-      await orAborted(this.#acrossLosses(declare, signal), signal);
-    } catch (error) {
-      if (!signal.aborted || error !== signal.reason) throw error;
-      throw new AmqpError(
-        'ABORTED',
-        `The delayed publish to ${destination(exchange, routingKey)} ended before its wait queue was declared. ` +
-          'The message was not sent.',
-        { cause: error },
-      );
-    }
+    await unlessOver(
+      this.#acrossLosses(declare, signal),
+      { exchange, routingKey },
+      'its wait queue was declared',
+      signal,
+    );
   }
 
   /** A connection that is lost meanwhile is no reason to give up; one that is closed for good opens no more, and says so. */
@@ -179,6 +183,25 @@ export class DelayedPublishes {
       if (exchange === '') throw new UnroutableError(exchange, routingKey, { cause: error });
       throw new PublishRefusedError(exchange, routingKey, error);
     }
+  }
+}
+
+/** What `work` comes to; rejects with `ABORTED` when the signal fires first. */
+async function unlessOver(
+  work: Promise<void>,
+  { exchange, routingKey }: Target,
+  awaited: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await orAborted(work, signal);
+  } catch (error) {
+    if (!signal.aborted || error !== signal.reason) throw error;
+    throw new AmqpError(
+      'ABORTED',
+      `The delayed publish to ${destination(exchange, routingKey)} ended before ${awaited}. The message was not sent.`,
+      { cause: error },
+    );
   }
 }
 

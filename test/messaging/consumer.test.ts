@@ -128,7 +128,10 @@ describe('a consumer that starts', () => {
     const queue = await scratch.queue();
     await collecting(queue, { exclusive: true });
     const second = consumerOf(queue, () => Promise.resolve());
-    await expect(within('the refusal', second.start())).rejects.toMatchObject({ replyCode: 403 });
+    await expect(within('the refusal', second.start())).rejects.toMatchObject({
+      replyCode: 403,
+      message: expect.stringContaining(`(queue '${queue}') cannot consume. `) as unknown,
+    });
     expect(second.state).toBe('stopped');
     expect(await scratch.state(queue)).toMatchObject({ consumerCount: 1 });
   });

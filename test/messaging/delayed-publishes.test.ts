@@ -9,7 +9,7 @@ import { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import type { PublishInterceptor } from '../../lib/messaging/publish-interceptor.js';
 import type { PublishMessageOptions } from '../../lib/messaging/publish-options.js';
 import { AmqpPublisher } from '../../lib/messaging/publisher.js';
-import { EmbeddedBroker } from '../../lib/testing.js';
+import { EmbeddedBroker, ScriptedPeer } from '../../lib/testing.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure } from '../support/client.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
@@ -226,6 +226,34 @@ describe('a delayed publish', () => {
     );
     expect(aborted).toMatchObject({ code: 'ABORTED' });
   });
+});
+
+test('a delayed publish ends with its signal while one before it still looks for its queue', async () => {
+  const peer = new ScriptedPeer();
+  await using scripted = new AmqpConnection('amqp://127.0.0.1', { dial: () => peer.transport, closeTimeout: 1 });
+  const opened = scripted.open();
+  await peer.handshake();
+  await opened;
+  const delayed = new AmqpPublisher(new AmqpChannel(scripted));
+  const first = failure(delayed.sendToQueue('slow', 1, { delay: 5 }));
+  await peer.openChannel();
+  await peer.receive('queue.declare');
+  const leaving = new AbortController();
+  const second = failure(delayed.sendToQueue('quick', 2, { delay: 5, signal: leaving.signal }));
+  await peer.openChannel();
+  await peer.answer('queue.declare-ok', { queue: 'quick', messageCount: 0, consumerCount: 0 });
+  await peer.answer('channel.close-ok', {});
+  await peer.openChannel();
+  await peer.answer('queue.declare-ok', { queue: 'nest-amqp.delay.5', messageCount: 0, consumerCount: 0 });
+  await peer.answer('exchange.declare-ok', {});
+  await peer.answer('queue.bind-ok', {});
+  await peer.answer('channel.close-ok', {});
+  leaving.abort();
+  const { code, message } = await second;
+  expect(code).toBe('ABORTED');
+  expect(message).toContain("publish to queue 'quick' ended before its turn came. The message was not sent.");
+  await scripted.close();
+  await first;
 });
 
 test('what waits has its time by the clock, and nothing is left of it an hour after', async () => {

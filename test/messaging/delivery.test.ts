@@ -103,6 +103,19 @@ describe("ack: 'manual'", () => {
     expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
   });
 
+  test('has the log say what had no answer when stop() waits no longer, apart from handlers that run', async () => {
+    const consumer = await consume(({ payload }) => (payload === 1 ? undefined : new Promise(() => undefined)), {
+      ack: 'manual',
+    });
+    await scratch.sendJson(queue, 1);
+    await scratch.sendJson(queue, 2);
+    await got.next();
+    await got.next();
+    await consumer.stop(20);
+    expect(log.text('warn')).toMatch(/1 handler of .* still ran after 20 ms/);
+    expect(log.text('warn')).toMatch(/1 delivery of .*, whose handlers have returned, had no answer after 20 ms/);
+  });
+
   test('dead-letters what a handler throws on', async () => {
     await consume(() => Promise.reject(new Error('no')), { ack: 'manual' });
     await scratch.sendJson(queue, 1);

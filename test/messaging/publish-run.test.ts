@@ -218,7 +218,9 @@ describe('publishAll', () => {
     expect(await run({ maxInFlight: 0 })).toMatchObject({ code: 'INVALID_OPTION' });
     expect(await run({ progress: 7 })).toMatchObject({ code: 'INVALID_OPTION' });
     expect(await run({ messageId: 'same' })).toMatchObject({ code: 'INVALID_OPTION' });
-    expect(await run({}, { id: 7 })).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    for (const source of [{ id: 7 }, 'abc', Buffer.from('abc')]) {
+      expect(await run({}, source)).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    }
     expect(await run({ priorty: 1 }, [1])).toMatchObject({ cause: { code: 'INVALID_OPTION' } });
     expect(source.asked).toBe(0);
     // Given as undefined is not given.
