@@ -34,7 +34,7 @@ const REFUSED: [options: object, begins: string, tells: string][] = [
   [{ retry: 3 }, 'retry of Billing.charge has to be an object', 'it is 3.'],
   [{ retry: { attempts: 1.5 } }, 'retry.attempts of Billing.charge has to be an integer', 'it is 1.5.'],
   [{ retry: { delays: '1s' } }, 'retry.delays of Billing.charge has to be a list', "it is '1s'."],
-  [{ retry: { delays: [] } }, 'retry.delays of Billing.charge has to be a list of one', 'it is a list.'],
+  [{ retry: { delays: [] } }, 'retry.delays of Billing.charge has to be a list of one', 'it is an empty list.'],
   [{ retry: { atempts: 3 } }, 'retry of Billing.charge has no field', 'atempts. Known are attempts, '],
   [{ timeout: 0 }, 'timeout of Billing.charge has to be 1 ms or more', 'it is 0.'],
   [{ when: 5 }, 'when of Billing.charge has to be a routing-key pattern', 'it is 5.'],
@@ -50,7 +50,7 @@ const REFUSED: [options: object, begins: string, tells: string][] = [
   [{ consumerTag: 7 }, 'consumerTag of Billing.charge has to be text', 'it is 7.'],
   [{ contentType: false }, 'contentType of Billing.charge has to be text', 'it is false.'],
   [{ priority: 'high' }, 'priority of Billing.charge has to be an integer', "it is 'high'."],
-  [{ arguments: [] }, 'arguments of Billing.charge has to be an object', 'it is a list.'],
+  [{ arguments: [] }, 'arguments of Billing.charge has to be an object', 'it is an empty list.'],
   [{ schema: () => true }, 'schema of Billing.charge has to be a Standard Schema', 'it is a function.'],
   [{ bind: 'orders' }, 'bind of Billing.charge has to be { exchange, routingKey? }', "it is 'orders'."],
   [{ bind: { exchange: 'orders', key: 'a' } }, 'bind of Billing.charge has no field', 'key. Known are exchange, '],
@@ -178,7 +178,7 @@ describe('what a factory of options', () => {
     const error = await bootWith(() => fail(cause));
     expect(error).toMatchObject({ code: 'INVALID_OPTION', cause });
     expect(error.message).toBe(
-      'useFactory of Billing.charge failed, so that there are no options. TypeError: no key BILLING_QUEUE',
+      'useFactory of Billing.charge failed, so that there are no options. TypeError: no key BILLING_QUEUE.',
     );
   });
 
