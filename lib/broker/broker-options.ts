@@ -45,15 +45,15 @@ interface ResolvedBrokerOptions {
   readonly host: string;
 }
 
-const KNOWN = [
-  'name',
-  'users',
-  'virtualHosts',
-  'clock',
-  'maxMessageSize',
-  'port',
-  'host',
-] as const satisfies readonly (keyof EmbeddedBrokerListenOptions)[];
+const KNOWN = Object.keys({
+  name: true,
+  users: true,
+  virtualHosts: true,
+  clock: true,
+  maxMessageSize: true,
+  port: true,
+  host: true,
+} satisfies Record<keyof EmbeddedBrokerListenOptions, true>);
 
 /** Throws `INVALID_OPTION`. */
 export function resolveBrokerOptions(options: EmbeddedBrokerListenOptions, freeName: string): ResolvedBrokerOptions {

@@ -3,6 +3,14 @@ import { types } from 'node:util';
 import { AmqpError, printable, quoted } from '../errors.js';
 
 /**
+ * The names of the options `T`, in the order given. What `T` has and is not named, and would be refused, does not compile; neither does
+ * what `T` has not.
+ */
+export function namesOf<T extends object>(names: Readonly<Record<keyof T, true>>): readonly (keyof T & string)[] {
+  return Object.keys(names) as (keyof T & string)[];
+}
+
+/**
  * Throws `INVALID_OPTION` for a field that is not known: a misspelt option is not silently ignored. `beside` are names that are known
  * to whoever reads the error, and not taken here.
  */

@@ -4,7 +4,7 @@
  */
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError, InvalidPayloadError, destination } from '../errors.js';
-import { refuseUnknown } from '../client/option-names.js';
+import { namesOf, refuseUnknown } from '../client/option-names.js';
 
 /** What `message()` is given. */
 export interface MessageDefinition<
@@ -59,7 +59,7 @@ export type InferReplyInput<Contract extends MessageContract> = Contract['reply'
   ? StandardSchemaV1.InferInput<Contract['reply']>
   : unknown;
 
-const FIELDS = ['exchange', 'routingKey', 'schema', 'reply'] as const satisfies readonly (keyof MessageDefinition)[];
+const FIELDS = namesOf<MessageDefinition>({ exchange: true, routingKey: true, schema: true, reply: true });
 /** AMQP's short strings. */
 const LONGEST = 255;
 

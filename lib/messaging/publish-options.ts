@@ -1,5 +1,6 @@
 /** What a publisher and its publishes can be told, and the check that nothing else was. */
 import { inspect } from 'node:util';
+import { namesOf } from '../client/option-names.js';
 import { checkSignal } from '../client/signals.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
@@ -44,26 +45,26 @@ export interface PublishMessageOptions
   readonly signal?: AbortSignal | undefined;
 }
 
-const MESSAGE_OPTIONS = [
-  'persistent',
-  'mandatory',
-  'timeout',
-  'signal',
-  'delay',
-  'expiration',
-  'contentType',
-  'contentEncoding',
-  'headers',
-  'priority',
-  'correlationId',
-  'replyTo',
-  'messageId',
-  'timestamp',
-  'type',
-  'userId',
-  'appId',
-  'clusterId',
-] as const satisfies readonly (keyof PublishMessageOptions)[];
+const MESSAGE_OPTIONS = namesOf<PublishMessageOptions>({
+  persistent: true,
+  mandatory: true,
+  timeout: true,
+  signal: true,
+  delay: true,
+  expiration: true,
+  contentType: true,
+  contentEncoding: true,
+  headers: true,
+  priority: true,
+  correlationId: true,
+  replyTo: true,
+  messageId: true,
+  timestamp: true,
+  type: true,
+  userId: true,
+  appId: true,
+  clusterId: true,
+});
 
 const KNOWN: ReadonlySet<string> = new Set(MESSAGE_OPTIONS);
 

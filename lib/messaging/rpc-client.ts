@@ -7,7 +7,7 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from '../client/amqp-requester.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
-import { refuseUnknown } from '../client/option-names.js';
+import { namesOf, refuseUnknown } from '../client/option-names.js';
 import { checkSignal, whenFired } from '../client/signals.js';
 import { AmqpError, RemoteError, counted, destination, printable } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
@@ -58,22 +58,22 @@ export interface RpcRequestOptions extends Omit<BasicProperties, 'deliveryMode' 
   readonly persistent?: boolean | undefined;
 }
 
-const REQUEST_OPTIONS = [
-  'timeout',
-  'signal',
-  'persistent',
-  'appId',
-  'contentEncoding',
-  'contentType',
-  'correlationId',
-  'headers',
-  'messageId',
-  'priority',
-  'timestamp',
-  'type',
-  'userId',
-  'clusterId',
-] as const satisfies readonly (keyof RpcRequestOptions)[];
+const REQUEST_OPTIONS = namesOf<RpcRequestOptions>({
+  timeout: true,
+  signal: true,
+  persistent: true,
+  appId: true,
+  contentEncoding: true,
+  contentType: true,
+  correlationId: true,
+  headers: true,
+  messageId: true,
+  priority: true,
+  timestamp: true,
+  type: true,
+  userId: true,
+  clusterId: true,
+});
 
 /** Where a request for all values goes, and the contract that it is made by. */
 export interface StreamTarget {

@@ -1,6 +1,6 @@
 /** What a feature module declares on a connection that another module opens: `AmqpModule.forFeature`. */
 import { Inject, Module, type OnModuleInit } from '@nestjs/common';
-import { refuseUnknown } from '../client/option-names.js';
+import { namesOf, refuseUnknown } from '../client/option-names.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import type { Topology } from '../messaging/definitions.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
@@ -12,12 +12,12 @@ export interface AmqpFeatureOptions extends Topology {
   readonly connection?: string;
 }
 
-const FEATURE_OPTIONS = [
-  'connection',
-  'exchanges',
-  'queues',
-  'bindings',
-] as const satisfies readonly (keyof AmqpFeatureOptions)[];
+const FEATURE_OPTIONS = namesOf<AmqpFeatureOptions>({
+  connection: true,
+  exchanges: true,
+  queues: true,
+  bindings: true,
+});
 
 export const FEATURE = Symbol('nest-amqp:feature');
 

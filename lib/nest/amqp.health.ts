@@ -2,7 +2,7 @@
  * Whether one connection of the application does what it is for: what it is connected to, what it consumes, since when not. It
  * only looks at what is known here, and asks the broker nothing.
  */
-import { refuseUnknown } from '../client/option-names.js';
+import { namesOf, refuseUnknown } from '../client/option-names.js';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { Connection } from '../client/connection.js';
 import type { ConsumerState } from '../client/consumer-status.js';
@@ -58,7 +58,7 @@ export interface HealthReport {
   readonly consumers: readonly ConsumerHealth[];
 }
 
-const HEALTH_OPTIONS = ['disconnected', 'recovering', 'blocked'] as const satisfies readonly (keyof HealthOptions)[];
+const HEALTH_OPTIONS = namesOf<HealthOptions>({ disconnected: true, recovering: true, blocked: true });
 
 /**
  * Tells how a connection and its consumers are. Healthy is: connected, no consumer failed, none recovering for long. A consumer that

@@ -2,7 +2,7 @@
 import type { Type } from '@nestjs/common';
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import type { BrokerUrls } from '../client/hosts.js';
-import { itIs, kindOf, refuseUnknown } from '../client/option-names.js';
+import { itIs, kindOf, namesOf, refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { RepublishOptions } from '../client/republish-options.js';
@@ -100,41 +100,41 @@ export interface ResolvedModuleOptions {
   readonly shutdownTimeout: number;
 }
 
-const KNOWN = [
-  'url',
-  'connection',
-  'startup',
-  'startupTimeout',
-  'topology',
-  'topologyMode',
-  'onTopologyConflict',
-  'topologyChecks',
-  'consumers',
-  'publisher',
-  'rpc',
-  'serializers',
-  'shutdownTimeout',
-] as const satisfies readonly (keyof AmqpModuleOptions)[];
+const KNOWN = namesOf<AmqpModuleOptions>({
+  url: true,
+  connection: true,
+  startup: true,
+  startupTimeout: true,
+  topology: true,
+  topologyMode: true,
+  onTopologyConflict: true,
+  topologyChecks: true,
+  consumers: true,
+  publisher: true,
+  rpc: true,
+  serializers: true,
+  shutdownTimeout: true,
+});
 
 /** Known to `forRoot` and `forRootAsync`, which keep them out of the options. */
-const EXTRAS = ['name', 'isGlobal'] as const satisfies readonly (keyof AmqpModuleExtras)[];
+const EXTRAS = namesOf<AmqpModuleExtras>({ name: true, isGlobal: true });
 
-const PUBLISHER_OPTIONS = [
-  'persistent',
-  'mandatory',
-  'timeout',
-  'appId',
-  'contentType',
-  'carry',
-  'interceptors',
-  'republish',
-  'maxBuffered',
-  'maxBufferedBytes',
-  'onOverflow',
-  'maxInFlight',
-  'maxInFlightBytes',
-  'maxAge',
-] as const satisfies readonly (keyof AmqpModulePublisherOptions)[];
+const PUBLISHER_OPTIONS = namesOf<AmqpModulePublisherOptions>({
+  persistent: true,
+  mandatory: true,
+  timeout: true,
+  appId: true,
+  contentType: true,
+  carry: true,
+  interceptors: true,
+  republish: true,
+  maxBuffered: true,
+  maxBufferedBytes: true,
+  onOverflow: true,
+  maxInFlight: true,
+  maxInFlightBytes: true,
+  maxAge: true,
+});
 
 /** Throws `INVALID_OPTION` or `INVALID_DEFINITION`. */
 export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModuleOptions {

@@ -3,7 +3,7 @@
  * options say is checked by `amqp.options`.
  */
 import type { ConfigurableModuleAsyncOptions, DynamicModule, FactoryProvider, InjectionToken } from '@nestjs/common';
-import { kindOf, refuseUnknown, toldOf } from '../client/option-names.js';
+import { kindOf, namesOf, refuseUnknown, toldOf } from '../client/option-names.js';
 import { AmqpError, quoted } from '../errors.js';
 import { type AmqpModuleExtras, type AmqpModuleOptions, checkName } from './amqp.options.js';
 import { DEFAULT_CONNECTION } from './amqp.tokens.js';
@@ -14,14 +14,16 @@ export type AmqpModuleAsyncOptions = ConfigurableModuleAsyncOptions<AmqpModuleOp
 
 const MAKERS = ['useFactory', 'useClass', 'useExisting'] as const;
 
-const KNOWN = [
-  'name',
-  'isGlobal',
-  'imports',
-  'inject',
-  ...MAKERS,
-  'provideInjectionTokensFrom',
-] as const satisfies readonly (keyof AmqpModuleAsyncOptions)[];
+const KNOWN = namesOf<AmqpModuleAsyncOptions>({
+  name: true,
+  isGlobal: true,
+  imports: true,
+  inject: true,
+  useFactory: true,
+  useClass: true,
+  useExisting: true,
+  provideInjectionTokensFrom: true,
+});
 
 /** Throws `INVALID_OPTION` for what Nest would take for something else, or fail over in its own words. */
 export function checkAsyncOptions(options: AmqpModuleAsyncOptions): void {

@@ -1,6 +1,7 @@
 /** The options of `@Consume`, as users write them and as they are noted. What can be wrong with them is told by `handler-checks`. */
 import type { InjectionToken, OptionalFactoryDependency } from '@nestjs/common';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
+import { namesOf } from '../client/option-names.js';
 import type { QueueDefinition } from '../messaging/definitions.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { AckMode } from '../messaging/delivery-answers.js';
@@ -190,34 +191,36 @@ export interface ConsumeOptionsFactory<
 export type ConsumeNote = ConsumeOptionsWithQueue | ConsumeOptionsFactory;
 
 /** The names of `ConsumerDefaults`. */
-export const DEFAULTED_OPTIONS = [
-  'prefetch',
-  'concurrency',
-  'ack',
-  'retry',
-  'deadLetter',
-  'timeout',
-  'autoStart',
-  'globalEnhancers',
-] as const satisfies readonly (keyof ConsumerDefaults)[];
+export const DEFAULTED_OPTIONS = namesOf<ConsumerDefaults>({
+  prefetch: true,
+  concurrency: true,
+  ack: true,
+  retry: true,
+  deadLetter: true,
+  timeout: true,
+  autoStart: true,
+  globalEnhancers: true,
+});
 
 /** The names of all options. */
 export const CONSUME_OPTIONS = [
   ...DEFAULTED_OPTIONS,
-  'queue',
-  'bind',
-  'when',
-  'orderBy',
-  'batch',
-  'competing',
-  'connection',
-  'exclusive',
-  'priority',
-  'consumerTag',
-  'contentType',
-  'schema',
-  'arguments',
-] as const satisfies readonly (keyof ConsumeOptionsWithQueue)[];
+  ...namesOf<Omit<ConsumeOptionsWithQueue, keyof ConsumerDefaults>>({
+    queue: true,
+    bind: true,
+    when: true,
+    orderBy: true,
+    batch: true,
+    competing: true,
+    connection: true,
+    exclusive: true,
+    priority: true,
+    consumerTag: true,
+    contentType: true,
+    schema: true,
+    arguments: true,
+  }),
+];
 
 /** The arguments of basic.consume. */
 export function argumentsOf(priority: number | undefined, args: FieldTable | undefined): FieldTable {

@@ -1,5 +1,5 @@
 /** What can be wrong with the options of `@Consume`, and with the defaults of the module. No error tells what may be a secret. */
-import { itIs, refuseUnknown } from '../client/option-names.js';
+import { itIs, namesOf, refuseUnknown } from '../client/option-names.js';
 import { AmqpError } from '../errors.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import { isStandardSchema } from '../messaging/message.js';
@@ -111,12 +111,7 @@ const HANDLER_VALUES = {
     isStandardSchema(value) ? undefined : "a Standard Schema, which has '~standard' (https://standardschema.dev)",
 } as const satisfies Partial<Record<keyof ConsumeHandlerOptions, Demand>>;
 
-const ENHANCER_KINDS = [
-  'guards',
-  'pipes',
-  'interceptors',
-  'filters',
-] as const satisfies readonly (keyof GlobalEnhancers)[];
+const ENHANCER_KINDS = namesOf<GlobalEnhancers>({ guards: true, pipes: true, interceptors: true, filters: true });
 
 function checkDefaults(options: ConsumerDefaults, where: string): void {
   const { prefetch, globalEnhancers, retry, timeout } = options;

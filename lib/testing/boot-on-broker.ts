@@ -86,7 +86,10 @@ export async function bootOnBroker<M extends TestingApp, A extends TestingApp = 
   }
 }
 
-const OPTIONS = ['broker', 'connections', 'createApp'] as const satisfies readonly (keyof BootOptions<never, never>)[];
+const OPTIONS = Object.keys({ broker: true, connections: true, createApp: true } satisfies Record<
+  keyof BootOptions<never, never>,
+  true
+>);
 
 function checkBuilder(builder: unknown): void {
   if (typeof builder === 'object' && builder !== null && 'overrideProvider' in builder && 'compile' in builder) return;
@@ -97,9 +100,9 @@ function checkBuilder(builder: unknown): void {
 
 function checkOptions(options: unknown): void {
   if (typeof options !== 'object' || options === null) throw wrong('the options have to be an object');
-  const unknown = Object.keys(options).find((name) => !(OPTIONS as readonly string[]).includes(name));
+  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
   if (unknown !== undefined) throw wrong(`there is no option ${quoted(unknown)}. Known are ${OPTIONS.join(', ')}`);
-  const { broker, connections, createApp } = options as Readonly<Record<(typeof OPTIONS)[number], unknown>>;
+  const { broker, connections, createApp } = options as Readonly<Record<keyof BootOptions<never, never>, unknown>>;
   if (broker !== undefined && !(broker instanceof EmbeddedBroker)) {
     throw wrong('the option broker has to be an EmbeddedBroker, as EmbeddedBroker.create() makes it');
   }
