@@ -32,11 +32,6 @@ export class DeliveryScope {
     return this.#end !== undefined;
   }
 
-  /** Why nothing can be answered any more. */
-  get endedBy(): AmqpError | undefined {
-    return this.#end;
-  }
-
   /** Why, then. */
   get endError(): AmqpError | undefined {
     return this.#end;
@@ -204,7 +199,7 @@ export class Delivery<T = unknown> {
 
   /** @internal What `signal` has fired with, or would have. */
   get firedWith(): AmqpError | undefined {
-    return (this.#controller?.signal.reason as AmqpError | undefined) ?? this.#scope.endedBy;
+    return (this.#controller?.signal.reason as AmqpError | undefined) ?? this.#scope.endError;
   }
 
   /** @internal Whether the handler has answered it, or nobody has to. */

@@ -6,6 +6,7 @@ import { inWords } from './declarations.js';
 
 /** Something that is declared. */
 export type TopologyEntity = RecordedEntity;
+export type BindingEntity = Extract<TopologyEntity, { kind: 'binding' }>;
 
 /** A property that the broker has otherwise. */
 export interface TopologyDifference {

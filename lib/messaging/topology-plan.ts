@@ -7,7 +7,7 @@ import { AmqpError, printable, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { QUEUE_ARGUMENTS, exchangeDeclaration, queueDeclaration } from './declarations.js';
 import type { BindingDefinition, ExchangeDefinition, QueueDefinition, Topology } from './definitions.js';
-import type { TopologyEntity } from './topology-error.js';
+import type { BindingEntity } from './topology-error.js';
 
 /** A queue as an application knows it. */
 export interface PlannedQueue extends QueueDefinition {
@@ -24,8 +24,6 @@ export interface PlannedTopology extends Topology {
   readonly queues: readonly PlannedQueue[];
   readonly bindings: readonly BindingDefinition[];
 }
-
-type BindingEntity = Extract<TopologyEntity, { kind: 'binding' }>;
 
 /** Something that was declared, and where. */
 interface Placed<D> {
@@ -96,13 +94,10 @@ export class TopologyPlan {
       }
       bindings.set(identityOf(named), named);
     }
-    const adopted = [...this.#adopted.keys()].filter((name) => !this.#queues.has(name));
+    const undefinedOnes = [...this.#adopted.keys()].filter((name) => !this.#queues.has(name));
     return {
       exchanges: [...this.#exchanges.values()].map(({ definition }) => definition),
-      queues: [
-        ...[...this.#queues.values()].map(({ definition }) => definition),
-        ...adopted.map((name) => ({ name, isServerNamed: false, isAdopted: true })),
-      ],
+      queues: [...[...this.#queues.values()].map(({ definition }) => definition), ...undefinedOnes.map(adopted)],
       bindings: [...bindings.values()],
     };
   }
@@ -131,6 +126,11 @@ export class TopologyPlan {
     const { queue } = binding;
     return typeof queue === 'object' ? { ...binding, queue: this.keyOf(queue) ?? queue } : binding;
   }
+}
+
+/** A queue that somebody consumes from, and nobody defines. */
+export function adopted(name: string): PlannedQueue {
+  return { name, isServerNamed: false, isAdopted: true };
 }
 
 /** What differs in two definitions is told by field. */

@@ -7,8 +7,14 @@ import type { Connection } from '../client/connection.js';
 import { AmqpError } from '../errors.js';
 import { type QueueDeclaration, exchangeDeclaration, queueDeclaration } from './declarations.js';
 import type { BindingDefinition, ExchangeDefinition, QueueDefinition, Topology } from './definitions.js';
-import { type TopologyConflict, type TopologyEntity, TopologyError, conflictOf } from './topology-error.js';
-import type { PlannedQueue } from './topology-plan.js';
+import {
+  type BindingEntity,
+  type TopologyConflict,
+  type TopologyEntity,
+  TopologyError,
+  conflictOf,
+} from './topology-error.js';
+import { type PlannedQueue, adopted } from './topology-plan.js';
 
 /** How a topology is applied. */
 export interface ApplyOptions {
@@ -86,11 +92,6 @@ export function topologyOf(name: string, { exchanges = [], queues = [], bindings
     queues: [queues.find((definition) => definition.name === name) ?? adopted(name)],
     bindings: bound,
   };
-}
-
-/** A queue that somebody consumes from, and nobody defines. */
-export function adopted(name: string): PlannedQueue {
-  return { name, isServerNamed: false, isAdopted: true };
 }
 
 /** The part that the broker refused: what it refused, and what was left out for it. */
@@ -347,8 +348,6 @@ function bindingStep(definition: BindingDefinition, names: Names): Step {
         : channel.queueBind(names.of(queue), source, routingKey, args),
   };
 }
-
-type BindingEntity = Extract<TopologyEntity, { kind: 'binding' }>;
 
 function bindingEntity({ source, queue, exchange, routingKey = '' }: BindingDefinition): BindingEntity {
   const destination = exchange ?? (typeof queue === 'string' ? queue : (queue.name ?? ''));

@@ -23,8 +23,7 @@ export function stopSignal(delivered: Delivered): AbortSignal {
   const stop = new AbortController();
   for (const { signal } of deliveries) {
     const fired = (): void => {
-      const { code } = signal.reason as Partial<AmqpError>;
-      if (code !== 'CHANNEL_CLOSED' || !deliveries.some(({ isAnswered }) => isAnswered)) stop.abort(signal.reason);
+      if (isForNothing(signal.reason as Partial<AmqpError>, deliveries)) stop.abort(signal.reason);
     };
     if (signal.aborted) fired();
     else signal.addEventListener('abort', fired, { once: true });
@@ -52,11 +51,11 @@ export function signalOf(deliveries: readonly Delivery[]): AbortSignal {
 /** What the signal of `stopSignal` has fired with; undefined while the work of a handler is of use. */
 export function stoppedBy(delivered: Delivered): AmqpError | undefined {
   const deliveries = isBatch(delivered) ? delivered : [delivered];
-  return deliveries
-    .map(({ firedWith }) => firedWith)
-    .find(
-      (why) => why !== undefined && (why.code !== 'CHANNEL_CLOSED' || !deliveries.some(({ isAnswered }) => isAnswered)),
-    );
+  return deliveries.map(({ firedWith }) => firedWith).find((why) => why !== undefined && isForNothing(why, deliveries));
+}
+
+function isForNothing({ code }: Partial<AmqpError>, deliveries: readonly Delivery[]): boolean {
+  return code !== 'CHANNEL_CLOSED' || !deliveries.some(({ isAnswered }) => isAnswered);
 }
 
 /**
