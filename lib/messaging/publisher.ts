@@ -8,8 +8,8 @@ import { AmqpError } from '../errors.js';
 import { milliseconds, timerMilliseconds } from '../time/duration.js';
 import { DelayedPublishes } from './delayed-publishes.js';
 import { Correlation } from './correlation.js';
-import { compress, isUncompressed } from './content-encoding.js';
 import { type InferInput, MessageContract, holdTo } from './message.js';
+import { bodyOf } from './message-body.js';
 import { InterceptedPublish, type PublishInterceptors } from './intercepted-publish.js';
 import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
 import { type PublishAllOptions, PublishRun, runOptions } from './publish-run.js';
@@ -137,12 +137,8 @@ export class AmqpPublisher {
     options: PublishMessageOptions | undefined,
   ): Promise<void> {
     if (options !== undefined) checkMessageOptions(options);
-    const isBytes = payload instanceof Uint8Array;
-    const said = options?.contentType ?? (isBytes ? undefined : this.#defaults.contentType);
-    const serialized = this.#serializers.serialize(payload, said);
-    const { body: written, contentType } = types.isPromise(serialized) ? await serialized : serialized;
-    const encoding = isBytes ? undefined : options?.contentEncoding;
-    const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
+    const written = bodyOf(this.#serializers, payload, options, this.#defaults.contentType);
+    const { body, contentType } = types.isPromise(written) ? await written : written;
     const message = options === undefined ? this.#plain(contentType) : this.#with(options, contentType);
     const bounds = this.#boundsOf(options);
     try {

@@ -13,9 +13,9 @@ import { AmqpError, RemoteError, counted, destination, printable } from '../erro
 import type { BasicProperties } from '../protocol/properties.js';
 import type { Duration } from '../time/duration.js';
 import { Correlation } from './correlation.js';
-import { compress, isUncompressed } from './content-encoding.js';
 import { type Decoder, decoderOf } from './decoder.js';
 import { type InferInput, type InferReply, MessageContract, holdTo, validated } from './message.js';
+import { bodyOf } from './message-body.js';
 import { IncomingReplies, type ReplyObserver } from './incoming-replies.js';
 import type { PublisherOptions } from './publish-options.js';
 import { RefusedStreams } from './refused-streams.js';
@@ -257,14 +257,8 @@ export class RpcClient implements AsyncDisposable {
   ): Promise<{ readonly body: string | Uint8Array; readonly message: RequestMessageOptions }> {
     checkRequestOptions(options);
     const { persistent = false, ...said } = this.#correlation?.carriedToRequest(options) ?? options;
-    const isBytes = payload instanceof Uint8Array;
-    const serialized = this.#serializers.serialize(
-      payload,
-      said.contentType ?? (isBytes ? undefined : this.#options.contentType),
-    );
-    const { body: written, contentType } = types.isPromise(serialized) ? await serialized : serialized;
-    const encoding = isBytes ? undefined : said.contentEncoding;
-    const body = encoding === undefined || isUncompressed(encoding) ? written : await compress(written, encoding);
+    const written = bodyOf(this.#serializers, payload, said, this.#options.contentType);
+    const { body, contentType } = types.isPromise(written) ? await written : written;
     const message: RequestMessageOptions = {
       ...said,
       contentType,
