@@ -1,5 +1,6 @@
 /** What an embedded broker can be told, checked and completed. */
 import { AmqpError, printable, quoted } from '../errors.js';
+import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
 /** How an embedded broker is set up. */
@@ -100,8 +101,9 @@ function checkedVirtualHosts(virtualHosts: readonly string[]): readonly [string,
   const twice = others.find((name, index) => name === first || others.indexOf(name) < index);
   if (twice !== undefined) throw wrong('virtualHosts', `has ${quoted(twice)} twice`);
   // Clients name it in a short string (connection.open).
-  const long = [first, ...others].find((name) => Buffer.byteLength(name) > 255);
-  if (long !== undefined) throw wrong('virtualHosts', `has a name of more than 255 octets, ${quoted(long)}`);
+  const long = [first, ...others].find((name) => Buffer.byteLength(name) > LONGEST_SHORTSTR);
+  if (long !== undefined)
+    throw wrong('virtualHosts', `has a name of more than ${LONGEST_SHORTSTR} octets, ${quoted(long)}`);
   return [first, ...others];
 }
 

@@ -1,6 +1,7 @@
 /** The connection.close that tells of an error. */
 import { ProtocolError } from '../errors.js';
 import { type MethodArgs, type MethodName, methodId } from '../protocol/methods.js';
+import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { BrokerError } from './broker-error.js';
 
 /** What RabbitMQ calls the codes, before a text of our own. */
@@ -12,11 +13,13 @@ const NAMES: Readonly<Record<number, string>> = {
   505: 'UNEXPECTED_FRAME',
 };
 
-/** A reply text in the 255 octets that there are for it; a longer one ends in dots. */
+/** A reply text in the octets that there are for it; a longer one ends in dots. */
 export function shortText(text: string): string {
-  if (Buffer.byteLength(text) <= 255) return text;
+  if (Buffer.byteLength(text) <= LONGEST_SHORTSTR) return text;
   // A character that is cut in half becomes U+FFFD.
-  const start = Buffer.from(text).subarray(0, 252).toString();
+  const start = Buffer.from(text)
+    .subarray(0, LONGEST_SHORTSTR - '...'.length)
+    .toString();
   return `${start.replace(/\ufffd$/, '')}...`;
 }
 

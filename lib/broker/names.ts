@@ -1,15 +1,13 @@
 /** Names that clients give (queues, routing keys, consumer tags) as text that can be said again. */
+import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { BrokerError } from './broker-error.js';
-
-/** Octets of a short string. */
-const LONGEST = 255;
 
 /**
  * Throws `BrokerError` (502) for a name that came in 255 octets and would not leave in as many. RabbitMQ holds names as octets,
  * this broker as text: each octet that is no UTF-8 has become a character of three.
  */
 export function checkName(name: string): void {
-  if (name.length * 3 <= LONGEST || Buffer.byteLength(name) <= LONGEST) return;
+  if (name.length * 3 <= LONGEST_SHORTSTR || Buffer.byteLength(name) <= LONGEST_SHORTSTR) return;
   throw new BrokerError(
     'connection',
     502,

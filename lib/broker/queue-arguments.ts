@@ -1,5 +1,6 @@
 /** The arguments of queue.declare: which there are, what they may be, and what they mean. */
 import type { FieldTable, FieldValue } from '../protocol/field-table.js';
+import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { fieldTypeOf, integerOf, printed, requireSame, requireSameArgument } from './argument-values.js';
 import { type BrokerError, notImplemented, preconditionFailed } from './broker-error.js';
 
@@ -56,7 +57,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   'x-dead-letter-routing-key': (value, args) =>
     string(value, args) ??
     // RabbitMQ takes it, and then cuts off whoever is to be sent the dead letter.
-    (Buffer.byteLength(value as string) > 255 ? text('routing key longer than 255 bytes') : undefined) ??
+    (Buffer.byteLength(value as string) > LONGEST_SHORTSTR ? text('routing key longer than 255 bytes') : undefined) ??
     (args['x-dead-letter-exchange'] === undefined ? 'routing_key_but_no_dlx_defined' : undefined),
   'x-dead-letter-strategy': oneOf(['at-most-once', 'at-least-once'], () => 'invalid_dlx_strategy'),
   'x-max-length': notNegative,

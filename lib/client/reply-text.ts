@@ -1,6 +1,7 @@
 /** The text beside a reply code: the broker's for the user, and ours for the broker. */
 import { printable } from '../errors.js';
 import type { MethodName } from '../protocol/methods.js';
+import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 
 /** What to do about the reply codes that a user can do something about. */
 const CLOSE_ADVICE: Readonly<Record<number, string>> = {
@@ -23,11 +24,11 @@ export function replyTold(replyCode: number, replyText: string, method: string |
   return `${replyCode} ${printable(replyText.replace(/\.$/, ''))}${method === undefined ? '' : ` (${method})`}.`;
 }
 
-/** A reply text that fits a short string: control characters escaped, cut at a character to at most 255 bytes of UTF-8. */
+/** A reply text that fits a short string: control characters escaped, cut at a character. */
 export function shortText(text: string): string {
-  const bytes = Buffer.from(printable(text, 255));
-  if (bytes.length <= 255) return bytes.toString();
-  let end = 255;
+  const bytes = Buffer.from(printable(text, LONGEST_SHORTSTR));
+  if (bytes.length <= LONGEST_SHORTSTR) return bytes.toString();
+  let end = LONGEST_SHORTSTR;
   // The bytes of a character after its first are 10xxxxxx.
   while (((bytes[end] as number) & 0xc0) === 0x80) end -= 1;
   return bytes.toString('utf8', 0, end);

@@ -4,6 +4,7 @@
  */
 import { inspect } from 'node:util';
 import { AmqpError, printable, quoted } from '../errors.js';
+import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { type Duration, milliseconds } from '../time/duration.js';
 import { QUEUE_ARGUMENTS } from './declarations.js';
 import type { BindingDefinition, ExchangeDefinition, QueueDefinition, Topology } from './definitions.js';
@@ -25,13 +26,10 @@ const integer =
       ? undefined
       : `an integer ${most === Number.MAX_SAFE_INTEGER ? `of ${least} or more` : `from ${least} to ${most}`}`;
 
-/** A short string of the protocol (specification, section 4.2.5.3). */
-const LONGEST_NAME = 255;
-
 const shortText: Check = (value) =>
-  typeof value === 'string' && Buffer.byteLength(value) <= LONGEST_NAME
+  typeof value === 'string' && Buffer.byteLength(value) <= LONGEST_SHORTSTR
     ? undefined
-    : `text of at most ${LONGEST_NAME} bytes`;
+    : `text of at most ${LONGEST_SHORTSTR} bytes`;
 
 /** Ten years in milliseconds, after which RabbitMQ says `value_too_large`. */
 const LONGEST_TIME = 315_360_000_000;
@@ -178,7 +176,7 @@ function checkBinding(definition: BindingDefinition): void {
   }
   if (typeof queue === 'object') checkQueue(queue as QueueDefinition);
   else if (queue !== undefined && shortText(queue) !== undefined) {
-    throw invalid(`${what} goes to a queue whose name has more than 255 bytes.`);
+    throw invalid(`${what} goes to a queue whose name has more than ${LONGEST_SHORTSTR} bytes.`);
   }
 }
 

@@ -9,7 +9,6 @@
  * The message is sent with its own routing key, which a fanout does not look at and a dead letter keeps; through the default
  * exchange it would be the name of the wait queue.
  */
-import { createHash } from 'node:crypto';
 import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { Channel } from '../client/channel.js';
 import { Backoff } from '../client/backoff.js';
@@ -19,6 +18,7 @@ import { orAborted, pause, unblocked } from '../client/wait.js';
 import { AmqpError, PublishRefusedError, UnroutableError, destination, quoted } from '../errors.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { withoutDeaths } from './attempt-headers.js';
+import { derivedName } from './derived-name.js';
 import { SharedDeclarations } from './shared-declarations.js';
 import { AFTERLIFE } from './side-queues.js';
 
@@ -27,9 +27,6 @@ const LONGEST_TIMEOUT = AFTERLIFE / 2;
 
 /** How often the wait queue may be gone when the message gets there. */
 const TRIES = 3;
-
-/** Most octets of a name. */
-const LONGEST_NAME = 255;
 
 /** Where a message goes in the end. */
 interface Target {
@@ -207,8 +204,7 @@ async function unlessOver(
 
 function nameFor(exchange: string, delay: number): string {
   const name = exchange === '' ? `nest-amqp.delay.${delay}` : `nest-amqp.delay.${delay}.${exchange}`;
-  if (Buffer.byteLength(name) <= LONGEST_NAME) return name;
-  return `nest-amqp.delay.${delay}.${createHash('sha256').update(exchange).digest('hex').slice(0, 16)}`;
+  return derivedName(name, exchange, (digest) => `nest-amqp.delay.${delay}.${digest}`);
 }
 
 /**

@@ -5,6 +5,7 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { AmqpError, InvalidPayloadError, destination } from '../errors.js';
 import { namesOf, refuseUnknown } from '../client/option-names.js';
+import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 
 /** What `message()` is given. */
 export interface MessageDefinition<
@@ -60,8 +61,6 @@ export type InferReplyInput<Contract extends MessageContract> = Contract['reply'
   : unknown;
 
 const FIELDS = namesOf<MessageDefinition>({ exchange: true, routingKey: true, schema: true, reply: true });
-/** AMQP's short strings. */
-const LONGEST = 255;
 
 /**
  * A contract for messages of one kind, for `publisher.publish(OrderPlaced, order)`, `@Consume(OrderPlaced, { queue })` and
@@ -86,8 +85,8 @@ export function message<
   refuseUnknown(given, FIELDS, 'message() has no field');
   const { exchange, routingKey, schema, reply }: Partial<Record<keyof MessageDefinition, unknown>> = given;
   for (const [field, value] of Object.entries({ exchange, routingKey })) {
-    if (typeof value !== 'string' || Buffer.byteLength(value) > LONGEST)
-      throw invalid(`${field} of message() has to be a string of at most ${LONGEST} bytes.`);
+    if (typeof value !== 'string' || Buffer.byteLength(value) > LONGEST_SHORTSTR)
+      throw invalid(`${field} of message() has to be a string of at most ${LONGEST_SHORTSTR} bytes.`);
   }
   for (const [field, value] of Object.entries(reply === undefined ? { schema } : { schema, reply })) {
     if (!isStandardSchema(value)) {

@@ -2,12 +2,12 @@
  * The queues beside a queue: where its dead letters go, and where its messages wait for their next attempt. It names them and
  * declares them on demand; what is published to them is decided elsewhere.
  */
-import { createHash } from 'node:crypto';
 import type { AmqpConnection } from '../client/amqp-connection.js';
 import type { QueueDeclareOptions } from '../client/channel-options.js';
 import { orAborted } from '../client/wait.js';
 import { AmqpError } from '../errors.js';
 import type { QueueDefinition, Topology } from './definitions.js';
+import { derivedName } from './derived-name.js';
 import { SharedDeclarations } from './shared-declarations.js';
 import { applyTopology, topologyOf } from './topology.js';
 
@@ -118,13 +118,8 @@ export class SideQueues {
   }
 }
 
-/** Most octets of a queue's name. */
-const LONGEST_NAME = 255;
-
 /** A name for a queue beside another one: `billing.dead`. Names that begin with `amq.` are the broker's to give. */
 function besides(queue: string, what: string): string {
   const name = `${queue.startsWith('amq.') ? 'nest-amqp.' : ''}${queue}.${what}`;
-  if (Buffer.byteLength(name) <= LONGEST_NAME) return name;
-  const digest = createHash('sha256').update(queue).digest('hex').slice(0, 16);
-  return `nest-amqp.${digest}.${what}`;
+  return derivedName(name, queue, (digest) => `nest-amqp.${digest}.${what}`);
 }

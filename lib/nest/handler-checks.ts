@@ -4,6 +4,7 @@ import { AmqpError } from '../errors.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import { isStandardSchema } from '../messaging/message.js';
 import { retryPolicy } from '../messaging/outcome.js';
+import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { timerMilliseconds } from '../time/duration.js';
 import {
   CONSUME_OPTIONS,
@@ -96,7 +97,7 @@ const DEFAULT_VALUES = {
 
 const HANDLER_VALUES = {
   when: (value) =>
-    typeof value === 'string' && Buffer.byteLength(value) <= 255
+    typeof value === 'string' && Buffer.byteLength(value) <= LONGEST_SHORTSTR
       ? undefined
       : "a routing-key pattern, of at most 255 bytes: 'order.*'",
   orderBy: (value) => (typeof value === 'function' ? undefined : 'a function: (delivery) => delivery.payload.customer'),
@@ -181,7 +182,7 @@ function name(value: unknown): string | undefined {
 }
 
 function isName(value: unknown): value is string {
-  return typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= 255;
+  return typeof value === 'string' && value !== '' && Buffer.byteLength(value) <= LONGEST_SHORTSTR;
 }
 
 function isIntegerWithin(value: unknown, least: number, most: number): value is number {

@@ -9,6 +9,8 @@ import type { SeenText } from './seen-text.js';
 export const SEGMENT_SIZE = 80 * 1024;
 const ALMOST_FULL = 16 * 1024;
 const TWO_TO_THE_32 = 0x1_0000_0000;
+/** Most bytes of a shortstr, whose length is one octet. Names, routing keys and reply texts are such. */
+export const LONGEST_SHORTSTR = 255;
 /** Strings up to this length are written in a loop. */
 const LOOPED = 64;
 
@@ -111,7 +113,7 @@ export class WireWriter {
     this.#buffer.writeDoubleBE(value, at);
   }
 
-  /** At most 255 bytes, of a string as UTF-8, after their length in one octet. `what` and `of` name the value in the error. */
+  /** At most `LONGEST_SHORTSTR` bytes, of a string as UTF-8, after their length in one octet. `what` and `of` name the value in the error. */
   shortstr(value: string | Uint8Array, what: string, of?: string): void {
     if (typeof value === 'string' && value.length <= LOOPED) {
       const at = this.#grow(1 + value.length);
@@ -122,12 +124,12 @@ export class WireWriter {
       this.#position = at;
     }
     const length = typeof value === 'string' ? Buffer.byteLength(value) : value.length;
-    if (length > 255) {
+    if (length > LONGEST_SHORTSTR) {
       const start = typeof value === 'string' ? value : Buffer.from(value).toString();
       throw new AmqpError(
         'INVALID_ARGUMENT',
         `${printable(of === undefined ? what : `${what} ${of}`)} is ${length} bytes of UTF-8 ` +
-          `('${printable(start, 40)}'); AMQP allows 255. Shorten it.`,
+          `('${printable(start, 40)}'); AMQP allows ${LONGEST_SHORTSTR}. Shorten it.`,
       );
     }
     const at = this.#grow(1 + length);
