@@ -17,7 +17,7 @@ import { DecodedArrivals } from './decoded-arrivals.js';
 import { type Decoder, decoderOf, decodingWithin } from './decoder.js';
 import { Delivery, type DeliveryScope } from './delivery.js';
 import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
-import type { Log } from './failed-deliveries.js';
+import type { Log } from './log.js';
 import { handlerTimeout, promiseOf } from './handled-deliveries.js';
 import { PartialBatchError } from './partial-batch-error.js';
 

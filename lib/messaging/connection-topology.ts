@@ -10,7 +10,7 @@ import { ended, pause } from '../client/wait.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { Broker, CheckedConsumer } from './check-facts.js';
 import type { QueueDefinition, Topology } from './definitions.js';
-import type { Log } from './failed-deliveries.js';
+import type { Log } from './log.js';
 import { type ApplyOptions, applyTopology, isOwn, isThere, refusedPart, topologyOf } from './topology.js';
 import { type TopologyEntity, TopologyError, missing } from './topology-error.js';
 import { type CheckLevels, type Finding, brokerOf, findingsOf, missingOf } from './topology-checks.js';

@@ -11,11 +11,11 @@ import { quietly } from '../client/listeners.js';
 import { refuseUnknown } from '../client/option-names.js';
 import type { Message } from '../client/message.js';
 import { orAborted, orLate } from '../client/wait.js';
-import { AmqpError, counted, factsOf, quoted } from '../errors.js';
+import { AmqpError, counted, factsOf } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import type { Topology } from './definitions.js';
-import { type Log, messageOf } from './failed-deliveries.js';
+import { type Log, labelOf, messageOf } from './log.js';
 import { ensureQueue } from './topology.js';
 import type { RunningDelivery } from './running-deliveries.js';
 
@@ -233,9 +233,4 @@ export class Consumer {
     if (this.#options.ensureQueue === undefined) await ensureQueue(opened, this.#options.queue, this.#options.topology);
     else await this.#options.ensureQueue(opened);
   }
-}
-
-/** What a consumer, or a handler, is called in the log. */
-export function labelOf({ name, queue }: { readonly name: string; readonly queue: string }): string {
-  return `${name} (queue ${quoted(queue)})`;
 }

@@ -7,17 +7,10 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { AmqpError, counted, quoted } from '../errors.js';
-import { labelOf } from './consumer.js';
 import { type Delivery, DeliveryScope } from './delivery.js';
-import {
-  FailedDeliveries,
-  type FailedDeliveriesOptions,
-  type Log,
-  framesOf,
-  idOf,
-  messageOf,
-} from './failed-deliveries.js';
+import { FailedDeliveries, type FailedDeliveriesOptions } from './failed-deliveries.js';
 import { HandlerReplies } from './handler-replies.js';
+import { type Log, framesOf, idOf, labelOf, messageOf } from './log.js';
 import type { Replier } from './replier.js';
 import { isRequest } from './reply-format.js';
 import { type RunningDelivery, RunningDeliveries } from './running-deliveries.js';

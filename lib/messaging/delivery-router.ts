@@ -8,7 +8,7 @@ import { AmqpError, quoted } from '../errors.js';
 import { TopicPatterns, commonKey, looseWildcard } from '../protocol/topic-pattern.js';
 import { originOf } from './attempt-headers.js';
 import type { MessageReceiver } from './consumer.js';
-import type { Log } from './failed-deliveries.js';
+import type { Log } from './log.js';
 import { HandledDeliveries, type HandlerOptions } from './handled-deliveries.js';
 import type { RunningDelivery } from './running-deliveries.js';
 

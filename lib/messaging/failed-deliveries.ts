@@ -7,24 +7,17 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { warnOf } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { pause } from '../client/wait.js';
-import { printable, quoted } from '../errors.js';
+import { quoted } from '../errors.js';
 import { attemptOf, originOf } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
 import { isAtLeast } from './check-facts.js';
 import { brokerOf } from './topology-checks.js';
-import { NO_TEXT, causesOf, isError, textOf } from './error-text.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
-import { RetryDelivery, type RetryPolicy, isDeliberate, outcomeOf } from './outcome.js';
+import { type Log, framesOf, idOf, messageOf } from './log.js';
+import { RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
 import type { PlannedQueue } from './topology-plan.js';
 import type { QueueDefinition, Topology } from './definitions.js';
-
-/** What is told to the log; Nest's `Logger` fits. */
-export interface Log {
-  log(message: string): void;
-  warn(message: string): void;
-  error(message: string): void;
-}
 
 /** Where dead letters go: to a queue by its name, or wherever the broker was told to send them. */
 export type DeadLetterOption = string | { readonly by: 'broker' };
@@ -46,11 +39,6 @@ export interface FailedDeliveriesOptions {
 
 /** How long a delivery is held that was put back before, in milliseconds. */
 const HOLD = 1_000;
-/** Most of what was thrown that is logged in a line, in characters. */
-const LONGEST_TEXT = 500;
-/** Most of a stack that is logged, in characters. */
-const LONGEST_STACK = 4_000;
-
 export class FailedDeliveries {
   readonly #connection: AmqpConnection;
   readonly #options: FailedDeliveriesOptions;
@@ -294,43 +282,4 @@ function routingKeyOf(message: Message, queue: string): string {
   } catch {
     return quoted(message.routingKey);
   }
-}
-
-/** How a message is called in the log, to stand in a sentence. */
-export function idOf(message: Message): string {
-  try {
-    const { messageId } = message.properties;
-    return messageId === undefined
-      ? ` (no message id, delivery tag ${message.deliveryTag})`
-      : ` (message id ${quoted(messageId)})`;
-  } catch {
-    return ` (delivery tag ${message.deliveryTag})`;
-  }
-}
-
-/** What was thrown, as one line of a log. */
-export function messageOf(error: unknown): string {
-  try {
-    const text = printable(textOf(error), LONGEST_TEXT);
-    return isError(error) ? `${error.name}: ${text}` : text;
-  } catch {
-    return NO_TEXT;
-  }
-}
-
-/** Where an error was thrown that nobody meant to, and what caused it, in lines of their own. */
-export function framesOf(error: unknown): string {
-  try {
-    if (!(error instanceof Error) || isDeliberate(error)) return '';
-    const causes = causesOf(error).map((cause) => `\n  caused by: ${messageOf(cause)}${stackOf(cause)}`);
-    return [stackOf(error), ...causes].join('').slice(0, LONGEST_STACK);
-  } catch {
-    // Node.js asks for the message when it writes the stack, and a getter may throw.
-    return '';
-  }
-}
-
-function stackOf({ stack = '' }: Error): string {
-  const begin = stack.indexOf('\n    at ');
-  return begin < 0 ? '' : stack.slice(begin);
 }

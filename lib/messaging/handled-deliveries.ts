@@ -12,7 +12,7 @@ import { DecodedArrivals } from './decoded-arrivals.js';
 import { type Decoder, decoderOf, decodingWithin } from './decoder.js';
 import { Delivery, type DeliveryScope } from './delivery.js';
 import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
-import type { Log } from './failed-deliveries.js';
+import type { Log } from './log.js';
 import { Lanes } from './lanes.js';
 
 /** Says which deliveries are handled one after the other: those with the same key. `T` is their payload. */

@@ -7,7 +7,7 @@ import { quietly } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { type AmqpError, counted, quoted } from '../errors.js';
 import type { Delivery, DeliveryScope } from './delivery.js';
-import { type Log, idOf } from './failed-deliveries.js';
+import { type Log, idOf } from './log.js';
 import { type Replier, isStream } from './replier.js';
 
 /** After a result: the requester has it (or is gone), it was told of an error in the end, or the result failed unsaid. */

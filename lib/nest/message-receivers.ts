@@ -7,7 +7,7 @@ import type { MessageReceiver } from '../messaging/consumer.js';
 import { handlingWith } from '../messaging/correlation.js';
 import { decoderOf } from '../messaging/decoder.js';
 import { DeliveryRouter, unmatchedDeliveries } from '../messaging/delivery-router.js';
-import type { Log } from '../messaging/failed-deliveries.js';
+import type { Log } from '../messaging/log.js';
 import { HandledDeliveries } from '../messaging/handled-deliveries.js';
 import { retryPolicy } from '../messaging/outcome.js';
 import type { FieldTable } from '../protocol/field-table.js';

@@ -5,7 +5,8 @@
 import { isDeepStrictEqual } from 'node:util';
 import { AmqpError, quoted } from '../errors.js';
 import { checkPattern, checkRoutes } from '../messaging/delivery-router.js';
-import type { DeadLetterOption, Log } from '../messaging/failed-deliveries.js';
+import type { DeadLetterOption } from '../messaging/failed-deliveries.js';
+import type { Log } from '../messaging/log.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { timerMilliseconds } from '../time/duration.js';
 import type { DiscoveredHandler } from './amqp.explorer.js';

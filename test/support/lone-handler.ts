@@ -1,7 +1,7 @@
 /** A consumer whose messages all go to one handler. */
 import type { AmqpConnection } from '../../lib/client/amqp-connection.js';
 import { Consumer, type ConsumerOptions } from '../../lib/messaging/consumer.js';
-import type { Log } from '../../lib/messaging/failed-deliveries.js';
+import type { Log } from '../../lib/messaging/log.js';
 import {
   type DeliveryHandler,
   HandledDeliveries,
