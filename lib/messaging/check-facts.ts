@@ -100,6 +100,6 @@ export function isAtLeast({ isKnown, version }: Broker, major: number, minor: nu
 }
 
 /** The type of a queue in a sentence. */
-export function kindOf(type: 'classic' | 'quorum' | 'stream'): string {
+export function queueKind(type: 'classic' | 'quorum' | 'stream'): string {
   return type === 'stream' ? 'stream' : `${type} queue`;
 }

@@ -1,5 +1,5 @@
 /** Checks of consumers beside the queues that they consume from. */
-import { type Check, DOCS, kindOf, ofConsumers, refused, warned } from './check-facts.js';
+import { type Check, DOCS, queueKind, ofConsumers, refused, warned } from './check-facts.js';
 
 export const CONSUMER_CHECKS = {
   'exclusive-and-single-active': {
@@ -40,7 +40,7 @@ export const CONSUMER_CHECKS = {
     find: ofConsumers(({ arguments: args }, queue) =>
       args['x-stream-offset'] !== undefined && queue !== undefined && queue.type !== 'stream'
         ? {
-            why: `has x-stream-offset on ${queue.what}, ${queue.type === undefined ? 'which is no stream' : `a ${kindOf(queue.type)}`}: brokers refuse that.`,
+            why: `has x-stream-offset on ${queue.what}, ${queue.type === undefined ? 'which is no stream' : `a ${queueKind(queue.type)}`}: brokers refuse that.`,
             mend: "Leave it out, or make the queue of type 'stream'.",
           }
         : undefined,

@@ -13,7 +13,7 @@ import type { AmqpChannel } from '../client/amqp-channel.js';
 import type { Channel } from '../client/channel.js';
 import { Backoff } from '../client/backoff.js';
 import type { PublishOptions } from '../client/channel-options.js';
-import { isLoss as isConnectionLoss } from '../client/consumer-status.js';
+import { isLoss } from '../client/consumer-status.js';
 import { orAborted, pause, unblocked } from '../client/wait.js';
 import { AmqpError, PublishRefusedError, UnroutableError, destination, quoted } from '../errors.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
@@ -156,7 +156,7 @@ export class DelayedPublishes {
         await declare();
         return;
       } catch (error) {
-        if (signal.aborted || !isLoss(error) || this.#channel.connection.status.state === 'closed') throw error;
+        if (signal.aborted || !isNoAnswer(error) || this.#channel.connection.status.state === 'closed') throw error;
         await pause(backoff.next(), signal);
       }
     }
@@ -224,7 +224,7 @@ async function declareWait(channel: Channel, wait: string, exchange: string, del
     await channel.exchangeDeclare(wait, 'fanout', { autoDelete: true });
     await channel.queueBind(wait, wait);
   } catch (error) {
-    if (!(error instanceof AmqpError) || error.replyCode === undefined || isLoss(error)) throw error;
+    if (!(error instanceof AmqpError) || error.replyCode === undefined || isNoAnswer(error)) throw error;
     throw new AmqpError(
       'TOPOLOGY_FAILED',
       `Queue and exchange ${quoted(wait)}, where messages with a delay of ${delay} ms wait, could not be declared. ${error.message} ` +
@@ -245,9 +245,8 @@ function isGone(error: unknown): boolean {
 }
 
 /** Not the broker's answer to a declaration, but the end of what it was sent over. */
-function isLoss(error: unknown): boolean {
+function isNoAnswer(error: unknown): boolean {
   return (
-    isConnectionLoss(error) ||
-    (error instanceof AmqpError && error.code === 'CHANNEL_CLOSED' && error.replyCode === undefined)
+    isLoss(error) || (error instanceof AmqpError && error.code === 'CHANNEL_CLOSED' && error.replyCode === undefined)
   );
 }

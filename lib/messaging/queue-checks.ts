@@ -3,7 +3,7 @@
  * page that they name.
  */
 import { inWords } from './declarations.js';
-import { DOCS, type Check, isAtLeast, kindOf, ofQueues, refused, warned } from './check-facts.js';
+import { DOCS, type Check, isAtLeast, queueKind, ofQueues, refused, warned } from './check-facts.js';
 
 const DEPRECATED = 'https://www.rabbitmq.com/release-information/deprecated-features-list';
 const NOTES_43 = 'https://github.com/rabbitmq/rabbitmq-server/releases/tag/v4.3.0';
@@ -104,7 +104,7 @@ export const QUEUE_CHECKS = {
       ];
       if (flags.length === 0) return undefined;
       return {
-        why: `is a ${kindOf(type)} and ${flags.join(', ')}, which brokers refuse: it is durable and shared.`,
+        why: `is a ${queueKind(type)} and ${flags.join(', ')}, which brokers refuse: it is durable and shared.`,
         mend: 'Leave that out, or use a classic queue.',
       };
     }),
@@ -116,7 +116,7 @@ export const QUEUE_CHECKS = {
       const wrong = type === undefined ? [] : NOT_OF_TYPE[type].filter((name) => args[name] !== undefined);
       if (type === undefined || wrong.length === 0) return undefined;
       return {
-        why: `is a ${kindOf(type)} with ${wrong.map(inWords).join(', ')}, which brokers refuse: a ${kindOf(type)} has no such thing.`,
+        why: `is a ${queueKind(type)} with ${wrong.map(inWords).join(', ')}, which brokers refuse: a ${queueKind(type)} has no such thing.`,
         mend: 'Leave it out, or use another type.',
       };
     }),
