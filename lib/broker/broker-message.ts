@@ -145,7 +145,7 @@ function found(message: BrokerMessage, name: string): HeaderEntry | undefined {
 }
 
 /** Throws `BrokerError` (541): RabbitMQ's channel does not survive properties that it cannot parse, and takes the connection with it. */
-export function decoding<T>(decode: () => T): T {
+function decoding<T>(decode: () => T): T {
   try {
     return decode();
   } catch (error) {

@@ -159,6 +159,6 @@ export class HandleConsumers {
 }
 
 /** The error of a start that the caller's signal ended. */
-export function consumeAborted(queue: string, cause: unknown): AmqpError {
+function consumeAborted(queue: string, cause: unknown): AmqpError {
   return new AmqpError('ABORTED', `Starting the consumer of queue ${quoted(queue)} was aborted.`, { cause });
 }

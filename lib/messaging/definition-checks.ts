@@ -137,7 +137,7 @@ function checkExchange(definition: ExchangeDefinition): void {
 }
 
 /** Checks one queue definition. Throws `INVALID_DEFINITION`. */
-export function checkQueue(definition: QueueDefinition): void {
+function checkQueue(definition: QueueDefinition): void {
   requireObject(definition, 'A queue', (name) => `{ name: ${name} }`);
   const what = `Queue ${nameOf(definition)}`;
   checkFields(definition, QUEUE_FIELDS, what);

@@ -135,7 +135,7 @@ const ADVICE: Readonly<Record<number, (entity: TopologyEntity) => string>> = {
 };
 
 /** An entity in a sentence. */
-export function wordsFor(entity: TopologyEntity): string {
+function wordsFor(entity: TopologyEntity): string {
   if (entity.kind !== 'binding') return `${entity.kind} ${entity.name === '' ? 'without a name' : quoted(entity.name)}`;
   const { source, destination, destinationKind, routingKey } = entity;
   const key = routingKey === '' ? '' : ` with key ${quoted(routingKey)}`;

@@ -7,7 +7,7 @@ import type { ConsumeOptionsWithQueue, ConsumeQueueContractOptions } from './con
  * Under which options keep the routing key of their contract: where several handlers share a queue, it picks theirs as `when` would.
  * A handler that is alone takes whatever comes, also what was sent to the queue itself.
  */
-export const CONTRACT_KEY = Symbol('nest-amqp:routing key of the contract');
+const CONTRACT_KEY = Symbol('nest-amqp:routing key of the contract');
 
 /** Under which options keep what the `reply` of their contract says of results. */
 const CONTRACT_REPLY = Symbol('nest-amqp:reply schema of the contract');
