@@ -13,9 +13,9 @@ export function bodyOf(
   said: { readonly contentType?: string | undefined; readonly contentEncoding?: string | undefined } | undefined,
   usual: string | undefined,
 ): Serialized | Promise<Serialized> {
-  const isBytes = payload instanceof Uint8Array;
-  const serialized = serializers.serialize(payload, said?.contentType ?? (isBytes ? undefined : usual));
-  const encoding = isBytes ? undefined : said?.contentEncoding;
+  if (payload instanceof Uint8Array) return serializers.serialize(payload, said?.contentType);
+  const serialized = serializers.serialize(payload, said?.contentType ?? usual);
+  const encoding = said?.contentEncoding;
   return encoding === undefined || isUncompressed(encoding) ? serialized : compressed(serialized, encoding);
 }
 
