@@ -116,7 +116,8 @@ function listOf(urls: unknown): readonly string[] | undefined {
   return Array.isArray(list) && list.every((url) => typeof url === 'string') ? list : undefined;
 }
 
-/** Node's error for a URL that cannot be parsed holds all of it, password included. */
+/** Node's error for a URL that cannot be parsed holds all of it, password included; so does text that was thrown. */
 function carriesUrl(cause: unknown): boolean {
+  if (typeof cause === 'string') return cause.includes('://');
   return (cause as { code?: unknown } | null)?.code === 'ERR_INVALID_URL';
 }

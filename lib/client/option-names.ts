@@ -45,7 +45,7 @@ export function kindOf(value: unknown): string {
 
 /** An error of the application's as a sentence. A URL in it is not shown with its password. */
 export function toldOf(error: unknown): string {
-  if (!types.isNativeError(error)) return 'See the cause.';
+  if (!types.isNativeError(error)) return `What it threw is no error but ${kindOf(error)}.`;
   const { name, message } = error;
   const told = printable(`${name}: ${message}`.replace(/:\/\/\S*@/g, '://***@'));
   return /[.!?…]$/.test(told) ? told : `${told}.`;

@@ -13,7 +13,7 @@ import type { DeliveryScope } from './delivery.js';
 import { isAtLeast } from './check-facts.js';
 import { brokerOf } from './topology-checks.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
-import { type Log, framesOf, idOf, messageOf } from './log.js';
+import { type Log, clauseOf, framesOf, idOf, messageOf } from './log.js';
 import { RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
 import type { PlannedQueue } from './topology-plan.js';
@@ -194,7 +194,7 @@ export class FailedDeliveries {
           this.#tell(
             'error',
             failure,
-            `It cannot be published elsewhere yet, which is tried again: ${messageOf(error).replace(/\.$/, '')}.`,
+            `It cannot be published elsewhere yet, which is tried again: ${clauseOf(error)}.`,
           );
         },
       });
@@ -205,11 +205,7 @@ export class FailedDeliveries {
       if (isUnsendable(error)) await pause(HOLD, AbortSignal.any([lost.signal, this.#stopping.signal]));
       const sent = message.nack();
       const back = sent ? 'and went back to its queue.' : areOurs ? 'and is lost.' : 'and is delivered again.';
-      this.#tell(
-        'error',
-        failure,
-        `It could not be published elsewhere (${messageOf(error).replace(/\.$/, '')}), ${back}`,
-      );
+      this.#tell('error', failure, `It could not be published elsewhere (${clauseOf(error)}), ${back}`);
     } finally {
       scope.release(lost);
     }

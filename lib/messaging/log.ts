@@ -43,6 +43,11 @@ export function messageOf(error: unknown): string {
   }
 }
 
+/** The same, to stand inside a sentence. */
+export function clauseOf(error: unknown): string {
+  return messageOf(error).replace(/\.$/, '');
+}
+
 /** Where an error was thrown that nobody meant to, and what caused it, in lines of their own. */
 export function framesOf(error: unknown): string {
   try {

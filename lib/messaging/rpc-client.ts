@@ -275,15 +275,16 @@ export class RpcClient implements AsyncDisposable {
     if (remote !== undefined) throw new RemoteError(exchange, routingKey, remote);
     // What a handler that returns nothing is answered with.
     if (reply.size === 0 && reply.properties.contentType === undefined) return undefined;
-    const ofRequest = (error: unknown): never => {
-      throw unreadable(error, exchange, routingKey);
-    };
+    let value: unknown;
     try {
-      const value = this.#decode(reply);
-      return types.isPromise(value) ? value.catch(ofRequest) : value;
+      value = this.#decode(reply);
     } catch (error) {
-      return ofRequest(error);
+      throw unreadable(error, exchange, routingKey);
     }
+    if (!types.isPromise(value)) return value;
+    return value.catch((error: unknown) => {
+      throw unreadable(error, exchange, routingKey);
+    });
   }
 
   /** Requesters that come and go leave many of them: late ones, those of requests that were aborted. */

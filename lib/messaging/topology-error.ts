@@ -6,6 +6,7 @@ import { inWords } from './declarations.js';
 
 /** Something that is declared. */
 export type TopologyEntity = RecordedEntity;
+/** A binding among them. */
 export type BindingEntity = Extract<TopologyEntity, { kind: 'binding' }>;
 
 /** A property that the broker has otherwise. */

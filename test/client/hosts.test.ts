@@ -228,6 +228,12 @@ describe('a function that names the brokers', () => {
   test.each<[string, () => unknown, RegExp]>([
     ['throws', () => thrower(new Error('registry is down')), /failed\. Error: registry is down\. It is asked again/],
     ['rejects', () => Promise.reject(new Error('registry is down')), /failed\. Error: registry is down\. It/],
+    [
+      'rejects with a URL',
+      // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- what others throw may be no error
+      () => Promise.reject('amqp://ann:secret@a'),
+      /failed\. What it threw is no error but a URL\. It is/,
+    ],
     ['names none', () => [], /named none/],
     ['returns no URLs', () => ({ host: 'secret' }), /has to return a URL or a list of URLs/],
     ['returns a list of something else', () => [new URL('amqp://ann:secret@a')], /has to return a URL or a list/],

@@ -70,6 +70,17 @@ function held(gate: Gate): DeliveryHandler {
   };
 }
 
+/** A consumer whose handler has a message and waits. */
+async function whileHandling(): Promise<{ queue: string; gate: Gate; consumer: Consumer }> {
+  const queue = await scratch.queue();
+  const gate = new Gate();
+  const consumer = consumerOf(queue, {}, held(gate));
+  await consumer.start();
+  await scratch.sendJson(queue, 1);
+  await inbox.next();
+  return { queue, gate, consumer };
+}
+
 async function becomes<S extends ConsumerState>(state: S): Promise<Extract<ConsumerStatus, { state: S }>> {
   const isIt = (status: ConsumerStatus): status is Extract<ConsumerStatus, { state: S }> => status.state === state;
   const status = await statuses.next(`the state ${state}`, isIt);
@@ -234,12 +245,7 @@ test('a consumer whose connection is closed for good has stopped, with the error
 });
 
 test('stopping one that its connection has ended waits for what still runs', async () => {
-  const queue = await scratch.queue();
-  const gate = new Gate();
-  const consumer = consumerOf(queue, {}, held(gate));
-  await consumer.start();
-  await scratch.sendJson(queue, 1);
-  await inbox.next();
+  const { gate, consumer } = await whileHandling();
   await connection.close();
   await becomes('stopped');
   let isStopped = false;
@@ -365,12 +371,7 @@ describe('a paused consumer', () => {
   });
 
   test('is stopped, which waits for what still runs', async () => {
-    const queue = await scratch.queue();
-    const gate = new Gate();
-    const consumer = consumerOf(queue, {}, held(gate));
-    await consumer.start();
-    await scratch.sendJson(queue, 1);
-    await inbox.next();
+    const { queue, gate, consumer } = await whileHandling();
     await consumer.pause();
     const stopping = consumer.stop(10_000);
     gate.open();
@@ -382,13 +383,8 @@ describe('a paused consumer', () => {
   });
 
   test('consumes no more when it is stopped while a handler still runs', async () => {
-    const queue = await scratch.queue();
-    const gate = new Gate();
     const channels = consumingChannels();
-    const consumer = consumerOf(queue, {}, held(gate));
-    await consumer.start();
-    await scratch.sendJson(queue, 1);
-    await inbox.next();
+    const { queue, gate, consumer } = await whileHandling();
     await consumer.pause();
     const stopping = consumer.stop(10_000);
     // So many answers of the broker are more than a start takes.
@@ -401,13 +397,8 @@ describe('a paused consumer', () => {
   });
 
   test('resumed, and stopped while it starts, is cancelled while its handler still runs', async () => {
-    const queue = await scratch.queue();
-    const gate = new Gate();
     const channels = consumingChannels();
-    const consumer = consumerOf(queue, {}, held(gate));
-    await consumer.start();
-    await scratch.sendJson(queue, 1);
-    await inbox.next();
+    const { queue, gate, consumer } = await whileHandling();
     await consumer.pause();
     consumer.resume();
     await eventually('the second start', () => Promise.resolve(channels.length === 2 ? true : undefined));
@@ -456,12 +447,7 @@ describe.each(['classic', 'quorum'] as const)('what a consumer of a %s queue giv
 
 describe('drain()', () => {
   test('pauses, and resolves when nothing is under way', async () => {
-    const queue = await scratch.queue();
-    const gate = new Gate();
-    const consumer = consumerOf(queue, {}, held(gate));
-    await consumer.start();
-    await scratch.sendJson(queue, 1);
-    await inbox.next();
+    const { queue, gate, consumer } = await whileHandling();
     let isDrained = false;
     const drained = consumer.drain().then(() => {
       isDrained = true;
@@ -475,12 +461,7 @@ describe('drain()', () => {
   });
 
   test('ends by its timeout and by its signal, says how much is under way, and leaves it paused', async () => {
-    const queue = await scratch.queue();
-    const gate = new Gate();
-    const consumer = consumerOf(queue, {}, held(gate));
-    await consumer.start();
-    await scratch.sendJson(queue, 1);
-    await inbox.next();
+    const { gate, consumer } = await whileHandling();
     await expect(consumer.drain({ timeout: 1 })).rejects.toMatchObject({
       code: 'ABORTED',
       message: expect.stringContaining('1 delivery of Billing.charge') as unknown,
