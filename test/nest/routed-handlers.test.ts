@@ -117,10 +117,11 @@ describe('handlers of one queue', () => {
       }
     }
     await using app = await boot(Billing, { shutdownTimeout: 50 });
+    // After that time RabbitMQ 4.3 takes a message back and delivers it again: one key may be warned of twice.
     await scratch.publish(exchange, 'a', '1');
-    expect(await app.log.next('warn', 'without an answer')).toContain("routing key 'a'");
+    expect(await app.log.next('warn', "routing key 'a'")).toContain('without an answer');
     await scratch.publish(exchange, 'b', '1');
-    expect(await app.log.next('warn', 'without an answer')).toContain("routing key 'b'");
+    expect(await app.log.next('warn', "routing key 'b'")).toContain('without an answer');
     done.open();
   });
 
