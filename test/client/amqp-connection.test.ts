@@ -428,8 +428,8 @@ describe('close()', () => {
         });
       });
       peer.send(0, 'connection.open-ok', {});
-      await within(`close after ${turns} turns`, closed, 2_000);
-      await within(`the end after ${turns} turns`, peer.hungUp, 2_000);
+      await within(`close after ${turns} turns`, closed);
+      await within(`the end after ${turns} turns`, peer.hungUp);
       await opened;
       expect(amqp.status.state).toBe('closed');
     }

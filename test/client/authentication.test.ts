@@ -155,7 +155,8 @@ describe('a provider of credentials', () => {
     const { peer, connection } = await scripted({
       credentials: () => {
         count += 1;
-        return { username: 'ann', password: `token ${count}`, expiresAt: new Date(Date.now() + 1_000) };
+        const lifetime = count === 1 ? 1_000 : 3_600_000;
+        return { username: 'ann', password: `token ${count}`, expiresAt: new Date(Date.now() + lifetime) };
       },
     });
     const { args } = await peer.receive('connection.update-secret');

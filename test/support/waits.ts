@@ -54,11 +54,12 @@ export class Inbox<T> {
   /** Everything that came, whether it was awaited or not. */
   readonly all: T[] = [];
   #read = 0;
-  #arrived: (() => void) | undefined;
+  /** Those who wait for the next item, of which there may be several at a time. */
+  #waiting: (() => void)[] = [];
 
   readonly push = (item: T): void => {
     this.all.push(item);
-    this.#arrived?.();
+    for (const arrived of this.#waiting.splice(0)) arrived();
   };
 
   /** The first item that no `next` has given out; with `wanted` the first such one. */
@@ -71,7 +72,7 @@ export class Inbox<T> {
           if (wanted(item)) return item;
         }
         await new Promise<void>((resolve) => {
-          this.#arrived = resolve;
+          this.#waiting.push(resolve);
         });
       }
     })();
