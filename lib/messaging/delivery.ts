@@ -159,7 +159,8 @@ export class Delivery<T = unknown> {
    * (`ABORTED`).
    */
   get signal(): AbortSignal {
-    this.#controller ??= this.#scope.controller();
+    // Of a handler that has ended nothing is to be stopped, and nobody would release it.
+    this.#controller ??= this.#isOver ? new AbortController() : this.#scope.controller();
     return this.#controller.signal;
   }
 

@@ -42,8 +42,8 @@ export interface ScriptedHandshake {
   readonly serverProperties?: FieldTable;
 }
 
-/** How long a `receive` waits before it fails, in milliseconds. */
-const PATIENCE = 2_000;
+/** How long a `receive` waits before it fails, in milliseconds: longer than a busy machine is late, and shorter than Jest's 5 s. */
+const PATIENCE = 4_000;
 
 /**
  * The broker's end of one connection. It says only what it is told to, and keeps what the client says until it is received.
@@ -138,7 +138,7 @@ export class ScriptedPeer {
     return channel;
   }
 
-  /** The next command of the client, which has to be this one. Rejects after 2 s. */
+  /** The next command of the client, which has to be this one. Rejects after 4 s. */
   async receive<N extends MethodName>(name: N): Promise<ReceivedCommand<N>> {
     await this.#until(name, () => this.#received.length > 0);
     const command = this.#received.shift() as ReceivedCommand;

@@ -117,7 +117,8 @@ test('who goes on with nonsense while it is being closed is not waited for', asy
   await client.receive('connection.close');
   client.sendRaw(rawMethod(0, 'basic.publish', { routingKey: 'q' }));
   client.sendRaw(rawMethod(0, 'connection.close-ok'));
-  await within('the end', client.hungUp, 1_000);
+  // Others have 10 s.
+  await within('the end', client.hungUp, 5_000);
 });
 
 test('who goes away with more on its way to it than it would read is noticed at once', async () => {
@@ -127,7 +128,7 @@ test('who goes away with more on its way to it than it would read is noticed at 
   client.transport.pause();
   await eventually('the first deliveries', () => Promise.resolve(broker.queue('q').unacked > 5 || undefined));
   client.transport.destroy();
-  await eventually('their return', () => Promise.resolve(broker.queue('q').ready === 40 || undefined), 1_000);
+  await eventually('their return', () => Promise.resolve(broker.queue('q').ready === 40 || undefined), 5_000);
 });
 
 test('headers that a client has made up are no reason to lose a dead letter', async () => {

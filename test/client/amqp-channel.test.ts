@@ -101,7 +101,11 @@ describe('a handle on the real broker', () => {
     const old = [await messages.next(), await messages.next()];
     expect(old.map(text)).toEqual(['a', 'b']);
 
+    line.isDown = true;
     line.cut();
+    // Before the broker has noticed, it would have only the third to give.
+    await scratch.hasMessages(queue, 3);
+    line.isDown = false;
     const again = [await messages.next(), await messages.next()];
     expect(again.map(text)).toEqual(['a', 'b']);
     expect(again.map((message) => [message.redelivered, message.consumerTag])).toEqual([
@@ -142,7 +146,12 @@ describe('a handle on the real broker', () => {
     const cancelled = await channel.basicConsume(queue, messages.push);
     await channel.basicConsume(other, messages.push, { noAck: true });
     await channel.basicCancel(cancelled);
+    line.isDown = true;
     line.cut();
+    // Before the broker has noticed, it would send what wants no answer to where nobody is.
+    await scratch.hasConsumers(other, 0);
+    line.isDown = false;
+    await scratch.hasConsumers(other, 1);
     await scratch.send(other, 'other');
     expect(text(await messages.next())).toBe('other');
     expect(await scratch.state(queue)).toMatchObject({ consumerCount: 0 });
@@ -366,8 +375,8 @@ describe('a handle, as the peer sees it,', () => {
     await peer.receive('channel.open');
     waiting.push(failure(channel.basicConsume('q', () => undefined)));
     await peer.receive('channel.open');
-    await within('close', channel.close(), 1_000);
-    const codes = (await within('the end of what waited', Promise.all(waiting), 1_000)).map(({ code }) => code);
+    await within('close', channel.close());
+    const codes = (await within('the end of what waited', Promise.all(waiting))).map(({ code }) => code);
     expect(codes).toEqual(['CHANNEL_CLOSED', 'CHANNEL_CLOSED', 'ABORTED']);
     for (const number of [1, 2]) {
       peer.send(number, 'channel.open-ok', {});

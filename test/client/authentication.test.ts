@@ -86,6 +86,14 @@ describe('mechanisms', () => {
     const { connecting } = await started({ mechanism: broken }, 'CRAM');
     expect(await failure(connecting)).toMatchObject({ code: 'CREDENTIALS_FAILED', cause });
   });
+
+  test('one of your own that never answers ends the attempt with the time for the handshake', async () => {
+    const silent: SaslMechanism = { ...cramLike, answer: () => new Promise(() => undefined) };
+    const { peer, connecting } = await started({ mechanism: silent, handshakeTimeout: 50 }, 'CRAM');
+    await peer.receive('connection.start-ok');
+    peer.send(0, 'connection.secure', { challenge: 'one' });
+    expect((await failure(connecting)).code).toBe('HANDSHAKE_TIMEOUT');
+  });
 });
 
 describe('a provider of credentials', () => {
@@ -136,12 +144,19 @@ describe('a provider of credentials', () => {
     expect(error.message).toContain('failed. Error: vault is sealed. It is asked again');
   });
 
+  test('that never answers is given up after connectTimeout', async () => {
+    const error = await failure(connect({ credentials: () => new Promise(() => undefined), connectTimeout: 20 }));
+    expect(error.code).toBe('CREDENTIALS_FAILED');
+    expect(error.message).toContain('no answer within 20 ms');
+  });
+
   test('is asked again before its credentials expire, and the broker gets the new secret', async () => {
     let count = 0;
     const { peer, connection } = await scripted({
       credentials: () => {
         count += 1;
-        return { username: 'ann', password: `token ${count}`, expiresAt: new Date(Date.now() + 1_000) };
+        const lifetime = count === 1 ? 1_000 : 3_600_000;
+        return { username: 'ann', password: `token ${count}`, expiresAt: new Date(Date.now() + lifetime) };
       },
     });
     const { args } = await peer.receive('connection.update-secret');

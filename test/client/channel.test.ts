@@ -134,7 +134,7 @@ describe('queues', () => {
       replyCode: 405,
     });
     await connection.close();
-    expect(await scratch.state(queue)).toBeUndefined();
+    await scratch.isGone(queue);
   });
 
   test('without a name are deleted with their last consumer', async () => {

@@ -264,12 +264,13 @@ describe('heartbeats', () => {
   });
 
   test('that do not come end the connection after two intervals', async () => {
+    // Nothing comes after the handshake, which ends some time after this.
+    const begun = performance.now();
     const { connection } = await scripted({ heartbeat: '1s' }, { heartbeat: 1 });
-    const opened = performance.now();
     const [error] = await within('the end', once(connection, 'close') as Promise<[AmqpError]>);
     expect(error).toMatchObject({ code: 'CONNECTION_LOST', closedBy: 'network' });
     expect(error.message).toContain('nothing came for 2 s');
-    expect(performance.now() - opened).toBeGreaterThan(1_900);
+    expect(performance.now() - begun).toBeGreaterThan(1_900);
   });
 
   test('on a channel are a protocol error', async () => {

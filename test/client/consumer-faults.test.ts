@@ -104,11 +104,12 @@ test('a log that throws keeps no consumer from starting again', async () => {
 });
 
 test('a requester whose reply consumer does not start leaves no channel behind', async () => {
-  const peers = new Peers({ requestTimeout: 100 });
+  // Time enough for the answers that the peer does give.
+  const peers = new Peers({ requestTimeout: 500 });
   const peer = await peers.opened();
   const requester = new AmqpRequester(peers.amqp);
   for (let round = 0; round < 3; round += 1) {
-    const refused = failure(requester.request('', 'q', 'x', { timeout: 1_000 }));
+    const refused = failure(requester.request('', 'q', 'x'));
     const number = await peer.openChannel();
     await peer.answer('confirm.select-ok', {});
     await peer.receive('basic.consume');

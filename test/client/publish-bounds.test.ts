@@ -48,7 +48,7 @@ test('a broker that never confirms gets no more than maxInFlight, however many p
 });
 
 test('a publish that waits for a blocked broker outlasts requestTimeout, also when there is no channel yet', async () => {
-  const peers = new Peers({ requestTimeout: 100 });
+  const peers = new Peers({ requestTimeout: 500 });
   const peer = await peers.opened();
   await block(peers, peer);
   const publishing = new AmqpChannel(peers.amqp).basicPublish('', 'q', 'x');

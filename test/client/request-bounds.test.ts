@@ -83,7 +83,7 @@ test('of a handle a timeout bounds the wait for a connection and for the answer 
   const peers = new Peers();
   const peer = await peers.opened();
   const channel = new AmqpChannel(peers.amqp);
-  const asked = failure(channel.queueDeclare('q', { timeout: 500 }));
+  const asked = failure(channel.queueDeclare('q', { timeout: 1_500 }));
   await peer.openChannel();
   await peer.answer('confirm.select-ok', {});
   await peer.receive('queue.declare');

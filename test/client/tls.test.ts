@@ -2,14 +2,12 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
-import { once } from 'node:events';
 import { join } from 'node:path';
 
 import { connect } from '../../lib/client/connection.js';
 import { failure } from '../support/client.js';
 import { findRabbitMq } from '../support/rabbitmq-install.mjs';
-import { RabbitMqServer } from '../support/rabbitmq-server.mjs';
+import { RabbitMqServer, freePort } from '../support/rabbitmq-server.mjs';
 
 function hasOpenssl(): boolean {
   try {
@@ -79,15 +77,6 @@ function openssl(...args: string[]): { with: (...files: string[]) => void } {
       execFileSync('openssl', [...args, ...files], { stdio: 'ignore' });
     },
   };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
 (missing === undefined ? describe : describe.skip)(`TLS${missing === undefined ? '' : ` (needs ${missing})`}`, () => {

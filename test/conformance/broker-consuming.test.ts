@@ -66,7 +66,9 @@ test('a global prefetch bounds all consumers of a channel together, beside what 
   const [one, other] = [await bench.queueWith('a', 'b', 'c'), await bench.queueWith('d', 'e', 'f')];
   await channel.basicQos(2);
   await channel.basicQos(3, { global: true });
-  const [first, second] = [await consume(channel, one), await consume(channel, other)];
+  const first = await consume(channel, one);
+  await came(2, first);
+  const second = await consume(channel, other);
   await came(3, first, second);
   await bench.ready(one, 1);
   await bench.ready(other, 2);
@@ -268,7 +270,7 @@ test('a queue that deletes itself goes with its last consumer, cancelled or clos
   await one.basicCancel(tag);
   expect(await scratch.state(queue)).toMatchObject({ consumerCount: 1 });
   await other.close();
-  expect(await scratch.state(queue)).toBeUndefined();
+  await scratch.isGone(queue);
 });
 
 test('an acknowledgement from another channel, or a second one, is an unknown delivery tag', async () => {
@@ -303,7 +305,5 @@ test('an exclusive queue, and what it holds, goes with its connection', async ()
   const other = await connect(brokerUrl);
   const { queue } = await (await other.channel()).queueDeclare('', { autoDelete: false });
   await other.close();
-  await eventually('the end of the queue', async () =>
-    (await bench.scratch.state(queue)) === undefined ? true : undefined,
-  );
+  await bench.scratch.isGone(queue);
 });

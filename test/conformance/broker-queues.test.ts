@@ -103,17 +103,22 @@ test('a queue expires when nobody has used it for so long, full or not, without 
   await using bench = await Bench.open();
   const { scratch } = bench;
   const outlet = await bench.queue();
-  const queue = await scratch.queue({
-    arguments: { 'x-expires': 800, 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': outlet },
-  });
+  const queue = scratch.queueName();
   const other = await bench.connection.channel();
-  const tag = await other.basicConsume(queue, () => undefined);
+  // Said in one breath: the time runs from the declaration on.
+  await Promise.all([
+    other.queueDeclare(queue, {
+      arguments: { 'x-expires': 800, 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': outlet },
+    }),
+    other.basicConsume(queue, () => undefined),
+  ]);
   // As long again as it would have lived.
   const { queue: clock } = await bench.channel.queueDeclare('', { arguments: { 'x-expires': 900 } });
   await gone(bench, clock);
   expect(await scratch.state(queue)).toMatchObject({ consumerCount: 1 });
-  await other.basicCancel(tag);
   await scratch.send(queue, 'x');
+  // The consumer goes, and the message that it has not answered is back.
+  await other.close();
   await gone(bench, queue);
   expect(await bench.take(outlet)).toBeUndefined();
 });

@@ -9,6 +9,7 @@ import { connect } from '../../lib/client/connection.js';
 import type { Message } from '../../lib/client/message.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, frameOf, scriptedChannel } from '../support/client.js';
+import { CollectedLog } from '../support/collected-log.js';
 import { loneHandler } from '../support/lone-handler.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, eventually, within } from '../support/waits.js';
@@ -310,6 +311,7 @@ test('92. handlers run up to a limit at a time, closing waits for them, and a fa
   await using amqp = new AmqpConnection(brokerUrl);
   await amqp.open();
   const [started, gate, seen] = [new Inbox<string>(), new Gate(), [] as string[]];
+  const log = new CollectedLog();
   const consumer = loneHandler(
     amqp,
     {
@@ -328,12 +330,13 @@ test('92. handlers run up to a limit at a time, closing waits for them, and a fa
       started.push(body);
       await gate.opened;
     },
-    { log: () => undefined, warn: () => undefined, error: () => undefined },
+    log,
   );
   // Another consumer holds the queue: the first starts fail.
   const holder = new AmqpChannel(amqp);
   const tag = await holder.basicConsume(queue, (message) => message.nack(), { exclusive: true });
   consumer.startInBackground();
+  await log.next('error', 'cannot start');
   await holder.basicCancel(tag);
   for (const body of ['1', '2', '3']) await scratch.send(queue, body);
   await Promise.all([started.next('the first'), started.next('the second')]);

@@ -178,6 +178,7 @@ test('96. what was declared through a handle comes back: server-named queues und
 test('97. what was deleted, unbound or cancelled does not come back', async () => {
   await using scratch = await Scratch.open();
   const [deleted, kept, exchange] = [scratch.queueName(), await scratch.queue(), await scratch.exchange('fanout')];
+  const consumed = await scratch.queue();
   const { amqp, line, statuses } = await onBroker();
   const channel = new AmqpChannel(amqp);
   await channel.queueDeclare(deleted);
@@ -185,8 +186,14 @@ test('97. what was deleted, unbound or cancelled does not come back', async () =
   await channel.queueBind(kept, exchange);
   await channel.queueUnbind(kept, exchange);
   await channel.basicCancel(await channel.basicConsume(kept, () => undefined));
+  await channel.basicConsume(consumed, () => undefined);
+  line.isDown = true;
   line.cut();
+  await scratch.hasConsumers(consumed, 0);
+  line.isDown = false;
   await statuses.next('the recovery', isOpen);
+  // A later consumer is there again: so would be the cancelled one.
+  await scratch.hasConsumers(consumed, 1);
   await channel.basicPublish(exchange, '', 'x');
   expect(await scratch.state(deleted)).toBeUndefined();
   expect(await scratch.state(kept)).toMatchObject({ messageCount: 0, consumerCount: 0 });
@@ -328,7 +335,7 @@ test('101. a line that is cut after ever more bytes, at every stage of the dialo
   await eventually('the last message', () => Promise.resolve(seen.has('the end') ? true : undefined));
   expect(line.dialled).toBeGreaterThanOrEqual(last / step);
   await amqp.close();
-});
+}, 60_000);
 
 test('102. a queue that another connection holds exclusively is asked for until it is free', async () => {
   const queue = unique('queue');
@@ -486,4 +493,4 @@ test('107. a thousand recoveries leave no listener, timer or memory behind', asy
   const [halfWay = 0, end = 0] = heap;
   expect(end - halfWay).toBeLessThan(100 * 1024 * 1024);
   await peers.amqp.close();
-}, 30_000);
+}, 120_000);

@@ -33,7 +33,7 @@ async function embedded(queues: readonly QueueShape[], program: readonly Step[])
       const info = broker.queue(queue);
       return { ready: info.peek(Infinity).map(({ text }) => text), unacked: info.unacked };
     },
-    patience: 1_000,
+    patience: 10_000,
   };
   await new QueueProgram(world, queues).run(program);
 }
@@ -55,7 +55,7 @@ async function real(queues: readonly QueueShape[], program: readonly Step[]): Pr
     name: (queue) => `${prefix}.${queue}`,
     advance: undefined,
     contents: () => undefined,
-    patience: 5_000,
+    patience: 10_000,
   };
   await new QueueProgram(world, queues.map(timeless)).run(program);
 }

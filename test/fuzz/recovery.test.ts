@@ -102,7 +102,7 @@ async function modelSession(random: Random): Promise<void> {
       ...QUICK,
     }),
     queues,
-    deadline: 3_000,
+    deadline: 10_000,
     keepsOrder: true,
     hurt: () => {
       hurtModel(broker, random);
@@ -118,7 +118,7 @@ async function modelSession(random: Random): Promise<void> {
   await application.run(10 + random.below(40));
   expect(broker.faults).toEqual([]);
   await turns(10);
-  await eventually('the end of every line', () => Promise.resolve(broker.lines.length === 0 || undefined), 2_000);
+  await eventually('the end of every line', () => Promise.resolve(broker.lines.length === 0 || undefined));
   // Each answer that came is the one that was given to that very delivery; what crosses a cancel the client gives back itself.
   for (const [serial, answer] of broker.answers) {
     expect([serial, application.answers.get(serial) ?? 'requeue']).toEqual([serial, answer]);
@@ -128,7 +128,7 @@ async function modelSession(random: Random): Promise<void> {
 test('a program over a broker that is hurt at random loses nothing, answers nothing wrongly, and ends', async () => {
   const before = timers();
   await sessions(300, modelSession);
-  await eventually('the end of every timer', () => Promise.resolve(timers() <= before + 1 ? true : undefined), 3_000);
+  await eventually('the end of every timer', () => Promise.resolve(timers() <= before + 1 ? true : undefined));
 }, 3_600_000);
 
 // ── the real broker, through a proxy ────────────────────────────────────────────────────────────────────────────────
@@ -182,7 +182,7 @@ async function proxiedSession(random: Random): Promise<void> {
       ...QUICK,
     }),
     queues,
-    deadline: 10_000,
+    deadline: 30_000,
     get keepsOrder() {
       return keepsOrder;
     },

@@ -227,6 +227,19 @@ describe('the signal of a delivery', () => {
     await consumer.stop(1_000);
     expect(signals[0]?.aborted).toBe(false);
   });
+
+  test('does not fire when it is asked for after the handler has ended, either', async () => {
+    const consumer = await consume(() => undefined);
+    await scratch.sendJson(queue, 1);
+    const delivery = await got.next();
+    await eventually('its end', () => Promise.resolve(consumer.underWay === 0 || undefined));
+    const { signal } = delivery;
+    line.cut();
+    // The next channel is there only when the end of the last has been told.
+    await scratch.sendJson(queue, 2);
+    await got.next('a delivery of the next channel', ({ payload }) => payload === 2);
+    expect(signal.aborted).toBe(false);
+  });
 });
 
 describe('answering in vain', () => {

@@ -151,6 +151,18 @@ export class Scratch implements AsyncDisposable {
     );
   }
 
+  /** Resolves when there is no such queue. RabbitMQ 4.3 may hold an exclusive one (405) for a moment after its connection was closed. */
+  async isGone(queue: string): Promise<void> {
+    await eventually(`the end of ${queue}`, async () => {
+      try {
+        return (await this.state(queue)) === undefined ? true : undefined;
+      } catch (error) {
+        if ((error as { replyCode?: number }).replyCode === 405) return undefined;
+        throw error;
+      }
+    });
+  }
+
   /** Resolves when so many consumers are on the queue. */
   async hasConsumers(queue: string, count: number): Promise<void> {
     await eventually(`${count} consumers of ${queue}`, async () =>

@@ -54,11 +54,12 @@ export class Inbox<T> {
   /** Everything that came, whether it was awaited or not. */
   readonly all: T[] = [];
   #read = 0;
-  readonly #waiting: (() => void)[] = [];
+  /** Those who wait for the next item, of which there may be several at a time. */
+  #waiting: (() => void)[] = [];
 
   readonly push = (item: T): void => {
     this.all.push(item);
-    for (const look of this.#waiting.splice(0)) look();
+    for (const arrived of this.#waiting.splice(0)) arrived();
   };
 
   /** The first item that no `next` has given out; with `wanted` the first such one. */
