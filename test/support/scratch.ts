@@ -144,13 +144,6 @@ export class Scratch implements AsyncDisposable {
     );
   }
 
-  /** Resolves when so many messages are ready in the queue, or more. */
-  async hasAtLeast(queue: string, count: number): Promise<void> {
-    await eventually(`${count} messages or more in ${queue}`, async () =>
-      ((await this.state(queue))?.messageCount ?? 0) >= count ? true : undefined,
-    );
-  }
-
   /** Resolves when there is no such queue. RabbitMQ 4.3 may hold an exclusive one (405) for a moment after its connection was closed. */
   async isGone(queue: string): Promise<void> {
     await eventually(`the end of ${queue}`, async () => {
