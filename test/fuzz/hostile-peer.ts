@@ -91,7 +91,7 @@ export async function sessions(fallback: number, session: (random: Random) => Pr
 const REAL_PROCESS = runInThisContext('process') as NodeJS.Process;
 /** A closed connection lingers for half a second, with its buffers. */
 const MEMORY_LIMIT = 300_000_000;
-const DEADLINE = 3_000;
+const DEADLINE = 10_000;
 
 /** Everything that the client was asked for, so that it can be waited for. */
 class Ledger {
