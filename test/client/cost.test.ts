@@ -1,8 +1,6 @@
 /** What a message costs, counted and not timed: calls that reach the socket, bytes, and memory of the JavaScript heap. */
 import { expect, test } from '@jest/globals';
 import { Duplex } from 'node:stream';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 
 import type { Channel } from '../../lib/client/channel.js';
 import { type Connection, connect } from '../../lib/client/connection.js';
@@ -10,6 +8,7 @@ import { writeContentHead } from '../../lib/protocol/frame.js';
 import { WireWriter } from '../../lib/protocol/wire.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { frameOf } from '../support/client.js';
+import { collectGarbage } from '../support/garbage.js';
 
 /** A transport that passes everything on and counts what reaches it, until the test takes over the other end. */
 class CountedTransport extends Duplex {
@@ -149,9 +148,6 @@ test('a large body is handed to the socket as it is', async () => {
   );
   await connection.close();
 });
-
-setFlagsFromString('--expose-gc');
-const collectGarbage = runInNewContext('gc') as (options: { type: 'minor' }) => void;
 
 const ROUNDS = 8;
 

@@ -66,7 +66,8 @@ test('holds the peer for dead after two intervals without a byte, not before', a
 
 test('does not take a stall of its own process for the death of the peer', async () => {
   const line = new Line();
-  const heartbeat = new Heartbeat(line, 0.05);
+  // Long beside the stalls of a machine under load: one more must not make those bytes old.
+  const heartbeat = new Heartbeat(line, 0.5);
   const bytesRead = new Promise<void>((resolve) => {
     // Bytes that waited in the socket are read in the turn after the stall.
     setImmediate(() => {
@@ -74,7 +75,7 @@ test('does not take a stall of its own process for the death of the peer', async
       resolve();
     });
   });
-  stall(200);
+  stall(1_100);
   await bytesRead;
   await new Promise((resolve) => setImmediate(resolve));
   heartbeat.stop();
