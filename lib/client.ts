@@ -7,6 +7,7 @@ export {
   type ConnectionSetup,
   type ConnectionStatus,
   type OpenOptions,
+  type SetupOptions,
 } from './client/amqp-connection.js';
 export { AmqpRequester, type RequesterOptions, type RequestMessageOptions } from './client/amqp-requester.js';
 export type { BackoffOptions } from './client/backoff.js';

@@ -43,7 +43,7 @@ import { types } from 'node:util';
  * | `UNKNOWN_CONSUMER` | The application has no consumer of that name. |
  * | `TOPOLOGY_CONFLICT` | The broker has an exchange or queue of that name with other properties. |
  * | `TOPOLOGY_FAILED` | The broker refused a declaration for another reason. |
- * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw. |
+ * | `SETUP_FAILED` | A set-up function of an `AmqpConnection` threw, or did not settle in its time. |
  * | `UNDECODABLE` | A received body or its properties cannot be decoded. |
  * | `HANDLER_TIMEOUT` | A handler, or the reading of its message, took longer than its `timeout`. |
  * | `NO_HANDLER` | No handler of its queue takes the routing key of a message. |

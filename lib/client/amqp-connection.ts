@@ -22,7 +22,7 @@ import { type ConnectionMetrics, Metrics } from './metrics.js';
 import { refuseUnknown } from './option-names.js';
 import { whenFired } from './signals.js';
 import { type TopologyFilter, TopologyRecord } from './topology-record.js';
-import { ended, orAborted, pause, within } from './wait.js';
+import { ended, orAborted, orLate, pause, within } from './wait.js';
 
 /** `ConnectionOptions`, and how to come back. */
 export interface AmqpConnectionOptions extends ConnectionOptions {
@@ -63,6 +63,21 @@ const GRACE = 500;
 /** Work to do on every new connection before it is announced as open, such as declaring topology. */
 export type ConnectionSetup = (connection: Connection) => Promise<void>;
 
+/** Options of `AmqpConnection.onSetup`. */
+export interface SetupOptions {
+  /**
+   * How long the set-up may take, before the attempt counts as failed (`SETUP_FAILED`) and the next connection is tried: one that
+   * never settles would hold up the recovery for ever. @default '5m'
+   */
+  readonly timeout?: Duration | undefined;
+}
+
+/** A set-up, and the milliseconds that it may take. */
+interface BoundedSetup {
+  readonly run: ConnectionSetup;
+  readonly limit: number;
+}
+
 /** Options of `AmqpConnection.open`. */
 export interface OpenOptions {
   /** How long failures that time may mend are retried. @default '10s' */
@@ -99,7 +114,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
   readonly #hosts: Hosts;
   readonly #newCredentials: boolean;
   readonly #backoff: Backoff;
-  readonly #setups: ConnectionSetup[] = [];
+  readonly #setups: BoundedSetup[] = [];
   readonly #metrics = new Metrics();
   /** @internal Those whose publishes await their confirms. */
   readonly busy = new Set<{ settled(): Promise<void> }>();
@@ -139,9 +154,13 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     return this.#metrics;
   }
 
-  /** Registers work for every new connection. Set-ups run one after the other, in the order in which they were registered. */
-  onSetup(setup: ConnectionSetup): void {
-    this.#setups.push(setup);
+  /**
+   * Registers work for every new connection. Set-ups run one after the other, in the order in which they were registered. One that
+   * has not settled when its connection ends, or its time is over, is not waited for any more. Throws `INVALID_OPTION`.
+   */
+  onSetup(setup: ConnectionSetup, options: SetupOptions = {}): void {
+    refuseUnknown(options, ['timeout'], 'onSetup has no option');
+    this.#setups.push({ run: setup, limit: timerMilliseconds(options.timeout ?? '5m', 'timeout') });
   }
 
   /**
@@ -293,13 +312,30 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     const { signal } = this.#life;
     const connection = await openConnection(await this.#hosts.next(signal), signal, this.#metrics);
     try {
-      for (const setup of this.#setups) await orAborted(setup(connection), signal);
+      for (const setup of this.#setups) await this.#setUp(setup, connection);
       await orAborted(this.topology.declareAll(connection, signal), signal);
     } catch (error) {
       await connection.close();
       throw error;
     }
     return connection;
+  }
+
+  /** Whatever the set-up waits for: the end of the connection, of its time, or of everything ends it. */
+  async #setUp({ run, limit }: BoundedSetup, connection: Connection): Promise<void> {
+    const late = (): AmqpError =>
+      new AmqpError(
+        'SETUP_FAILED',
+        `A set-up of the connection did not settle within ${limit} ms. It runs again on the next connection; find what it waits ` +
+          'for, or raise the timeout of onSetup.',
+      );
+    const lost = ended(connection).then((error) => {
+      throw (
+        error ??
+        new AmqpError('CONNECTION_CLOSED', 'The connection was closed while it was set up.', { closedBy: 'client' })
+      );
+    });
+    await orLate(Promise.race([run(connection), lost]), limit, late, this.#life.signal);
   }
 
   #recordFor(recordTopology: boolean | TopologyFilter): TopologyRecord {

@@ -28,7 +28,7 @@ import {
   addressOf,
   resolveConnectionOptions,
 } from './connection-options.js';
-import { askFor } from './credentials.js';
+import { askWithin } from './credentials.js';
 import { keepFresh } from './credentials-refresh.js';
 import { aborted, dial } from './dial.js';
 import { embeddedLogin } from './embedded.js';
@@ -48,7 +48,6 @@ import { PendingRequests } from './pending-requests.js';
 import { closeReason, shortText } from './reply-text.js';
 import { bounded } from './request-bounds.js';
 import { whenFired } from './signals.js';
-import { orAborted } from './wait.js';
 
 /** Events of a `Connection`. */
 export interface ConnectionEvents {
@@ -102,7 +101,7 @@ export async function openConnection(
   const { credentialsProvider: provider } = options;
   if (provider === undefined) return await new Connection(await dial(options, signal), options, metrics).open(signal);
   // Asked before dialling: a broker gives a client ten seconds for the handshake.
-  const credentials = await orAborted(askFor(provider), signal);
+  const credentials = await askWithin(options.connectTimeout, provider, signal);
   const connection = await new Connection(await dial(options, signal), { ...options, credentials }, metrics).open(
     signal,
   );
@@ -309,9 +308,11 @@ export class Connection extends EventEmitter<ConnectionEvents> implements AsyncD
       this.#handshakeTimedOut();
     }, this.#options.handshakeTimeout);
     try {
-      this.#negotiated = await shakeHands(this.#handshakeLine(), this.#options, (progress) => {
+      const shaking = shakeHands(this.#handshakeLine(), this.#options, (progress) => {
         this.#progress = progress;
       });
+      // A mechanism of the user's own may not answer at all.
+      this.#negotiated = await Promise.race([shaking, this.#handshake.ended]);
     } catch (error) {
       this.#end(asAmqpError(error));
       throw error;
@@ -603,9 +604,19 @@ const LINGER = 500;
 
 /** Methods that arrived before the handshake asked for them. */
 class MethodQueue {
+  /** Rejects when no more comes. */
+  readonly ended: Promise<never>;
   readonly #methods: Method[] = [];
+  #end: (error: AmqpError) => void = () => undefined;
   #waiting: { resolve: (method: Method) => void; reject: (error: AmqpError) => void } | undefined;
   #failed: AmqpError | undefined;
+
+  constructor() {
+    this.ended = new Promise<never>((_, reject) => {
+      this.#end = reject;
+    });
+    this.ended.catch(() => undefined);
+  }
 
   push(method: Method): void {
     const waiting = this.#waiting;
@@ -625,6 +636,7 @@ class MethodQueue {
 
   fail(error: AmqpError): void {
     this.#failed ??= error;
+    this.#end(error);
     this.#waiting?.reject(error);
     this.#waiting = undefined;
   }

@@ -7,6 +7,7 @@ import { AmqpError, printable } from '../errors.js';
 import { writeTable } from '../protocol/field-table.js';
 import { WireWriter } from '../protocol/wire.js';
 import { toldOf } from './option-names.js';
+import { orLate } from './wait.js';
 
 /** What a user gives to log in with. */
 export interface UserCredentials {
@@ -17,7 +18,7 @@ export interface UserCredentials {
   readonly expiresAt?: Date | undefined;
 }
 
-/** Asked on every attempt to connect, and before credentials expire. */
+/** Asked on every attempt to connect, for at most `connectTimeout`, and before credentials expire. */
 export type CredentialsProvider = () => UserCredentials | Promise<UserCredentials>;
 
 /** A SASL mechanism of one's own. */
@@ -95,6 +96,20 @@ export function chooseMechanism(wanted: readonly Mechanism[], offered: string): 
     `The broker offers the authentication mechanisms ${printable(available.join(', '))}, and none of ` +
       `${known.map(({ name }) => name).join(', ')}. Enable one of them on the broker (auth_mechanisms), or set the option mechanism.`,
   );
+}
+
+/** `askFor`, for so many milliseconds. Rejects with `CREDENTIALS_FAILED`, or with the signal's reason. */
+export async function askWithin(
+  limit: number,
+  provider: CredentialsProvider,
+  signal: AbortSignal | undefined,
+): Promise<Credentials> {
+  const late = (): AmqpError =>
+    new AmqpError(
+      'CREDENTIALS_FAILED',
+      `The provider of credentials gave no answer within ${limit} ms (connectTimeout). It is asked again on the next attempt.`,
+    );
+  return await orLate(askFor(provider), limit, late, signal);
 }
 
 /** What a provider gives, kept from printing. Rejects with `CREDENTIALS_FAILED`. */

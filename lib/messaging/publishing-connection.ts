@@ -12,6 +12,9 @@ import type { Connection } from '../client/connection.js';
 import type { BrokerUrls } from '../client/hosts.js';
 import { ended, within } from '../client/wait.js';
 
+/** As long as a timer counts, nearly. */
+const LONGEST = '24d';
+
 /**
  * Opens itself when a channel is first asked for, so that a process that only consumes holds one connection and a boot does not
  * wait for a second. It is announced as open when the main connection is, on every new connection: what is sent again after a
@@ -24,14 +27,16 @@ export class PublishingConnection extends AmqpConnection {
   constructor(main: AmqpConnection, urls: BrokerUrls, options: AmqpConnectionOptions) {
     super(urls, options);
     this.#main = main;
-    this.onSetup(async (connection) => {
+    const announced = async (connection: Connection): Promise<void> => {
       const waiting = new AbortController();
       try {
         await Promise.race([main.opened(waiting.signal), ended(connection)]);
       } finally {
         waiting.abort();
       }
-    });
+    };
+    // Nothing hangs for as long as the main connection is down.
+    this.onSetup(announced, { timeout: LONGEST });
     main.on('status', ({ state }) => {
       if (state === 'closed') void this.close();
     });

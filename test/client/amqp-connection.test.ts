@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 
 import { AmqpConnection, type AmqpConnectionOptions, type ConnectionStatus } from '../../lib/client/amqp-connection.js';
+import type { Connection } from '../../lib/client/connection.js';
 import { AmqpError } from '../../lib/errors.js';
 import { ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
@@ -269,6 +270,46 @@ describe('recovery', () => {
     await within('open', opening);
     expect(statuses).toEqual(['connecting 1', 'connecting 2', 'open']);
     await amqp.close();
+  });
+
+  test('does not wait for a set-up whose connection has ended', async () => {
+    const { peers, amqp, statuses } = onPeers();
+    const runs = new Inbox<Connection>();
+    amqp.onSetup((connection) => {
+      runs.push(connection);
+      return runs.all.length === 1 ? new Promise(() => undefined) : Promise.resolve();
+    });
+    const opening = amqp.open();
+    const first = await peers.opened();
+    await runs.next('the set-up');
+    first.hangUp();
+    await peers.opened();
+    await within('open', opening);
+    expect(statuses).toEqual(['connecting 1', 'connecting 2', 'open']);
+    await amqp.close();
+  });
+
+  test('gives up a set-up that has not settled in its time, with its connection', async () => {
+    const { peers, amqp } = onPeers();
+    let isStuck = false;
+    amqp.onSetup(() => (isStuck ? new Promise(() => undefined) : Promise.resolve()), { timeout: 20 });
+    const opening = amqp.open();
+    const first = await peers.opened();
+    await opening;
+    const statuses = new Inbox<ConnectionStatus>();
+    amqp.on('status', statuses.push);
+    isStuck = true;
+    first.hangUp();
+    const second = await peers.opened();
+    await within('the end of the connection that is not set up', second.hungUp);
+    isStuck = false;
+    const failed = await statuses.next('a failure', (status) => status.state === 'connecting' && status.attempt === 2);
+    expect(failed).toMatchObject({ lastError: { code: 'SETUP_FAILED' } });
+    expect(failed).toMatchObject({ lastError: { message: expect.stringContaining('did not settle within 20 ms') } });
+    await peers.opened();
+    await statuses.next('open', ({ state }) => state === 'open');
+    await amqp.close();
+    expect(thrown(() => amqp.onSetup(() => Promise.resolve(), { timeout: -1 })).code).toBe('INVALID_OPTION');
   });
 
   // It takes a node of its own to restart.

@@ -86,6 +86,14 @@ describe('mechanisms', () => {
     const { connecting } = await started({ mechanism: broken }, 'CRAM');
     expect(await failure(connecting)).toMatchObject({ code: 'CREDENTIALS_FAILED', cause });
   });
+
+  test('one of your own that never answers ends the attempt with the time for the handshake', async () => {
+    const silent: SaslMechanism = { ...cramLike, answer: () => new Promise(() => undefined) };
+    const { peer, connecting } = await started({ mechanism: silent, handshakeTimeout: 50 }, 'CRAM');
+    await peer.receive('connection.start-ok');
+    peer.send(0, 'connection.secure', { challenge: 'one' });
+    expect((await failure(connecting)).code).toBe('HANDSHAKE_TIMEOUT');
+  });
 });
 
 describe('a provider of credentials', () => {
@@ -134,6 +142,12 @@ describe('a provider of credentials', () => {
     );
     expect(error).toMatchObject({ code: 'CREDENTIALS_FAILED', cause });
     expect(error.message).toContain('failed. Error: vault is sealed. It is asked again');
+  });
+
+  test('that never answers is given up after connectTimeout', async () => {
+    const error = await failure(connect({ credentials: () => new Promise(() => undefined), connectTimeout: 20 }));
+    expect(error.code).toBe('CREDENTIALS_FAILED');
+    expect(error.message).toContain('no answer within 20 ms');
   });
 
   test('is asked again before its credentials expire, and the broker gets the new secret', async () => {
