@@ -71,6 +71,8 @@ class Received {
 export interface Load {
   /** Confirms so far. */
   readonly confirmed: Progress;
+  /** Deliveries so far, of messages that had not come before. */
+  readonly consumed: Progress;
   /** How often the two connections were lost. */
   readonly losses: Progress;
 }
@@ -146,7 +148,7 @@ export async function underLoad(
   };
   const senders = Promise.all(Array.from({ length: WINDOW }, send));
   try {
-    await hurt({ confirmed: progress, losses });
+    await hurt({ confirmed: progress, consumed: received.progress, losses });
   } finally {
     isOver = true;
   }

@@ -231,7 +231,7 @@ describe('an application that requires its broker', () => {
         // never runs
       }
     }
-    const app = await TestApp.compile({ imports: [amqp({ startupTimeout: '2s' })], providers: [Cuts, Billing] });
+    const app = await TestApp.compile({ imports: [amqp({ startupTimeout: '4s' })], providers: [Cuts, Billing] });
     expect((await failure(app.module.init())).message).toContain('ECONNREFUSED');
     expect(app.get(AmqpConnection).status.state).toBe('closed');
     await app.close();
