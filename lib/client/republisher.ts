@@ -1,15 +1,22 @@
 /**
  * Publishes that outlive their channel: each is kept until its outcome is known. What a lost connection leaves unconfirmed
  * is sent again on the next channel, in order and before anything new, so that the broker may get a message twice and never
- * loses one that was confirmed to the caller. Opening channels is the handle's.
+ * loses one that was confirmed to the caller. Opening channels is the handle's; when there has to be another one is `channel-renewal`'s.
  *
  * ```
  *   oldest ─► sent ─► sent ─► sent ─► waiting ─► waiting ─► newest
  *             └── in flight, bounded ──┘ └── bounded: no connection, blocked, or as much in flight as may
  * ```
  */
-import { AmqpError, PublishOutcomeUnknownError, PublishRefusedError, PublisherBufferFullError } from '../errors.js';
+import {
+  AmqpError,
+  PublishNackedError,
+  PublishOutcomeUnknownError,
+  PublishRefusedError,
+  PublisherBufferFullError,
+} from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
+import { ChannelRenewal } from './channel-renewal.js';
 import type { PublishOptions } from './channel-options.js';
 import { PendingPublish, givenUp, isAnybodys, isUnsent, whyOf } from './pending-publish.js';
 import { blames } from './refused-publishes.js';
@@ -27,7 +34,9 @@ export interface PublishBounds {
 /** What republishing needs of a handle. */
 interface ChannelSource {
   /** Opens a channel if there is none; rejects when there never will be one. */
-  opened(): Promise<ConfirmChannel>;
+  openedToPublish(): Promise<ConfirmChannel>;
+  /** The next `openedToPublish()` gives another channel. */
+  renew(): void;
   /** The same of another channel, for what the broker may close it over. */
   openedApart(): Promise<ConfirmChannel>;
   /** The present name of a queue. */
@@ -37,6 +46,9 @@ interface ChannelSource {
   /** Something awaits its confirm, or nothing does any more. */
   isBusy(busy: boolean): void;
 }
+
+/** How long nothing is sent so that what is under way has its outcome before there is another channel, in milliseconds. */
+const DRAIN_TIMEOUT = 1_000;
 
 export class Republisher {
   readonly #source: ChannelSource;
@@ -54,6 +66,11 @@ export class Republisher {
   #alone: PendingPublish | undefined;
   #channel: ConfirmChannel | undefined;
   #opening = false;
+  readonly #renewal = new ChannelRenewal();
+  /** Nothing is sent until what is in flight has landed: then there is another channel. */
+  #renewing: NodeJS.Timeout | undefined;
+  /** In flight, and nobody waits for it any more. */
+  readonly #givenUp = new Set<PendingPublish>();
   #isSending = false;
   readonly #suspects: SuspectExchanges;
   /** False when nothing waits for a suspect, so that nobody looks for it. */
@@ -140,6 +157,7 @@ export class Republisher {
   /** @internal Of an entry: it has its outcome. False when it had one before. What is in flight stays so until its confirm. */
   ended(entry: PendingPublish): boolean {
     const isFirst = this.#remove(entry);
+    if (isFirst && entry.isInFlight) this.#gaveUp(entry);
     if (this.#waiting !== undefined || !this.#suspects.areNone) this.#sendWaiting();
     return isFirst;
   }
@@ -149,6 +167,7 @@ export class Republisher {
     if (!entry.isInFlight) return;
     this.#landed(entry);
     this.#learn(entry, error);
+    if (error instanceof PublishNackedError && this.#renewal.isDue()) this.#renewSoon();
     if (this.#isOver(entry)) {
       this.#sendWaiting();
     } else if (this.#isWorthAnotherTry(entry, error, isInnocent)) {
@@ -174,7 +193,7 @@ export class Republisher {
   #open(): void {
     if (this.#opening) return;
     this.#opening = true;
-    this.#source.opened().then(
+    this.#source.openedToPublish().then(
       (channel) => {
         this.#opening = false;
         if (channel === this.#channel) {
@@ -182,6 +201,7 @@ export class Republisher {
           return;
         }
         this.#channel = channel;
+        this.#renewal.opened();
         // What waits with nothing in flight hears of the end from nobody else.
         channel.once('close', () => {
           this.#sendWaiting();
@@ -219,12 +239,17 @@ export class Republisher {
         return;
       }
       if (channel.isBlocked) return;
+      if (this.#renewing !== undefined) {
+        if (this.#isDrained) this.#renew();
+        return;
+      }
       const entry = this.#waiting;
       this.#waiting = entry.after;
       if (entry.isInFlight) continue;
       if (this.#isHeld(entry)) this.#holdsSome = true;
       else this.#send(entry, channel);
     }
+    if (this.#waiting !== undefined && this.#givenUp.size * 2 >= this.#inFlight) this.#renewSoon();
   }
 
   #hasRoom(entry: PendingPublish): boolean {
@@ -268,6 +293,36 @@ export class Republisher {
   #isWorthAnotherTry(entry: PendingPublish, error: AmqpError, isInnocent: boolean): boolean {
     if (isUnsent(error)) return error.closedBy !== 'client';
     return this.#bounds.republish && (isInnocent || (isAnybodys(error) && !entry.isSuspect));
+  }
+
+  // ── another channel ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** What is in flight takes the room of what waits: a confirm that never comes would take it for good. */
+  #gaveUp(entry: PendingPublish): void {
+    this.#givenUp.add(entry);
+    this.#suspects.back(entry);
+  }
+
+  get #isDrained(): boolean {
+    return this.#inFlight <= this.#givenUp.size;
+  }
+
+  /** Takes another channel as soon as what is in flight has landed, so that nothing overtakes it; not when that takes too long. */
+  #renewSoon(): void {
+    this.#renewing ??= setTimeout(() => {
+      this.#renewing = undefined;
+      if (this.#isDrained) this.#renew();
+      else this.#sendWaiting();
+    }, DRAIN_TIMEOUT).unref();
+  }
+
+  #renew(): void {
+    clearTimeout(this.#renewing);
+    this.#renewing = undefined;
+    for (const entry of this.#givenUp) this.#landed(entry);
+    this.#channel = undefined;
+    this.#source.renew();
+    if (this.#waiting !== undefined) this.#open();
   }
 
   // ── exchanges that the broker refuses ─────────────────────────────────────────────────────────────────────────────
@@ -390,6 +445,7 @@ export class Republisher {
   #landed(entry: PendingPublish): void {
     if (!entry.isInFlight) return;
     entry.isInFlight = false;
+    if (this.#givenUp.size > 0) this.#givenUp.delete(entry);
     if (this.#alone === entry) this.#alone = undefined;
     this.#inFlight -= 1;
     this.#inFlightBytes -= entry.bytes;
