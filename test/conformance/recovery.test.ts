@@ -9,6 +9,7 @@ import { connect } from '../../lib/client/connection.js';
 import type { Message } from '../../lib/client/message.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, unique } from '../support/client.js';
+import { collectGarbage } from '../support/garbage.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Inbox, eventually, within } from '../support/waits.js';
 import { Peers, QUICK, text } from './bench.js';
@@ -481,7 +482,7 @@ test('107. a thousand recoveries leave no listener, timer or memory behind', asy
     await peer.answer('basic.consume-ok', { consumerTag: 'c' });
     await consuming;
     if (round % (rounds / 2) === 0) {
-      globalThis.gc?.();
+      collectGarbage();
       heap.push(process.memoryUsage().heapUsed);
       held.push(timers(), peers.amqp.listenerCount('status'));
     }

@@ -79,6 +79,8 @@ class Received {
 export interface Load {
   /** Confirms so far. */
   readonly confirmed: Progress;
+  /** Deliveries so far, of messages that had not come before. */
+  readonly consumed: Progress;
   /** How often the two connections were lost. */
   readonly losses: Progress;
 }
@@ -156,7 +158,7 @@ export async function underLoad(
   };
   const senders = Promise.all(Array.from({ length: WINDOW }, send));
   try {
-    await hurt({ confirmed: progress, losses });
+    await hurt({ confirmed: progress, consumed: received.progress, losses });
   } finally {
     isOver = true;
   }

@@ -32,9 +32,11 @@ async function onServer(name: string, hurt: (load: Load) => Promise<void>): Prom
 faultTest(
   'no confirmed message is lost and none comes out of order when the broker closes all connections, again and again',
   async () => {
-    await onServer('all connections closed five times', async ({ confirmed, losses }) => {
+    await onServer('all connections closed five times', async ({ confirmed, consumed, losses }) => {
       for (let round = 1; round <= 5; round += 1) {
         await confirmed.reaches(`the confirms before round ${round}`, confirmed.count + 200);
+        // Both connections are there to be lost.
+        await consumed.reaches(`a delivery before round ${round}`, consumed.count + 1);
         const before = losses.count;
         await server.ctl('close_all_connections', `round ${round}`);
         await losses.reaches('the loss of both connections', before + 2);
@@ -76,9 +78,10 @@ faultTest(
 faultTest(
   `no confirmed message is lost and none comes out of order in ${RESTARTS} restarts, one of ten after a kill`,
   async () => {
-    await onServer(`restarted ${RESTARTS} times`, async ({ confirmed, losses }) => {
+    await onServer(`restarted ${RESTARTS} times`, async ({ confirmed, consumed, losses }) => {
       for (let round = 1; round <= RESTARTS; round += 1) {
         await confirmed.reaches(`the confirms before restart ${round}`, confirmed.count + 200);
+        await consumed.reaches(`a delivery before restart ${round}`, consumed.count + 1);
         const before = losses.count;
         if (round % 10 === 2) {
           await server.kill();

@@ -367,7 +367,8 @@ describe('a paused consumer', () => {
     await scratch.sendJson(queue, 1);
     expect((await inbox.next()).payload).toBe(1);
     await consumer.stop(1_000);
-    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0, consumerCount: 0 });
+    await scratch.hasConsumers(queue, 0);
+    await scratch.hasMessages(queue, 0);
   });
 
   test('is stopped, which waits for what still runs', async () => {

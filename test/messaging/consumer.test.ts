@@ -16,7 +16,7 @@ import { brokerUrl } from '../support/broker.mjs';
 import { CollectedLog } from '../support/collected-log.js';
 import { type LoneHandlerOptions, loneHandler } from '../support/lone-handler.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
-import { Gate, Inbox, within } from '../support/waits.js';
+import { Gate, Inbox, eventually, within } from '../support/waits.js';
 
 const DEFAULTS: Omit<LoneHandlerOptions, 'queue' | 'channel'> = {
   name: 'BillingConsumer.charge',
@@ -143,9 +143,10 @@ describe('a consumer that starts', () => {
     second.startInBackground();
     expect(await log.next('error', 'cannot start')).toContain(`'${queue}'`);
     await consumers[0]?.stop(0);
+    await eventually('the second one to run', () => Promise.resolve(second.state === 'running' || undefined));
     await scratch.hasConsumers(queue, 1);
     await second.stop(0);
-    expect(await scratch.state(queue)).toMatchObject({ consumerCount: 0 });
+    await scratch.hasConsumers(queue, 0);
   });
 
   test('never has more messages under way than its prefetch', async () => {
@@ -448,6 +449,8 @@ describe('a consumer that loses', () => {
     await Promise.all([channel.queueDelete(queue), channel.queueDeclare(queue, { exclusive: true })]);
     expect(await log.next('error', 'cannot start')).toContain('RESOURCE_LOCKED');
     await other.close();
+    // Until then nobody else may as much as look at it.
+    await log.next('log', 'runs');
     await scratch.hasConsumers(queue, 1);
     await scratch.sendJson(queue, 'after');
     expect((await inbox.next()).payload).toBe('after');
@@ -532,9 +535,10 @@ describe('stop()', () => {
   test('gives back what crosses the cancel: no handler starts, and nothing is lost', async () => {
     const queue = await scratch.queue();
     const total = 2_000;
-    for (let batch = 0; batch < total; batch += 500) {
-      await Promise.all(Array.from({ length: 500 }, (_, index) => scratch.sendJson(queue, batch + index)));
-    }
+    await scratch.sendAllJson(
+      queue,
+      Array.from({ length: total }, (_, index) => index),
+    );
     let stopping: Promise<void> | undefined;
     let handled = 0;
     const consumer = consumerOf(

@@ -58,6 +58,15 @@ class Script implements AsyncDisposable {
     return channel;
   }
 
+  /** Has the first publish, and its channel, behind it. */
+  async confirmed(): Promise<void> {
+    const published = this.publisher.sendToQueue('billing', 'the first', { timeout: '1h' });
+    const channel = await this.confirming();
+    await this.peer.receive('basic.publish');
+    this.peer.send(channel, 'basic.ack', { deliveryTag: 1, multiple: false });
+    await within('the first confirm', published);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.connection.close();
   }
@@ -295,9 +304,9 @@ describe('the wait for a confirm ends', () => {
   test('at the timeout of the publisher, as ABORTED', async () => {
     await using script = await Script.open({ timeout: 40 });
     const { peer, publisher } = script;
+    await script.confirmed();
     const published = publisher.publish('orders', 'order.placed', {});
     const ended = expect(published).rejects.toMatchObject({ code: 'ABORTED' });
-    await script.confirming();
     await peer.receive('basic.publish');
     await within('the end of the wait', ended);
     await expect(published).rejects.toThrow(
@@ -308,9 +317,9 @@ describe('the wait for a confirm ends', () => {
   test('at the timeout of the message, which wins', async () => {
     await using script = await Script.open({ timeout: '1h' });
     const { peer, publisher } = script;
+    await script.confirmed();
     const published = publisher.sendToQueue('billing', {}, { timeout: '40ms' });
     const ended = expect(published).rejects.toThrow('40 ms');
-    await script.confirming();
     await peer.receive('basic.publish');
     await within('the end of the wait', ended);
   });

@@ -1,9 +1,12 @@
 /** Handlers that take many deliveries at once. */
+import { setTimeout as delay } from 'node:timers/promises';
+
 import { BadRequestException, Inject, Injectable, ParseArrayPipe, Scope, type Type, UseGuards } from '@nestjs/common';
 import type { CanActivate, ExecutionContext } from '@nestjs/common';
 import { REQUEST } from '@nestjs/core';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
+  AmqpConnection,
   AmqpDelivery,
   AmqpHeader,
   AmqpModule,
@@ -23,7 +26,7 @@ import { brokerUrl } from '../support/broker.mjs';
 import { refusalOf, thrown } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { Scratch } from '../support/scratch.js';
-import { Gate, Inbox } from '../support/waits.js';
+import { Gate, Inbox, eventually } from '../support/waits.js';
 
 let scratch: Scratch;
 
@@ -66,7 +69,13 @@ function batching(
 }
 
 async function sendAll(queue: string, payloads: readonly unknown[]): Promise<void> {
-  for (const payload of payloads) await scratch.sendJson(queue, payload);
+  await scratch.sendAllJson(queue, payloads);
+}
+
+/** Resolves when so many messages have come to the application: what the broker has sent may still be on its way. */
+async function hasArrived(app: TestApp, count: number): Promise<void> {
+  const { metrics } = app.get(AmqpConnection);
+  await eventually(`${count} deliveries`, () => Promise.resolve(metrics.delivered === count || undefined));
 }
 
 const numbers = (deliveries: Batch): number[] => deliveries.map(({ payload }) => payload);
@@ -150,14 +159,18 @@ describe('a batch', () => {
     let calls = 0;
     const [Orders, got] = batching(
       queue,
-      { prefetch: 100, concurrency: 1, batch: { size: 5, maxWait: 300 } },
+      { prefetch: 100, concurrency: 1, batch: { size: 5, maxWait: 50 } },
       () => gates[calls++]?.opened,
     );
-    await using _app = await boot(Orders);
+    await using app = await boot(Orders);
     await sendAll(queue, [1]);
     expect(numbers(await got.next())).toEqual([1]);
-    await sendAll(queue, [2, 3, 4, 5, 6, 7]);
-    await scratch.hasMessages(queue, 0);
+    await sendAll(queue, [2]);
+    await hasArrived(app, 2);
+    // A timer that is set later, and for longer, fires later: the second has waited long enough when the rest comes.
+    await delay(100);
+    await sendAll(queue, [3, 4, 5, 6, 7]);
+    await hasArrived(app, 7);
     expect(got.all).toHaveLength(1);
     gates[0]?.open();
     expect(numbers(await got.next())).toEqual([2, 3, 4, 5, 6]);
@@ -238,7 +251,7 @@ describe('a batch that fails', () => {
     let calls = 0;
     const [Orders, got] = batching(
       queue,
-      { batch: { size: 4, maxWait: 200 }, retry: { attempts: 3, delays: [50] } },
+      { batch: { size: 4, maxWait: FOR_EVER }, retry: { attempts: 3, delays: [50] } },
       ([, second, third]) => {
         calls += 1;
         if (calls > 1 || second === undefined || third === undefined) return;
@@ -250,14 +263,15 @@ describe('a batch that fails', () => {
         );
       },
     );
-    // They lie there when it begins, so that the first batch has them all.
-    await sendAll(queue, [1, 2, 3, 4]);
     await using app = await boot(Orders);
+    await sendAll(queue, [1, 2, 3, 4]);
     await got.next();
     expect(await taken(dead, 1)).toEqual(['2']);
+    // What fills the batch of the retry, before and behind it.
+    await sendAll(queue, [5, 6, 7]);
     const again = await got.next('the retry');
-    expect(again).toHaveLength(1);
-    expect(again[0]).toMatchObject({ payload: 3, attempt: 2 });
+    expect(numbers(again).sort()).toEqual([3, 5, 6, 7]);
+    expect(again.find(({ payload }) => payload === 3)).toMatchObject({ attempt: 2 });
     await app.log.next('error', 'RejectDelivery: never');
     await scratch.hasMessages(queue, 0);
   });
@@ -304,7 +318,7 @@ describe('a batch that fails', () => {
       }
       return new Promise(() => undefined);
     });
-    await using _app = await boot(Orders);
+    await using _app = await boot(Orders, { shutdownTimeout: 50 });
     await sendAll(queue, [1, 2]);
     expect(await fired.next()).toBe('HANDLER_TIMEOUT');
     expect(await fired.next()).toBe('HANDLER_TIMEOUT');
@@ -319,14 +333,18 @@ describe('a batch that fails', () => {
       prefetch: 10,
       batch: { size: 2, maxWait: FOR_EVER },
     });
-    await using _app = await boot(Orders);
+    await using app = await boot(Orders);
     await sendAll(queue, [1, 2, 3, 4]);
     const [first, second] = await got.next();
-    await scratch.hasMessages(queue, 0);
+    await hasArrived(app, 4);
     expect(first?.ack()).toBe(true);
+    const { metrics } = app.get(AmqpConnection);
+    await eventually('the first acknowledgement', () => Promise.resolve(metrics.acknowledged === 1 || undefined));
     expect(got.all).toHaveLength(1);
     expect(second?.ack()).toBe(true);
-    expect(numbers(await got.next())).toEqual([3, 4]);
+    const rest = await got.next();
+    expect(numbers(rest)).toEqual([3, 4]);
+    for (const delivery of rest) delivery.ack();
   });
 
   test('without acknowledgement leaves the only copy among the dead letters', async () => {

@@ -321,6 +321,7 @@ describe('autoStart', () => {
     }
     await using app = await TestApp.boot({ imports: [amqp()], providers: [Reports] });
     await app.get(AmqpPublisher).sendToQueue(queue, 'early');
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 1, consumerCount: 0 });
     expect(got.all).toEqual([]);
     app.get(ConsumerRegistry).resume('Reports.make');
     expect(await got.next()).toBe('early');

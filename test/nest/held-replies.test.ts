@@ -97,6 +97,8 @@ describe('a reply that the broker does not take', () => {
     await ask();
     await replied();
     await calls.next();
+    // What is asked next, and soon expires, is not to wait in the queue for this one's acknowledgement.
+    await broker.settled();
   }
 
   test('is given up when its requester waits no longer: the request is done with', async () => {

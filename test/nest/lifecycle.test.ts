@@ -231,7 +231,7 @@ describe('an application that requires its broker', () => {
         // never runs
       }
     }
-    const app = await TestApp.compile({ imports: [amqp({ startupTimeout: '2s' })], providers: [Cuts, Billing] });
+    const app = await TestApp.compile({ imports: [amqp({ startupTimeout: '4s' })], providers: [Cuts, Billing] });
     expect((await failure(app.module.init())).message).toContain('ECONNREFUSED');
     expect(app.get(AmqpConnection).status.state).toBe('closed');
     await app.close();
@@ -600,7 +600,8 @@ describe('an application that runs', () => {
     await eventually('the queue', async () => {
       const channel = await next.channel();
       return await channel.queueDeclare(queue, { passive: true }).catch((error: unknown) => {
-        expect(error).toMatchObject({ replyCode: 404 });
+        // Nobody's, or still of the connection that was lost.
+        expect([404, 405]).toContain((error as { replyCode?: number }).replyCode);
         return undefined;
       });
     });

@@ -151,7 +151,8 @@ describe('the publishing connection', () => {
 
   test('ends with the application: what is under way is confirmed first', async () => {
     const queue = await scratch.queue();
-    const app = await TestApp.boot({ imports: [amqp()] });
+    // Their connection opens meanwhile, and nothing of it is to be cut short.
+    const app = await TestApp.boot({ imports: [amqp({ connection: { dial: line.dial, closeTimeout: '10s' } })] });
     const publisher = app.get(AmqpPublisher);
     const published = Array.from({ length: 50 }, (_, index) => publisher.sendToQueue(queue, index));
     const outcomes = Promise.allSettled(published);

@@ -103,10 +103,10 @@ describe('publish interceptors', () => {
     expect(error.message).toContain(told);
   });
 
-  test.each([
-    ['timeout', { timeout: 50 }],
-    ['signal', { signal: AbortSignal.timeout(50) }],
-  ])('end with the %s of a publish, and what comes later is not sent', async (_what, bounds: PublishMessageOptions) => {
+  test.each<[what: string, bounds: () => PublishMessageOptions]>([
+    ['timeout', () => ({ timeout: 50 })],
+    ['signal', () => ({ signal: AbortSignal.timeout(50) })],
+  ])('end with the %s of a publish, and what comes later is not sent', async (_what, bounds) => {
     const queue = await scratch.queue();
     const gate = new Gate();
     const slow: PublishInterceptor = {
@@ -117,7 +117,7 @@ describe('publish interceptors', () => {
     };
     await using app = await TestApp.boot({ imports: [amqp({ interceptors: [slow] })] });
     const publisher = app.get(AmqpPublisher);
-    const error = await failure(publisher.sendToQueue(queue, 1, bounds));
+    const error = await failure(publisher.sendToQueue(queue, 1, bounds()));
     expect(error).toMatchObject({ code: 'ABORTED' });
     expect(error.message).toContain('The message was not sent.');
     gate.open();
@@ -243,14 +243,17 @@ describe('what is carried from a delivery', () => {
 
       @Consume(queue)
       async charge(): Promise<void> {
-        await this.rpc.requestToQueue(pricing, 1, { timeout: '5s' }).catch(() => undefined);
+        await this.rpc.requestToQueue(pricing, 1);
       }
     }
     await using app = await TestApp.boot({ imports: [amqp({ carry: true })], providers: [Billing] });
     await scratch.sendJson(queue, 1, { correlationId: 'c-1', headers: { 'x-correlation-id': 'h-1' } });
     const { properties } = await scratch.take(pricing);
     expect(properties.headers).toEqual({ 'x-correlation-id': 'h-1' });
-    expect(properties.correlationId).not.toBe('c-1');
+    const { correlationId, replyTo = '' } = properties;
+    expect(correlationId).not.toBe('c-1');
+    await scratch.sendJson(replyTo, 2, { correlationId, mandatory: false });
+    await app.close();
     expect(app.log.text('error')).toBe('');
   });
 

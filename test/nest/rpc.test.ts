@@ -75,10 +75,10 @@ describe('AmqpRpcClient', () => {
   });
 
   test('waits as long as the module says, and rejects what is pending when the application ends', async () => {
-    const queue = await scratch.queue();
+    const [deaf, queue] = [await scratch.queue(), await scratch.queue()];
     const app = await TestApp.boot({ imports: [AmqpModule.forRoot({ url: brokerUrl, rpc: { timeout: 30 } })] });
     const rpc = app.get(AmqpRpcClient);
-    expect(await failure(rpc.requestToQueue(queue, 1))).toMatchObject({ code: 'REPLY_TIMEOUT' });
+    expect(await failure(rpc.requestToQueue(deaf, 1))).toMatchObject({ code: 'REPLY_TIMEOUT' });
     const pending = failure(rpc.requestToQueue(queue, 1, { timeout: '1m' }));
     await scratch.hasMessages(queue, 1);
     await app.close();
@@ -256,8 +256,9 @@ describe('the reply to a request', () => {
       code: 'REMOTE_ERROR',
       remote: { name: 'AmqpError', code: 'UNSERIALIZABLE' },
     });
+    await app.close();
     expect(calls).toBe(1);
-    await scratch.hasMessages(queue, 0);
+    expect(await scratch.state(queue)).toMatchObject({ messageCount: 0 });
     expect(await scratch.state(`${queue}.dead`)).toBeUndefined();
   });
 
@@ -305,6 +306,7 @@ describe('the reply to a request', () => {
     await using app = await boot(Prices);
     expect(await app.rpc.requestToQueue(queue, 5)).toBe(5);
     expect(await failure(app.rpc.requestToQueue(queue, 0))).toMatchObject({ remote: { message: 'no such thing' } });
+    await app.close();
     expect(await scratch.state(`${queue}.dead`)).toBeUndefined();
   });
 });

@@ -6,7 +6,7 @@ import { brokerUrl } from '../../support/broker.mjs';
 import { failure } from '../../support/client.js';
 import { TestApp } from '../../support/nest-app.js';
 import { CuttableLine, Scratch } from '../../support/scratch.js';
-import { Gate, Inbox, eventually, within } from '../../support/waits.js';
+import { Gate, Inbox, within } from '../../support/waits.js';
 
 let scratch: Scratch;
 let line: CuttableLine;
@@ -157,7 +157,5 @@ test('e6: unnamed queues are exclusive and go with their connection, reconnect a
   }
   expect(names.size).toBe(4);
   await app.close();
-  for (const name of names) {
-    await eventually(`${name} gone`, async () => ((await scratch.state(name)) === undefined ? true : undefined));
-  }
+  for (const name of names) await scratch.isGone(name);
 });

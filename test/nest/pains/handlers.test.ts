@@ -214,7 +214,10 @@ test('e19: a batch of 50 has 50 messages, with the prefetch raised to fit (golev
     }
   }
   await using _app = await boot(Orders);
-  for (let id = 0; id < 100; id += 1) await scratch.sendJson(queue, id);
+  await scratch.sendAllJson(
+    queue,
+    Array.from({ length: 100 }, (_, id) => id),
+  );
   expect(await got.next()).toBe(50);
   expect(await got.next()).toBe(50);
 });

@@ -83,6 +83,8 @@ test('e1: a request that nobody awaits any more is not carried out (golevelup: i
     code: 'REPLY_TIMEOUT',
   });
   await caller.close();
+  // What did leave has arrived with the end of its connection, and waits as long as it was to.
+  await scratch.hasMessages(queue, 0);
   await using _server = await TestApp.boot({ imports: [AmqpModule.forRoot({ url: brokerUrl })], providers: [Prices] });
   await scratch.sendJson(queue, 'in time');
   expect(await got.next()).toBe('in time');
