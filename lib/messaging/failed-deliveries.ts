@@ -108,7 +108,8 @@ export class FailedDeliveries {
     const queue = this.#connection.topology.current(this.#options.queue);
     const failure: Failure = { message, queue, attempt, error };
     if (scope.hasEnded && !this.#options.areOurs) {
-      this.#tell('warn', failure, NOT_SENT);
+      // Nobody failed: its work was for nothing.
+      if (error !== scope.endError) this.#tell('warn', failure, NOT_SENT);
       return undefined;
     }
     // A stream keeps its messages, and has every consumer see what is published to it.

@@ -57,7 +57,7 @@ describe('a loop over a queue', () => {
   test('that is slow and has no prefetch stops the connection from reading, and goes on where it stopped', async () => {
     const queue = await scratch.queue();
     const [count, mebibyte] = [64, Buffer.alloc(1024 * 1024)];
-    for (let number = 0; number < count; number += 1) await scratch.send(queue, mebibyte);
+    await Promise.all(Array.from({ length: count }, () => scratch.send(queue, mebibyte)));
     const stream = channel.consume(queue, { noAck: true, prefetch: 0 });
     await next(stream);
     const { metrics } = connection;
@@ -81,7 +81,7 @@ describe('a loop over a queue', () => {
 
   test('that is slow does not hold up close()', async () => {
     const queue = await scratch.queue();
-    for (let number = 0; number < 30; number += 1) await scratch.send(queue, Buffer.alloc(1024 * 1024));
+    await Promise.all(Array.from({ length: 30 }, () => scratch.send(queue, Buffer.alloc(1024 * 1024))));
     await next(channel.consume(queue, { noAck: true, prefetch: 0 }));
     await eventually('more than the bound', () =>
       Promise.resolve(connection.metrics.bytesReceived > 16 * 1024 * 1024 ? true : undefined),
