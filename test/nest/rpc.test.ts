@@ -476,11 +476,9 @@ describe('an error reply', () => {
     expect(error).toMatchObject({ code: 'REMOTE_ERROR', remote: { message: 'attempt 2' } });
     expect(attempts.all).toEqual([1, 2]);
     await scratch.sendJson(queue, 2, { replyTo: scratch.queueName(), expiration: '9980' });
-    const { properties } = await scratch.take(dead);
-    expect(properties.headers).toMatchObject({
-      'x-nest-amqp-attempts': 2,
-      'x-nest-amqp-expiration': '9930',
-    });
+    const { headers = {} } = (await scratch.take(dead)).properties;
+    expect(headers['x-nest-amqp-attempts']).toBe(2);
+    expect(Number(headers['x-nest-amqp-expiration'])).toBeLessThanOrEqual(9_930);
   });
 
   test('whose requester is gone leaves the request to the dead letters', async () => {
