@@ -329,13 +329,14 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
         `A set-up of the connection did not settle within ${limit} ms. It runs again on the next connection; find what it waits ` +
           'for, or raise the timeout of onSetup.',
       );
-    const lost = ended(connection).then((error) => {
+    const lost = async (): Promise<never> => {
       throw (
-        error ??
+        (await ended(connection)) ??
         new AmqpError('CONNECTION_CLOSED', 'The connection was closed while it was set up.', { closedBy: 'client' })
       );
-    });
-    await orLate(Promise.race([run(connection), lost]), limit, late, this.#life.signal);
+    };
+    // In this order: what throws at once leaves nothing behind that rejects later, unheard.
+    await orLate(Promise.race([run(connection), lost()]), limit, late, this.#life.signal);
   }
 
   #recordFor(recordTopology: boolean | TopologyFilter): TopologyRecord {

@@ -289,6 +289,20 @@ describe('recovery', () => {
     await amqp.close();
   });
 
+  test('hears of a set-up that throws at once as of one that rejects', async () => {
+    const { peers, amqp } = onPeers();
+    amqp.onSetup(() => {
+      throw new Error('no such file');
+    });
+    const opening = failure(amqp.open({ timeout: 0 }));
+    const peer = await peers.opened();
+    expect((await opening).message).toContain('no such file');
+    await within('the end of the connection', peer.hungUp);
+    await amqp.close();
+    // Jest fails a test over what nobody has caught, which Node.js tells between two turns.
+    await new Promise(setImmediate);
+  });
+
   test('gives up a set-up that has not settled in its time, with its connection', async () => {
     const { peers, amqp } = onPeers();
     let isStuck = false;
