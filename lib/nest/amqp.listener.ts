@@ -206,7 +206,8 @@ function adapted(
     type,
   ) => {
     const noted = (): Promise<unknown> => noting(calls, args[1] as Delivered, next());
-    return parts.interceptorsConsumer.intercept(interceptors, args, instance, callback, noted, type);
+    const called = interceptors.length === 0 ? next : noted;
+    return parts.interceptorsConsumer.intercept(interceptors, args, instance, callback, called, type);
   };
   const createProxy = (piped: Run, filters: Filters, contextType: string): Run => {
     if (typeof (filters as Partial<Filters>).invokeCustomFilters !== 'function') {
@@ -369,9 +370,10 @@ function settling(run: Run, fail: Assembled['fail'], calls: Calls): Run {
       const stop = stopSignal(delivery);
       return lastValueOf(result, stop).catch(async (error: unknown) => {
         if (!stop.aborted || error !== stop.reason) return failed(error);
-        // A method that was called is waited for, as it is where nothing stands around it.
-        await Promise.all(calls.get(delivery) ?? []);
-        throw error;
+        // A method that was called is waited for, as it is where nothing stands around it. Of one that was called again the last call counts.
+        const ends = await Promise.allSettled(calls.get(delivery) ?? []);
+        const last = ends.at(-1);
+        throw last?.status === 'rejected' ? last.reason : error;
       });
     };
     const result = run(payload, delivery);

@@ -1,6 +1,6 @@
 /** Handlers beneath interceptors, whose Observable can be dropped while the method runs on: it is known of until it ends. */
 import { type CallHandler, type ExecutionContext, type NestInterceptor, UseInterceptors } from '@nestjs/common';
-import type { Observable } from 'rxjs';
+import { type Observable, retry } from 'rxjs';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { AmqpModule, type AmqpModuleOptions, Consume, type Delivery } from 'nest-amqp';
 
@@ -90,6 +90,40 @@ test('one that fails after its channel was lost is told of', async () => {
   expect(await events.next()).toBe('lost');
   gate.open();
   expect(await app.log.next('warn', 'no such card')).toContain('the broker delivers it again');
+});
+
+test('one that an interceptor has called again is waited for, and the failure before it is not told', async () => {
+  class Twice implements NestInterceptor {
+    intercept(_context: ExecutionContext, next: CallHandler): Observable<unknown> {
+      return next.handle().pipe(retry(1));
+    }
+  }
+  class Jobs {
+    #calls = 0;
+
+    @Consume(queue, { orderBy: () => 'one' })
+    @UseInterceptors(Twice)
+    async work(_payload: unknown, { redelivered }: Delivery): Promise<void> {
+      this.#calls += 1;
+      if (this.#calls === 1) throw new Error('no such card');
+      events.push(`begins${redelivered ? ' again' : ''}`);
+      if (!redelivered) await gate.opened;
+      events.push('ends');
+    }
+  }
+  await using app = await TestApp.boot({ imports: [amqp()], providers: [Jobs] });
+  await scratch.sendJson(queue, 1);
+  expect(await events.next()).toBe('begins');
+  line.isDown = true;
+  line.cut();
+  await scratch.hasMessages(queue, 1);
+  line.isDown = false;
+  await scratch.hasMessages(queue, 0);
+  gate.open();
+  await events.next('the next delivery', (event) => event === 'begins again');
+  expect(events.all.slice(0, 3)).toEqual(['begins', 'ends', 'begins again']);
+  await app.close();
+  expect(app.log.text()).not.toContain('failed');
 });
 
 test('one that takes longer than its timeout is waited for when the application ends', async () => {
