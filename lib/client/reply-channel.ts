@@ -44,8 +44,10 @@ export class ReplyChannel {
   readonly #pending = new Map<string, PendingRequest>();
   #opened: { readonly connection: Connection; readonly channel: ConfirmChannel } | undefined;
   readonly #renewal = new ChannelRenewal();
-  /** Those before it, for as long as replies are to come over them. */
-  readonly #former = new Set<ConfirmChannel>();
+  /** The next request is to go over another channel. */
+  #isRefused = false;
+  /** Those before it, with how many requests still await replies over them. */
+  readonly #former = new Map<ConfirmChannel, number>();
   #isOpening = false;
   #isClosed = false;
 
@@ -79,13 +81,13 @@ export class ReplyChannel {
   forget(request: PendingRequest): boolean {
     const key = keyOf(request);
     if (this.#pending.get(key) !== request) return false;
-    this.#end(key);
+    this.#end(key, request);
     return true;
   }
 
   /** Says something to whoever replied, if that can be now. Nothing comes back, and nobody hears whether it arrived. */
   tell(address: string, properties: PublishOptions): boolean {
-    const channel = this.#ready();
+    const channel = this.#usable();
     channel?.basicPublish('', address, '', properties).catch(() => undefined);
     return channel !== undefined;
   }
@@ -93,9 +95,9 @@ export class ReplyChannel {
   /** Rejects what is pending with what `reason` makes of it, and closes the channel for good. */
   async close(reason: (request: PendingRequest) => unknown = () => undefined): Promise<void> {
     this.#isClosed = true;
+    const former = [...this.#former.keys()];
     for (const request of this.#pending.values()) this.#fail(request, reason(request));
-    this.#renew();
-    await Promise.all([...this.#former].map((channel) => channel.close()));
+    await Promise.all([this.#opened?.channel.close(), ...former.map((channel) => channel.close())]);
   }
 
   #send(request: PendingRequest, channel: ConfirmChannel): void {
@@ -120,17 +122,19 @@ export class ReplyChannel {
           else this.#fail(request, replyLost(request, channel.endError));
         },
         (error: unknown) => {
-          if (error instanceof PublishNackedError && this.#renewal.isDue()) this.#renew();
+          if (error instanceof PublishNackedError && this.#renewal.isDue()) this.#isRefused = true;
           this.#fail(request, error instanceof PublishOutcomeUnknownError ? replyLost(request, error) : error);
         },
       );
   }
 
-  /** The next request opens another channel. The present one stays for the replies that come over it. */
-  #renew(): void {
-    const { channel } = this.#opened ?? {};
-    this.#opened = undefined;
-    if (channel?.isOpen === true) this.#former.add(channel);
+  /** There is another channel. What awaits its reply over this one keeps it open. */
+  #retire(channel: ConfirmChannel): void {
+    if (!channel.isOpen) return;
+    let awaited = 0;
+    for (const { sentOn } of this.#pending.values()) if (sentOn === channel) awaited += 1;
+    if (awaited === 0) void channel.close();
+    else this.#former.set(channel, awaited);
   }
 
   #receive(reply: Message): void {
@@ -141,18 +145,21 @@ export class ReplyChannel {
       return;
     }
     if (request.isLast?.(reply) === false) return;
-    this.#end(key);
+    this.#end(key, request);
     request.resolve(reply);
   }
 
-  /** No reply is awaited any more. */
-  #end(key: string): void {
+  /** No reply to it is awaited any more. */
+  #end(key: string, { sentOn }: PendingRequest): void {
     this.#pending.delete(key);
-    for (const channel of this.#former) {
-      if ([...this.#pending.values()].some(({ sentOn }) => sentOn === channel)) continue;
-      this.#former.delete(channel);
-      void channel.close();
+    const awaited = sentOn && this.#former.get(sentOn);
+    if (sentOn === undefined || awaited === undefined) return;
+    if (awaited > 1) {
+      this.#former.set(sentOn, awaited - 1);
+      return;
     }
+    this.#former.delete(sentOn);
+    void sentOn.close();
   }
 
   #receiveTooLarge(reply: Message, cause: AmqpError): void {
@@ -186,8 +193,13 @@ export class ReplyChannel {
     if (this.#waiting().length > 0) void this.#open();
   }
 
-  /** The channel, when requests may be sent on it. A broker that blocks would leave them to pile up here unread. */
+  /** The channel, when requests may be sent on it. */
   #ready(): ConfirmChannel | undefined {
+    return this.#isRefused ? undefined : this.#usable();
+  }
+
+  /** The channel, when it is open. A broker that blocks would leave what is sent to pile up here unread. */
+  #usable(): ConfirmChannel | undefined {
     const { connection, channel } = this.#opened ?? {};
     return channel?.isOpen === true && connection?.blockedReason === undefined ? channel : undefined;
   }
@@ -223,13 +235,17 @@ export class ReplyChannel {
           void channel.close();
           throw error;
         }
+        if (this.#opened !== undefined) this.#retire(this.#opened.channel);
         this.#opened = { connection, channel };
+        this.#isRefused = false;
         this.#renewal.opened();
         if (this.#isClosed) void channel.close();
       } catch (error) {
+        const isOneTooMany = error instanceof AmqpError && error.code === 'CHANNEL_LIMIT';
+        if (isOneTooMany && this.#usable() !== undefined) this.#isRefused = false;
         // A refusal, such as too many channels, would come again.
-        if (connection.isOpen) throw error;
-        await ended(connection);
+        else if (connection.isOpen) throw error;
+        else await ended(connection);
       }
     }
   }

@@ -10,7 +10,7 @@ import { type Connection, connect } from '../../lib/client/connection.js';
 import type { Message } from '../../lib/client/message.js';
 import { writeContentHead } from '../../lib/protocol/frame.js';
 import { WireWriter } from '../../lib/protocol/wire.js';
-import { type ReceivedCommand, ScriptedPeer } from '../../lib/testing/scripted-peer.js';
+import { type ReceivedCommand, type ScriptedHandshake, ScriptedPeer } from '../../lib/testing/scripted-peer.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { failure, frameOf, thrown } from '../support/client.js';
 import { bytes } from '../support/golden-frames.js';
@@ -382,11 +382,11 @@ describe('by script', () => {
     readonly peer: ScriptedPeer;
   }
 
-  async function scripted(closeTimeout = 0): Promise<Scripted> {
+  async function scripted(closeTimeout = 0, handshake?: ScriptedHandshake): Promise<Scripted> {
     const peer = new ScriptedPeer();
     const amqp = new AmqpConnection(undefined, { dial: () => peer.transport, closeTimeout, ...quick });
     amqp.openInBackground();
-    await peer.handshake();
+    await peer.handshake(handshake);
     return { requester: new AmqpRequester(amqp), amqp, peer };
   }
 
@@ -459,6 +459,28 @@ describe('by script', () => {
     }
     await within('the replies', Promise.all([first, next]));
     expect((await peer.receive('channel.close')).channel).toBe(before.channel);
+    await amqp.close();
+  });
+
+  test('where the connection has no other channel to give, what is refused is followed over the same', async () => {
+    const { requester, amqp, peer } = await scripted(0, { channelMax: 1 });
+    const first = requester.request('', 'q', 'x');
+    const before = await openedFor(peer);
+    peer.send(before.channel, 'basic.ack', { deliveryTag: 1, multiple: false });
+    const now = performance.now.bind(performance);
+    const clock = jest.spyOn(performance, 'now').mockImplementation(() => now() + 1_000);
+    const refused = requester.request('', 'q', 'y');
+    await peer.receive('basic.publish');
+    peer.send(before.channel, 'basic.nack', { deliveryTag: 2, multiple: false, requeue: false });
+    expect((await failure(refused)).code).toBe('PUBLISH_NACKED');
+    clock.mockRestore();
+    const next = requester.request('', 'q', 'z');
+    const { properties } = await peer.receive('basic.publish');
+    for (const { correlationId = '' } of [before.request.properties, properties]) {
+      const id = Buffer.concat([bytes('0400'), shortstr(correlationId)]);
+      peer.sendRaw(replyFrames(before.channel, before.consumerTag, id));
+    }
+    await within('the replies', Promise.all([first, next]));
     await amqp.close();
   });
 
