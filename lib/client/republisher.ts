@@ -67,6 +67,10 @@ export class Republisher {
   /** False when nothing waits for a suspect, so that nobody looks for it. */
   #holdsSome = false;
   readonly #onIdle: (() => void)[] = [];
+  /** What waits with nothing in flight hears of the end of its channel from nobody else. */
+  readonly #onClosed = (): void => {
+    this.#sendWaiting();
+  };
   readonly #deadlines = new EarliestDeadline(() => {
     this.#expire();
   });
@@ -193,11 +197,9 @@ export class Republisher {
         this.#opening = false;
         if (channel !== this.#channel) {
           this.#channel = channel;
+          this.#stopRenewing();
           this.#renewal.opened();
-          // What waits with nothing in flight hears of the end from nobody else.
-          channel.once('close', () => {
-            this.#sendWaiting();
-          });
+          channel.once('close', this.#onClosed);
         }
         this.#sendWaiting();
       },
@@ -286,10 +288,15 @@ export class Republisher {
     }, DRAIN_TIMEOUT).unref();
   }
 
-  #renew(): void {
+  #stopRenewing(): void {
     clearTimeout(this.#renewing);
     this.#renewing = undefined;
+  }
+
+  #renew(): void {
+    this.#stopRenewing();
     this.#inFlight.removeGivenUp();
+    this.#channel?.off('close', this.#onClosed);
     this.#channel = undefined;
     this.#source.renew();
     if (this.#waiting !== undefined) this.#open();

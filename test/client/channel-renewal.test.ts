@@ -25,7 +25,7 @@ async function openConfirmChannel(peer: ScriptedPeer): Promise<number> {
   return number;
 }
 
-/** A handle with an open channel; the broker is the test. */
+/** A handle that has published once, which the broker has confirmed; the broker is the test. */
 async function opened(options?: RepublishOptions, handshake?: ScriptedHandshake) {
   const peer = new ScriptedPeer();
   const amqp = new AmqpConnection('amqp://broker', { closeTimeout: 0, dial: () => peer.transport });
@@ -33,9 +33,11 @@ async function opened(options?: RepublishOptions, handshake?: ScriptedHandshake)
   await peer.handshake(handshake);
   await opening;
   const channel = new AmqpChannel(amqp, options);
-  const channelOpening = channel.opened();
+  const first = channel.basicPublish('', 'q', 'first');
   const number = await openConfirmChannel(peer);
-  await channelOpening;
+  await peer.receive('basic.publish');
+  peer.send(number, 'basic.ack', { deliveryTag: 1, multiple: false });
+  await first;
   return { amqp, channel, peer, number };
 }
 
@@ -53,16 +55,16 @@ async function refuse(peer: ScriptedPeer, channel: number, deliveryTag: number):
 test('a channel over which the broker goes on refusing is left for another, once what is under way has landed', async () => {
   const { amqp, channel, peer, number } = await opened();
   const early = failure(channel.basicPublish('', 'q', 'early'));
-  await refuse(peer, number, 1);
+  await refuse(peer, number, 2);
   expect((await early).code).toBe('PUBLISH_NACKED');
 
   later(1_000);
   const [refused, slow] = [failure(channel.basicPublish('', 'q', 'refused')), channel.basicPublish('', 'q', 'slow')];
-  await refuse(peer, number, 2);
+  await refuse(peer, number, 3);
   await refused;
   expect(await nextPublish(peer)).toEqual([number, 'slow']);
   const next = channel.basicPublish('', 'q', 'next');
-  peer.send(number, 'basic.ack', { deliveryTag: 3, multiple: false });
+  peer.send(number, 'basic.ack', { deliveryTag: 4, multiple: false });
   await slow;
   const second = await openConfirmChannel(peer);
   expect(second).not.toBe(number);
@@ -95,26 +97,51 @@ test('a publish that is not confirmed soon keeps the channel: what waits behind 
   later(1_000);
   const refused = failure(channel.basicPublish('', 'q', 'refused'));
   const slow = channel.basicPublish('', 'q', 'slow');
-  await refuse(peer, number, 1);
+  await refuse(peer, number, 2);
   await refused;
   expect(await nextPublish(peer)).toEqual([number, 'slow']);
+  const since = realNow();
   const next = channel.basicPublish('', 'q', 'next');
   expect(await nextPublish(peer)).toEqual([number, 'next']);
-  peer.send(number, 'basic.ack', { deliveryTag: 3, multiple: true });
+  expect(realNow() - since).toBeGreaterThan(900);
+  peer.send(number, 'basic.ack', { deliveryTag: 4, multiple: true });
   await within('the confirms', Promise.all([slow, next]));
   await amqp.close();
 });
 
-test('where the connection has no other channel to give, the present one goes on', async () => {
-  const { amqp, channel, peer, number } = await opened({}, { channelMax: 1 });
+test('a channel that ends before it is left is followed by one other, and not by two', async () => {
+  const { amqp, channel, peer, number } = await opened();
   later(1_000);
-  const refused = failure(channel.basicPublish('', 'q', 'refused'));
-  await refuse(peer, number, 1);
+  const [refused, slow] = [failure(channel.basicPublish('', 'q', 'refused')), channel.basicPublish('', 'q', 'slow')];
+  await refuse(peer, number, 2);
   await refused;
+  expect(await nextPublish(peer)).toEqual([number, 'slow']);
   const next = channel.basicPublish('', 'q', 'next');
-  expect(await nextPublish(peer)).toEqual([number, 'next']);
-  peer.send(number, 'basic.ack', { deliveryTag: 2, multiple: false });
-  await within('the confirm', next);
+  peer.send(number, 'channel.close', { replyCode: 506, replyText: 'RESOURCE_ERROR', classId: 0, methodId: 0 });
+  expect((await peer.receive('channel.close-ok')).channel).toBe(number);
+  const second = await openConfirmChannel(peer);
+  expect(await nextPublish(peer)).toEqual([second, 'slow']);
+  expect(await nextPublish(peer)).toEqual([second, 'next']);
+  peer.send(second, 'basic.ack', { deliveryTag: 2, multiple: true });
+  await within('the confirms', Promise.all([slow, next]));
+  await amqp.close();
+});
+
+test('where the connection has no other channel to give, the present one goes on, however often', async () => {
+  const { amqp, channel, peer, number } = await opened({}, { channelMax: 1 });
+  const present = await channel.opened();
+  const listeners = present.listenerCount('close');
+  for (const times of [1, 2, 3]) {
+    later(times * 60_000);
+    const refused = failure(channel.basicPublish('', 'q', 'refused'));
+    await refuse(peer, number, times * 2);
+    await refused;
+    const next = channel.basicPublish('', 'q', 'next');
+    expect(await nextPublish(peer)).toEqual([number, 'next']);
+    peer.send(number, 'basic.ack', { deliveryTag: times * 2 + 1, multiple: false });
+    await within('the confirm', next);
+  }
+  expect(present.listenerCount('close')).toBe(listeners);
   await amqp.close();
 });
 
@@ -129,7 +156,7 @@ test('publishes that were given up and are never confirmed do not hold up others
   expect(await nextPublish(peer)).toEqual([second, 'c']);
   expect(await nextPublish(peer)).toEqual([second, 'd']);
   // The confirms may come after all, and are for nobody.
-  peer.send(number, 'basic.ack', { deliveryTag: 2, multiple: true });
+  peer.send(number, 'basic.ack', { deliveryTag: 3, multiple: true });
   peer.send(second, 'basic.ack', { deliveryTag: 2, multiple: true });
   expect(await nextPublish(peer)).toEqual([second, 'e']);
   peer.send(second, 'basic.ack', { deliveryTag: 3, multiple: false });
