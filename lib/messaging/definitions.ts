@@ -3,6 +3,7 @@
  * `declarations`', and declaring them `topology`'s.
  */
 import type { FieldTable } from '../protocol/field-table.js';
+import { STREAM_OFFSET } from '../protocol/stream-offset.js';
 import type { Duration } from '../time/duration.js';
 
 /** An exchange to declare (https://www.rabbitmq.com/docs/exchanges). */
@@ -84,3 +85,10 @@ export const exchange = (definition: ExchangeDefinition): ExchangeDefinition => 
 export const queue = (definition: QueueDefinition = {}): QueueDefinition => definition;
 /** Gives a binding definition its type. */
 export const binding = (definition: BindingDefinition): BindingDefinition => definition;
+
+/** Whether a queue is a stream, by its definition or, where there is none, by what its consumer says. */
+export function isStream(topology: Topology, queue: string, consumer: FieldTable = {}): boolean {
+  const definition = topology.queues?.find(({ name }) => name === queue);
+  const type = definition?.type ?? definition?.arguments?.['x-queue-type'];
+  return type === undefined ? consumer[STREAM_OFFSET] !== undefined : type === 'stream';
+}

@@ -96,7 +96,10 @@ export interface HandlingOptions<Payload = unknown, Size extends number = number
   readonly consumerTag?: string;
   /** How every body is read, whatever its content type says: for publishers that say nothing, or something wrong. */
   readonly contentType?: string;
-  /** Anything else for basic.consume, by the broker's own names. */
+  /**
+   * Anything else for basic.consume, by the broker's own names. `x-stream-offset` says where a stream is read from by the first start; one
+   * that starts over goes on where it was.
+   */
   readonly arguments?: FieldTable;
 }
 
