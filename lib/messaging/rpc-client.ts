@@ -21,6 +21,7 @@ import type { PublisherOptions } from './publish-options.js';
 import { RefusedStreams } from './refused-streams.js';
 import { WANTS_STREAM, errorIn } from './reply-format.js';
 import { Serializers } from './serializer.js';
+import { notText } from './target-checks.js';
 
 /** Defaults of an `RpcClient`. */
 export interface RpcOptions {
@@ -151,10 +152,12 @@ export class RpcClient implements AsyncDisposable {
     payload?: unknown,
     options?: unknown,
   ): Promise<unknown> {
-    // The overloads have checked the types.
+    // The overloads have checked the types, of those who have a compiler.
     if (target instanceof MessageContract)
       return await this.#requestBy(target, key, payload as RpcRequestOptions | undefined);
-    return await this.#request(target, key as string, payload, options as RpcRequestOptions | undefined);
+    if (typeof target !== 'string' || typeof key !== 'string')
+      throw notText({ exchange: target, routingKey: key }, 'request(exchange, routingKey, payload, options)');
+    return await this.#request(target, key, payload, options as RpcRequestOptions | undefined);
   }
 
   async #requestBy(
@@ -180,6 +183,7 @@ export class RpcClient implements AsyncDisposable {
 
   /** Sends a request to a queue by its name, through the default exchange. */
   async requestToQueue<T = unknown>(queue: string, payload: unknown, options?: RpcRequestOptions): Promise<T> {
+    if (typeof (queue as unknown) !== 'string') throw notText({ queue }, 'requestToQueue(queue, payload, options)');
     return await this.request<T>('', queue, payload, options);
   }
 
@@ -193,6 +197,8 @@ export class RpcClient implements AsyncDisposable {
     given: RpcRequestOptions,
     observer: ReplyObserver<T>,
   ): () => void {
+    if (typeof (exchange as unknown) !== 'string' || typeof (routingKey as unknown) !== 'string')
+      throw notText({ exchange, routingKey }, 'request$(exchange, routingKey, payload, options)');
     checkRequestOptions(given);
     const { signal, ...options } = given;
     const replies = new IncomingReplies({
