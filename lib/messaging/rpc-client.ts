@@ -7,7 +7,7 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from '../client/amqp-requester.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
-import { namesOf, refuseUnknown } from '../client/option-names.js';
+import { type SaidElsewhere, namesOf, refuseUnknown } from '../client/option-names.js';
 import { checkSignal, whenFired } from '../client/signals.js';
 import { AmqpError, RemoteError, counted, destination, printable } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
@@ -75,6 +75,16 @@ const REQUEST_OPTIONS = namesOf<RpcRequestOptions>({
   userId: true,
   clusterId: true,
 });
+
+/** What a request is told by those who come from other libraries. */
+const REQUEST_ELSEWHERE: SaidElsewhere = {
+  expiration: 'Say timeout: the request expires with it.',
+  deliveryMode: 'Say persistent: true or false.',
+  replyTo: 'The client has a place for replies: leave it out.',
+  mandatory: 'Every request is: leave it out.',
+  publishOptions: 'Its fields stand beside timeout.',
+  'x-': 'Say headers: { … }.',
+};
 
 /** Where a request for all values goes, and the contract that it is made by. */
 export interface StreamTarget {
@@ -313,7 +323,7 @@ function checkRequestOptions(options: RpcRequestOptions): void {
     const said = printable(inspect(options), 60);
     throw new AmqpError('INVALID_OPTION', `The options of a request have to be an object, not ${said}.`);
   }
-  refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
+  refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option', { elsewhere: REQUEST_ELSEWHERE });
   checkSignal(options.signal, 'a request');
 }
 

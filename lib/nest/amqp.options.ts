@@ -2,7 +2,7 @@
 import type { Type } from '@nestjs/common';
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import type { BrokerUrls } from '../client/hosts.js';
-import { itIs, kindOf, namesOf, refuseUnknown } from '../client/option-names.js';
+import { type SaidElsewhere, itIs, kindOf, namesOf, refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { RepublishOptions } from '../client/republish-options.js';
@@ -116,6 +116,46 @@ const KNOWN = namesOf<AmqpModuleOptions>({
   shutdownTimeout: true,
 });
 
+const TOPOLOGY = 'Say topology: { exchanges, queues, bindings }.';
+const CONSUMERS = 'Say consumers: { prefetch, concurrency, retry, deadLetter, … }.';
+const CONNECTION = 'Say connection: { heartbeat, tls, connectionName, recovery, … }.';
+const FAILURES = 'What becomes of deliveries whose handlers throw say consumers: { retry, deadLetter }.';
+const FACTORY = 'Options of a handler that come from configuration are made by @Consume({ inject, useFactory }).';
+
+/** What the module is told by those who come from other libraries. */
+const ELSEWHERE: SaidElsewhere = {
+  uri: 'Say url.',
+  urls: 'Say url, which may be a list.',
+  exchanges: TOPOLOGY,
+  queues: TOPOLOGY,
+  bindings: TOPOLOGY,
+  exchangeBindings: 'Say topology: { bindings: [{ source, exchange, routingKey }] }.',
+  prefetch: CONSUMERS,
+  prefetchCount: CONSUMERS,
+  concurrency: CONSUMERS,
+  retry: CONSUMERS,
+  deadLetter: CONSUMERS,
+  channels: 'Every consumer has a channel of its own: say prefetch of @Consume, or consumers: { prefetch }.',
+  connectionInitOptions: "Say startup, 'require' or 'background', and startupTimeout.",
+  connectionManagerOptions: CONNECTION,
+  heartbeat: CONNECTION,
+  tls: CONNECTION,
+  connectionName: CONNECTION,
+  defaultRpcTimeout: 'Say rpc: { timeout }.',
+  defaultPublishOptions: 'Say publisher: { persistent, mandatory, … }.',
+  defaultSubscribeErrorBehavior: FAILURES,
+  defaultRpcErrorBehavior: FAILURES,
+  defaultRpcErrorHandler: FAILURES,
+  enableControllerDiscovery: 'Methods of controllers are consumers too: leave it out.',
+  registerHandlers: 'Say consumers: false to start none.',
+  handlers: FACTORY,
+  defaultHandler: FACTORY,
+  enableDirectReplyTo: 'The first request asks for it: leave it out.',
+  serializer: 'Say serializers: [ … ].',
+  deserializer: 'Say serializers: [ … ].',
+  logger: "It is told to Nest's Logger: say app.useLogger(logger).",
+};
+
 /** Known to `forRoot` and `forRootAsync`, which keep them out of the options. */
 const EXTRAS = namesOf<AmqpModuleExtras>({ name: true, isGlobal: true });
 
@@ -152,7 +192,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
       `${beside} of AmqpModule stands beside the factory of its options, not in them: forRootAsync({ ${beside}: …, useFactory: … }).`,
     );
   }
-  refuseUnknown(options, KNOWN, 'AmqpModule has no option', EXTRAS);
+  refuseUnknown(options, KNOWN, 'AmqpModule has no option', { beside: EXTRAS, elsewhere: ELSEWHERE });
   const { connection = {}, consumers = {}, publisher = {}, rpc = {} } = options;
   requireObject('connection', connection);
   if (consumers !== false) requireObject('consumers', consumers, ', or false to start none');

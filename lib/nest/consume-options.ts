@@ -1,7 +1,7 @@
 /** The options of `@Consume`, as users write them and as they are noted. What can be wrong with them is told by `handler-checks`. */
 import type { InjectionToken, OptionalFactoryDependency } from '@nestjs/common';
 import type { StandardSchemaV1 } from '@standard-schema/spec';
-import { namesOf } from '../client/option-names.js';
+import { type SaidElsewhere, namesOf } from '../client/option-names.js';
 import type { QueueDefinition } from '../messaging/definitions.js';
 import type { Delivery } from '../messaging/delivery.js';
 import type { AckMode } from '../messaging/delivery-answers.js';
@@ -221,6 +221,35 @@ export const CONSUME_OPTIONS = [
     arguments: true,
   }),
 ];
+
+const OF_QUEUE = "That is said of the queue: { queue: { name: 'billing', … } }, by the names of its definition.";
+const FAILURES = 'What becomes of a delivery whose handler throws say retry and deadLetter.';
+const BIND = 'Say bind: { exchange, routingKey }.';
+
+/** What `@Consume` is told by those who come from other libraries. */
+export const CONSUME_ELSEWHERE: SaidElsewhere = {
+  exchange: BIND,
+  routingKey: BIND,
+  bindQueueArguments: 'Say bind: { exchange, arguments }.',
+  noAck: "Say ack: 'none'.",
+  prefetchCount: 'Say prefetch.',
+  batchOptions: 'Say batch: { size, maxWait }.',
+  queueOptions: OF_QUEUE,
+  durable: OF_QUEUE,
+  autoDelete: OF_QUEUE,
+  messageTtl: OF_QUEUE,
+  type: OF_QUEUE,
+  deadLetterExchange:
+    "Say it of the queue, deadLetter: { exchange, routingKey }; deadLetter: 'billing.dead' of @Consume names a queue.",
+  deadLetterRoutingKey: 'Say it of the queue: deadLetter: { exchange, routingKey }.',
+  createQueueIfNotExists: "A queue that is there is used as it is; topologyMode: 'check' of AmqpModule declares none.",
+  errorHandler: FAILURES,
+  errorBehavior: FAILURES,
+  requeue: FAILURES,
+  allowNonJsonMessages: "Bodies are read by their content type; contentType: 'text/plain' says it for all of them.",
+  deserializer: 'Say serializers of AmqpModule, or contentType.',
+  'x-': 'Say arguments: { … } for the consumer, or arguments in the definition of the queue.',
+};
 
 /** The arguments of basic.consume. */
 export function argumentsOf(priority: number | undefined, args: FieldTable | undefined): FieldTable {

@@ -355,6 +355,16 @@ describe('a definition that cannot work is refused without a broker', () => {
       "Exchange 'orders' has the unknown field 'durble'",
     ],
     [
+      'what is an argument of a queue',
+      { queues: [{ name: 'billing', 'x-message-ttl': 1 }] },
+      "unknown field 'x-message-ttl'. Say arguments: { 'x-…': value }.",
+    ],
+    [
+      'what amqplib calls otherwise',
+      { queues: [{ name: 'billing', deadLetterExchange: 'dead' }] },
+      "unknown field 'deadLetterExchange'. Say deadLetter: { exchange, routingKey }.",
+    ],
+    [
       'an unknown field of a queue',
       { queues: [{ name: 'billing', ttl: 5 }] },
       "Queue 'billing' has the unknown field 'ttl'",

@@ -314,7 +314,20 @@ describe('two applications in one process', () => {
 
 describe('options that cannot be are refused', () => {
   test.each<[what: string, options: object, code: string, told: string]>([
-    ['an unknown option', { prefetch: 5 }, 'INVALID_OPTION', 'AmqpModule has no option prefetch'],
+    ['an unknown option', { prefech: 5 }, 'INVALID_OPTION', 'AmqpModule has no option prefech. Known are url, '],
+    ['a name of another library', { uri: 'amqp://a' }, 'INVALID_OPTION', 'AmqpModule has no option uri. Say url.'],
+    [
+      'topology beside it',
+      { exchanges: [] },
+      'INVALID_OPTION',
+      'exchanges. Say topology: { exchanges, queues, bindings }.',
+    ],
+    [
+      'a login beside it',
+      { connection: { username: 'a' } },
+      'INVALID_OPTION',
+      'Say credentials: { username, password }.',
+    ],
     [
       'an unknown field of publisher',
       { publisher: { confirm: true } },
