@@ -376,6 +376,20 @@ describe('options that cannot be are refused', () => {
       'INVALID_OPTION',
       'timeout of the option rpc of AmqpModule is soon, which is not a length of time',
     ],
+    ...([
+      [{ shutdownTimeout: 'soon' }, 'shutdownTimeout'],
+      [{ startupTimeout: '' }, 'startupTimeout'],
+      [{ publisher: { timeout: 'soon' } }, 'timeout of the option publisher of AmqpModule'],
+      [{ publisher: { maxAge: 'soon' } }, 'maxAge'],
+      [{ connection: { heartbeat: 'soon' } }, 'heartbeat'],
+      [{ consumers: { timeout: 'soon' } }, 'timeout of the option consumers of AmqpModule'],
+      [{ consumers: { retry: { delays: ['soon'] } } }, 'retry.delays of the option consumers of AmqpModule'],
+    ].map(([options, name]) => [
+      `a length of time of a configuration that is none: ${String(name)}`,
+      options,
+      'INVALID_OPTION',
+      `${String(name)} is `,
+    ]) as [string, object, string, string][]),
     [
       'an object in the place of serializers',
       { serializers: {} as never },
