@@ -1,5 +1,11 @@
 /** The door `nest-amqp`: the Nest module, its decorators, injectables, definitions and errors. */
-export type { AmqpConnectionOptions, ConnectionStatus, OpenOptions } from './client/amqp-connection.js';
+export type {
+  AmqpConnectionOptions,
+  ConnectionSetup,
+  ConnectionStatus,
+  OpenOptions,
+  SetupOptions,
+} from './client/amqp-connection.js';
 export type { BackoffOptions } from './client/backoff.js';
 export type { Channel, ConfirmChannel } from './client/channel.js';
 export type {

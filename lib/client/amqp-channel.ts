@@ -53,16 +53,19 @@ export class AmqpChannel implements AsyncDisposable {
   readonly #publishes: Republisher;
   readonly #present: PresentChannel;
   readonly #apart: PresentChannel;
+  /** What is published goes over it: the present one, until there has to be another. */
+  #publishing: PresentChannel;
+  readonly #onUnblocked = (): void => {
+    this.#publishes.unblocked();
+  };
 
   /** Throws `INVALID_OPTION`. */
   constructor(connection: AmqpConnection, options?: RepublishOptions) {
     this.#connection = connection;
     this.#publishes = new Republisher(this, options);
-    const onUnblocked = (): void => {
-      this.#publishes.unblocked();
-    };
-    this.#present = new PresentChannel(connection, this.#life.signal, onUnblocked);
-    this.#apart = new PresentChannel(connection, this.#life.signal, onUnblocked);
+    this.#present = this.#newChannel();
+    this.#apart = this.#newChannel();
+    this.#publishing = this.#present;
     this.#consumers = new HandleConsumers(connection, this.#life.signal);
   }
 
@@ -74,6 +77,24 @@ export class AmqpChannel implements AsyncDisposable {
   /** The present channel, opened when there is none. It lives once: ask again after a loss. Rejects with the signal's reason. */
   async opened(signal?: AbortSignal): Promise<ConfirmChannel> {
     return await this.#present.opened(signal);
+  }
+
+  /** @internal The channel that is published over. */
+  async openedToPublish(): Promise<ConfirmChannel> {
+    try {
+      return await this.#publishing.opened();
+    } catch (error) {
+      const isOneTooMany = error instanceof AmqpError && error.code === 'CHANNEL_LIMIT';
+      if (this.#publishing === this.#present || !isOneTooMany) throw error;
+      this.#publishing = this.#present;
+      return await this.#present.opened();
+    }
+  }
+
+  /** @internal What is published from now on goes over another channel. What else is asked of the present one stays there. */
+  renew(): void {
+    if (this.#publishing !== this.#present) void this.#publishing.close();
+    this.#publishing = this.#newChannel();
   }
 
   /** @internal Another channel, for publishes that the broker may close it over. */
@@ -300,7 +321,8 @@ export class AmqpChannel implements AsyncDisposable {
       await within(status.connection.closeTimeout, this.#publishes.settled());
     }
     this.#life.abort(new AmqpError('CHANNEL_CLOSED', 'The channel was closed with close().', { closedBy: 'client' }));
-    await Promise.all([this.#present.close(), this.#apart.close(), this.#consumers.stop()]);
+    const channels = [this.#present, this.#apart, this.#publishing];
+    await Promise.all([...channels.map((channel) => channel.close()), this.#consumers.stop()]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -325,6 +347,10 @@ export class AmqpChannel implements AsyncDisposable {
     if (options === undefined || limit === undefined) return await ask(await opened, options);
     const channel = await orLate(opened, limit, () => notAnswered(name, limit), undefined);
     return await ask(channel, { ...options, timeout: Math.max(1, limit - (performance.now() - since)) });
+  }
+
+  #newChannel(): PresentChannel {
+    return new PresentChannel(this.#connection, this.#life.signal, this.#onUnblocked);
   }
 
   #named(queue: string): string {

@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { AmqpError, quoted } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
+import { STREAM_OFFSET, STREAM_OFFSETS, isStreamOffset } from '../protocol/stream-offset.js';
 import type { ChannelCore } from './channel-core.js';
 import type {
   ChannelEvents,
@@ -29,7 +30,7 @@ import { type Message, returnAddress } from './message.js';
 import type { MessageStream } from './message-stream.js';
 import { MessageStreams } from './message-streams.js';
 import type { UnconfirmedPublish } from './publisher-confirms.js';
-import { type SaidElsewhere, refuseUnknown } from './option-names.js';
+import { type SaidElsewhere, itIs, refuseUnknown } from './option-names.js';
 import { Queue } from './queue.js';
 
 /** A channel on which `confirmSelect` was called: every publish is a promise of its confirm. */
@@ -258,7 +259,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /**
    * Starts a consumer; resolves to its tag. Messages may arrive before that. Without a callback they wait for the loop over
-   * `consume()`.
+   * `consume()`. Rejects with `INVALID_ARGUMENT` over an `x-stream-offset` that RabbitMQ does not take.
    */
   async basicConsume(
     queue: string,
@@ -282,6 +283,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     if (typeof (callbacks as Partial<ConsumerCallbacks> | null)?.onMessage !== 'function') {
       throw new AmqpError('INVALID_ARGUMENT', 'A consumer has to be a function, or an object with onMessage.');
     }
+    checkStreamOffset(options.arguments, queue);
     const args = {
       queue,
       consumerTag,
@@ -453,4 +455,14 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** The broker would close the whole connection over most of what it does not take (541). */
+function checkStreamOffset(args: FieldTable | undefined, queue: string): void {
+  const offset = args?.[STREAM_OFFSET];
+  if (offset === undefined || isStreamOffset(offset)) return;
+  throw new AmqpError(
+    'INVALID_ARGUMENT',
+    `arguments['${STREAM_OFFSET}'] of the consumer of queue ${quoted(queue)} has to be ${STREAM_OFFSETS}${itIs(offset)}`,
+  );
 }

@@ -6,10 +6,11 @@
  * The broker knows where a direct reply goes by the channel that published the request
  * (https://www.rabbitmq.com/docs/direct-reply-to): the reply to a request whose channel has ended has nowhere to come.
  */
-import { AmqpError, PublishOutcomeUnknownError, destination, factsOf } from '../errors.js';
+import { AmqpError, PublishNackedError, PublishOutcomeUnknownError, destination, factsOf } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import type { ConfirmChannel } from './channel.js';
 import type { PublishOptions } from './channel-options.js';
+import { ChannelRenewal } from './channel-renewal.js';
 import type { Connection } from './connection.js';
 import type { Message } from './message.js';
 import { ended, unblocked } from './wait.js';
@@ -42,6 +43,9 @@ export class ReplyChannel {
   /** By the bytes of the correlation id. */
   readonly #pending = new Map<string, PendingRequest>();
   #opened: { readonly connection: Connection; readonly channel: ConfirmChannel } | undefined;
+  readonly #renewal = new ChannelRenewal();
+  /** Those before it, for as long as replies are to come over them. */
+  readonly #former = new Set<ConfirmChannel>();
   #isOpening = false;
   #isClosed = false;
 
@@ -74,7 +78,9 @@ export class ReplyChannel {
   /** It is no longer awaited: a reply that comes still is unexpected. Says whether it was awaited. */
   forget(request: PendingRequest): boolean {
     const key = keyOf(request);
-    return this.#pending.get(key) === request && this.#pending.delete(key);
+    if (this.#pending.get(key) !== request) return false;
+    this.#end(key);
+    return true;
   }
 
   /** Says something to whoever replied, if that can be now. Nothing comes back, and nobody hears whether it arrived. */
@@ -88,7 +94,8 @@ export class ReplyChannel {
   async close(reason: (request: PendingRequest) => unknown = () => undefined): Promise<void> {
     this.#isClosed = true;
     for (const request of this.#pending.values()) this.#fail(request, reason(request));
-    await this.#opened?.channel.close();
+    this.#renew();
+    await Promise.all([...this.#former].map((channel) => channel.close()));
   }
 
   #send(request: PendingRequest, channel: ConfirmChannel): void {
@@ -113,9 +120,17 @@ export class ReplyChannel {
           else this.#fail(request, replyLost(request, channel.endError));
         },
         (error: unknown) => {
+          if (error instanceof PublishNackedError && this.#renewal.isDue()) this.#renew();
           this.#fail(request, error instanceof PublishOutcomeUnknownError ? replyLost(request, error) : error);
         },
       );
+  }
+
+  /** The next request opens another channel. The present one stays for the replies that come over it. */
+  #renew(): void {
+    const { channel } = this.#opened ?? {};
+    this.#opened = undefined;
+    if (channel?.isOpen === true) this.#former.add(channel);
   }
 
   #receive(reply: Message): void {
@@ -126,8 +141,18 @@ export class ReplyChannel {
       return;
     }
     if (request.isLast?.(reply) === false) return;
-    this.#pending.delete(key);
+    this.#end(key);
     request.resolve(reply);
+  }
+
+  /** No reply is awaited any more. */
+  #end(key: string): void {
+    this.#pending.delete(key);
+    for (const channel of this.#former) {
+      if ([...this.#pending.values()].some(({ sentOn }) => sentOn === channel)) continue;
+      this.#former.delete(channel);
+      void channel.close();
+    }
   }
 
   #receiveTooLarge(reply: Message, cause: AmqpError): void {
@@ -199,6 +224,7 @@ export class ReplyChannel {
           throw error;
         }
         this.#opened = { connection, channel };
+        this.#renewal.opened();
         if (this.#isClosed) void channel.close();
       } catch (error) {
         // A refusal, such as too many channels, would come again.

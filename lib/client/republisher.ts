@@ -1,7 +1,7 @@
 /**
  * Publishes that outlive their channel: each is kept until its outcome is known. What a lost connection leaves unconfirmed
  * is sent again on the next channel, in order and before anything new, so that the broker may get a message twice and never
- * loses one that was confirmed to the caller. Opening channels is the handle's.
+ * loses one that was confirmed to the caller. Opening channels is the handle's; when there has to be another one is `channel-renewal`'s.
  *
  * ```
  *   oldest ─► sent ─► sent ─► sent ─► waiting ─► waiting ─► newest
@@ -10,9 +10,12 @@
  */
 import { AmqpError, PublishOutcomeUnknownError, PublishRefusedError, PublisherBufferFullError } from '../errors.js';
 import type { ConfirmChannel } from './channel.js';
+import { ChannelRenewal } from './channel-renewal.js';
 import type { PublishOptions } from './channel-options.js';
+import { EarliestDeadline } from './earliest-deadline.js';
 import { PendingPublish, givenUp, isAnybodys, isUnsent, whyOf } from './pending-publish.js';
 import { blames } from './refused-publishes.js';
+import { PublishesInFlight } from './publishes-in-flight.js';
 import { type RepublishBounds, type RepublishOptions, boundsOf } from './republish-options.js';
 import { whenFired } from './signals.js';
 import { SuspectExchanges, isAnswer } from './suspect-exchanges.js';
@@ -27,7 +30,9 @@ export interface PublishBounds {
 /** What republishing needs of a handle. */
 interface ChannelSource {
   /** Opens a channel if there is none; rejects when there never will be one. */
-  opened(): Promise<ConfirmChannel>;
+  openedToPublish(): Promise<ConfirmChannel>;
+  /** The next `openedToPublish()` gives another channel. */
+  renew(): void;
   /** The same of another channel, for what the broker may close it over. */
   openedApart(): Promise<ConfirmChannel>;
   /** The present name of a queue. */
@@ -37,6 +42,9 @@ interface ChannelSource {
   /** Something awaits its confirm, or nothing does any more. */
   isBusy(busy: boolean): void;
 }
+
+/** How long nothing is sent so that what is under way has its outcome before there is another channel, in milliseconds. */
+const DRAIN_TIMEOUT = 1_000;
 
 export class Republisher {
   readonly #source: ChannelSource;
@@ -48,20 +56,20 @@ export class Republisher {
   #waiting: PendingPublish | undefined;
   #count = 0;
   #bytes = 0;
-  #inFlight = 0;
-  #inFlightBytes = 0;
-  /** The suspect in flight: nothing else is sent meanwhile. */
-  #alone: PendingPublish | undefined;
+  readonly #inFlight: PublishesInFlight;
   #channel: ConfirmChannel | undefined;
   #opening = false;
+  readonly #renewal = new ChannelRenewal();
+  /** Nothing is sent until what is in flight has landed: then there is another channel. */
+  #renewing: NodeJS.Timeout | undefined;
   #isSending = false;
   readonly #suspects: SuspectExchanges;
   /** False when nothing waits for a suspect, so that nobody looks for it. */
   #holdsSome = false;
   readonly #onIdle: (() => void)[] = [];
-  /** One timer for all deadlines: those of one publisher mostly come in publishing order. */
-  #timer: NodeJS.Timeout | undefined;
-  #timerAt = Infinity;
+  readonly #deadlines = new EarliestDeadline(() => {
+    this.#expire();
+  });
 
   /** Throws `INVALID_OPTION`. */
   constructor(source: ChannelSource, options: RepublishOptions = {}) {
@@ -76,6 +84,7 @@ export class Republisher {
       },
     });
     this.#bounds = boundsOf(options);
+    this.#inFlight = new PublishesInFlight(this.#bounds);
   }
 
   /** Resolves when the broker has confirmed it. When its bounds end the wait before it has left, it is not sent. */
@@ -93,7 +102,7 @@ export class Republisher {
       this.#makeSure(body.length, canSend || this.#source.isConnected());
       const entry = new PendingPublish(this, exchange, routingKey, body, options, timeout, resolve, reject);
       this.#append(entry);
-      if (entry.deadline < this.#timerAt) this.#expireAt(entry.deadline);
+      this.#deadlines.add(entry.deadline);
       if (signal !== undefined) this.#endOn(signal, entry);
       if (canSend) this.#sendWaiting();
       else this.#open();
@@ -132,7 +141,7 @@ export class Republisher {
 
   /** @internal Of an entry: the broker has confirmed it. False when it was over before. */
   confirmed(entry: PendingPublish): boolean {
-    this.#landed(entry);
+    this.#inFlight.remove(entry);
     if (!this.#suspects.areNone) this.#learn(entry);
     return this.ended(entry);
   }
@@ -140,6 +149,10 @@ export class Republisher {
   /** @internal Of an entry: it has its outcome. False when it had one before. What is in flight stays so until its confirm. */
   ended(entry: PendingPublish): boolean {
     const isFirst = this.#remove(entry);
+    if (isFirst && entry.isInFlight) {
+      this.#inFlight.giveUp(entry);
+      this.#suspects.back(entry);
+    }
     if (this.#waiting !== undefined || !this.#suspects.areNone) this.#sendWaiting();
     return isFirst;
   }
@@ -147,8 +160,9 @@ export class Republisher {
   /** @internal Of an entry: an attempt failed. */
   failed(entry: PendingPublish, error: AmqpError, isInnocent: boolean): void {
     if (!entry.isInFlight) return;
-    this.#landed(entry);
+    this.#inFlight.remove(entry);
     this.#learn(entry, error);
+    if (error.code === 'PUBLISH_NACKED' && this.#renewal.isDue()) this.#renewSoon();
     if (this.#isOver(entry)) {
       this.#sendWaiting();
     } else if (this.#isWorthAnotherTry(entry, error, isInnocent)) {
@@ -174,18 +188,17 @@ export class Republisher {
   #open(): void {
     if (this.#opening) return;
     this.#opening = true;
-    this.#source.opened().then(
+    this.#source.openedToPublish().then(
       (channel) => {
         this.#opening = false;
-        if (channel === this.#channel) {
-          this.#sendWaiting();
-          return;
+        if (channel !== this.#channel) {
+          this.#channel = channel;
+          this.#renewal.opened();
+          // What waits with nothing in flight hears of the end from nobody else.
+          channel.once('close', () => {
+            this.#sendWaiting();
+          });
         }
-        this.#channel = channel;
-        // What waits with nothing in flight hears of the end from nobody else.
-        channel.once('close', () => {
-          this.#sendWaiting();
-        });
         this.#sendWaiting();
       },
       (error: unknown) => {
@@ -212,29 +225,24 @@ export class Republisher {
   }
 
   #sendOver(channel: ConfirmChannel): void {
-    while (this.#waiting !== undefined && this.#hasRoom(this.#waiting)) {
+    while (this.#waiting !== undefined && this.#inFlight.hasRoomFor(this.#waiting)) {
       // An ended channel first: of a blocked connection it would not hear when that is over.
       if (!channel.isOpen) {
         this.#open();
         return;
       }
       if (channel.isBlocked) return;
+      if (this.#renewing !== undefined) {
+        if (this.#inFlight.areNobodys) this.#renew();
+        return;
+      }
       const entry = this.#waiting;
       this.#waiting = entry.after;
       if (entry.isInFlight) continue;
       if (this.#isHeld(entry)) this.#holdsSome = true;
       else this.#send(entry, channel);
     }
-  }
-
-  #hasRoom(entry: PendingPublish): boolean {
-    if (entry.isInFlight || this.#inFlight === 0) return true;
-    return (
-      !entry.isSuspect &&
-      this.#alone === undefined &&
-      this.#inFlight < this.#bounds.maxInFlight &&
-      this.#inFlightBytes + entry.bytes <= this.#bounds.maxInFlightBytes
-    );
+    if (this.#waiting !== undefined && this.#inFlight.isClogged) this.#renewSoon();
   }
 
   #send(entry: PendingPublish, channel: ConfirmChannel): void {
@@ -242,10 +250,7 @@ export class Republisher {
       entry.end(entry.lost);
       return;
     }
-    entry.isInFlight = true;
-    if (entry.isSuspect) this.#alone = entry;
-    this.#inFlight += 1;
-    this.#inFlightBytes += entry.bytes;
+    this.#inFlight.add(entry);
     // The default exchange routes by the queue's name, and that may have changed.
     if (entry.exchange === '') entry.routingKey = this.#source.queueNamed(entry.routingKey);
     try {
@@ -255,7 +260,7 @@ export class Republisher {
       if (error instanceof AmqpError) {
         entry.reject(error, false);
       } else {
-        this.#landed(entry);
+        this.#inFlight.remove(entry);
         entry.end(error);
       }
     }
@@ -268,6 +273,26 @@ export class Republisher {
   #isWorthAnotherTry(entry: PendingPublish, error: AmqpError, isInnocent: boolean): boolean {
     if (isUnsent(error)) return error.closedBy !== 'client';
     return this.#bounds.republish && (isInnocent || (isAnybodys(error) && !entry.isSuspect));
+  }
+
+  // ── another channel ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes another channel as soon as what is in flight has landed, so that nothing overtakes it; not when that takes too long. */
+  #renewSoon(): void {
+    this.#renewing ??= setTimeout(() => {
+      this.#renewing = undefined;
+      if (this.#inFlight.areNobodys) this.#renew();
+      else this.#sendWaiting();
+    }, DRAIN_TIMEOUT).unref();
+  }
+
+  #renew(): void {
+    clearTimeout(this.#renewing);
+    this.#renewing = undefined;
+    this.#inFlight.removeGivenUp();
+    this.#channel = undefined;
+    this.#source.renew();
+    if (this.#waiting !== undefined) this.#open();
   }
 
   // ── exchanges that the broker refuses ─────────────────────────────────────────────────────────────────────────────
@@ -318,22 +343,8 @@ export class Republisher {
 
   // ── deadlines ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #expireAt(deadline: number): void {
-    clearTimeout(this.#timer);
-    this.#timerAt = deadline;
-    this.#timer = setTimeout(
-      () => {
-        this.#expire();
-      },
-      Math.max(1, Math.ceil(deadline - performance.now())),
-    );
-    // Never cleared when all is quiet, which would cost each publish a timer. A connection keeps the process alive by itself.
-    this.#timer.unref();
-  }
-
   #expire(): void {
     const now = performance.now();
-    this.#timerAt = Infinity;
     let next = Infinity;
     for (let entry = this.#oldest; entry !== undefined; entry = entry.after) {
       if (entry.deadline <= now) {
@@ -343,7 +354,7 @@ export class Republisher {
         next = Math.min(next, entry.deadline);
       }
     }
-    if (next !== Infinity) this.#expireAt(next);
+    this.#deadlines.add(next);
   }
 
   // ── the list ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -385,13 +396,5 @@ export class Republisher {
 
   #isOver(entry: PendingPublish): boolean {
     return entry.before === undefined ? this.#oldest !== entry : entry.before.after !== entry;
-  }
-
-  #landed(entry: PendingPublish): void {
-    if (!entry.isInFlight) return;
-    entry.isInFlight = false;
-    if (this.#alone === entry) this.#alone = undefined;
-    this.#inFlight -= 1;
-    this.#inFlightBytes -= entry.bytes;
   }
 }

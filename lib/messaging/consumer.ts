@@ -213,6 +213,13 @@ export class Consumer {
         this.#log.log(`${this.#label} is paused, and takes nothing until it is resumed.`);
         return;
       case 'recovering':
+        if (status.attempts > 1 && isClosedOverSomething(status.error)) {
+          this.#log.error(
+            `${this.#label} was starting when the broker closed the connection, and has failed to start ${status.attempts} times in a ` +
+              `row. It may be why: compare its options, and its queue, with what the broker takes. ${messageOf(status.error)}`,
+          );
+          return;
+        }
         // Lost with its connection, which whoever has that says once for all of its consumers.
         if (status.nextAttempt === undefined && (status.attempts === 0 || isLoss(status.error))) return;
         if (status.attempts === 0) this.#log.warn(`${this.#label} stopped: ${status.why} It starts again.`);
@@ -233,4 +240,9 @@ export class Consumer {
     if (this.#options.ensureQueue === undefined) await ensureQueue(opened, this.#options.queue, this.#options.topology);
     else await this.#options.ensureQueue(opened);
   }
+}
+
+/** Whether the broker ended the whole connection, and nobody told it to (320): one of those who were asking has broken it. */
+function isClosedOverSomething(error: AmqpError | undefined): boolean {
+  return error?.code === 'CONNECTION_CLOSED' && error.closedBy === 'server' && error.replyCode !== 320;
 }

@@ -12,7 +12,7 @@ import { FailedDeliveries, type FailedDeliveriesOptions } from './failed-deliver
 import { HandlerReplies } from './handler-replies.js';
 import { type Log, idOf, labelOf, thrownOf } from './log.js';
 import type { Replier } from './replier.js';
-import { isRequest } from './reply-format.js';
+import { isRequest, requesterWaits } from './reply-format.js';
 import { type RunningDelivery, RunningDeliveries } from './running-deliveries.js';
 
 /**
@@ -257,7 +257,14 @@ export class DeliveryAnswers {
 
   /** Whether this error is the last that is heard of the message. */
   #isOver(message: Message, error: unknown): boolean {
-    return this.isAnswered(message) ? !message.wasPutBack : this.#failures.givesUp(message, error);
+    if (this.isAnswered(message)) return !message.wasPutBack;
+    return this.#failures.givesUp(message, error, this.#waitOf(message));
+  }
+
+  /** How long the requester of a message waits still, in milliseconds, as far as is known here. Undefined where nobody waits, or for ever. */
+  #waitOf(message: Message): number | undefined {
+    const waits = this.#repliesTo(message) && requesterWaits(message);
+    return waits === undefined ? undefined : waits - this.#running.msOf(message);
   }
 
   /** Never rejects. A requester that was told of the error has it; otherwise it becomes of the message what would without one. */
@@ -284,7 +291,7 @@ export class DeliveryAnswers {
       this.#end(message);
       return;
     }
-    const settled = this.#failures.settle(message, error, scope);
+    const settled = this.#failures.settle(message, error, scope, this.#waitOf(message));
     if (settled === undefined) {
       this.#end(message);
       return;

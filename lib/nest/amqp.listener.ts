@@ -18,7 +18,7 @@ import {
   stoppedBy,
   wantsValues,
 } from './handler-result.js';
-import { type Filters, type NestInternals, unsupported } from './nest-internals.js';
+import { type CreatorParts, type Filters, type NestInternals, unsupported } from './nest-internals.js';
 
 /** What `ExecutionContext.getType()` says while a delivery is handled. */
 export const AMQP_CONTEXT_TYPE = 'amqp';
@@ -110,7 +110,8 @@ export function assemble(nest: NestInternals, target: Target): Assembled {
     );
   }
   const outcome: { filtered?: (around: Run) => Run } = {};
-  const run = adapted(nest, target, method.bind(instance), outcome).create(
+  const calls: Calls = new WeakMap();
+  const run = adapted(nest, target, method.bind(instance), outcome, calls).create(
     instance,
     method,
     methodName,
@@ -129,8 +130,11 @@ export function assemble(nest: NestInternals, target: Target): Assembled {
     const result = await filtered(rejecting(error))(payload, delivery);
     return isManyValued(result) ? await lastValueOf(result, stopSignal(delivery)) : result;
   };
-  return { run: settling(run, fail), fail };
+  return { run: settling(run, fail, calls), fail };
 }
+
+/** The calls beneath interceptors, of each delivery: nobody hears of their end from an Observable that is unsubscribed from. */
+type Calls = WeakMap<object, Promise<unknown>[]>;
 
 type Method = (...args: unknown[]) => unknown;
 /** Of a delivery, or of many; may return a promise. */
@@ -171,6 +175,7 @@ function adapted(
   target: Target,
   method: Method,
   outcome: { filtered?: (around: Run) => Run },
+  calls: Calls,
 ): ExternalContextCreator {
   const { moduleKey, globalEnhancers, parameters } = target;
   const contextsOf = <T extends object>(kind: keyof GlobalEnhancers, contexts: T): T =>
@@ -191,6 +196,17 @@ function adapted(
     const interceptors = interceptorsContextCreator.create(...args);
     found.interceptors = interceptors;
     return interceptors;
+  };
+  const intercept: CreatorParts['interceptorsConsumer']['intercept'] = (
+    interceptors,
+    args,
+    instance,
+    callback,
+    next,
+    type,
+  ) => {
+    const noted = (): Promise<unknown> => noting(calls, args[1] as Delivered, next());
+    return parts.interceptorsConsumer.intercept(interceptors, args, instance, callback, noted, type);
   };
   const createProxy = (piped: Run, filters: Filters, contextType: string): Run => {
     if (typeof (filters as Partial<Filters>).invokeCustomFilters !== 'function') {
@@ -214,9 +230,17 @@ function adapted(
     pipesContextCreator: { value: contextsOf('pipes', parts.pipesContextCreator) },
     filtersContextCreator: { value: contextsOf('filters', parts.filtersContextCreator) },
     interceptorsContextCreator: { value: { create: createInterceptors } },
+    interceptorsConsumer: { value: { intercept } },
     externalErrorProxy: { value: { createProxy } },
     handlerMetadataStorage: { value: parameters },
   }) as ExternalContextCreator;
+}
+
+function noting<T>(calls: Calls, delivered: Delivered, call: Promise<T>): Promise<T> {
+  const noted = calls.get(delivered);
+  if (noted === undefined) calls.set(delivered, [call]);
+  else noted.push(call);
+  return call;
 }
 
 /**
@@ -336,16 +360,18 @@ function direct(method: Method, fill: Fill | null, filtered: (around: Run) => Ru
  * What has values over time counts by its last one, unless its requester wants them all; what goes wrong with it meanwhile is the
  * filters', except that it was for nothing.
  */
-function settling(run: Run, fail: Assembled['fail']): Run {
+function settling(run: Run, fail: Assembled['fail'], calls: Calls): Run {
   return (payload, delivery) => {
     const failed = (error: unknown): unknown => fail(error, payload, delivery);
     const settle = (result: unknown): unknown => {
       if (!isManyValued(result) || result instanceof HandlerValues) return result;
       if (wantsValues(delivery)) return new HandlerValues(result, failed);
       const stop = stopSignal(delivery);
-      return lastValueOf(result, stop).catch((error: unknown) => {
-        if (stop.aborted && error === stop.reason) throw error;
-        return failed(error);
+      return lastValueOf(result, stop).catch(async (error: unknown) => {
+        if (!stop.aborted || error !== stop.reason) return failed(error);
+        // A method that was called is waited for, as it is where nothing stands around it.
+        await Promise.all(calls.get(delivery) ?? []);
+        throw error;
       });
     };
     const result = run(payload, delivery);

@@ -4,6 +4,7 @@ import { AmqpError } from '../errors.js';
 import { checkTopology } from '../messaging/definition-checks.js';
 import { isStandardSchema } from '../messaging/message.js';
 import { retryPolicy } from '../messaging/outcome.js';
+import { STREAM_OFFSET, STREAM_OFFSETS, isStreamOffset } from '../protocol/stream-offset.js';
 import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { timerMilliseconds } from '../time/duration.js';
 import {
@@ -33,6 +34,7 @@ export function checkConsumeOptions(options: ConsumeOptionsWithQueue, where: str
       `${where} has both competing and when. A competing consumer gets any message of its queue; leave one of them out.`,
     );
   }
+  checkStreamOffset(options, where);
   checkBatch(options, where);
 }
 
@@ -149,6 +151,13 @@ function checkValues(options: object, demands: Readonly<Record<string, Demand>>,
     const demanded = value === undefined ? undefined : demand(value);
     if (demanded !== undefined) throw isNot(option, where, value, demanded);
   }
+}
+
+/** The broker would close the connection of all consumers over most of what it does not take (541). */
+function checkStreamOffset({ arguments: args }: ConsumeHandlerOptions, where: string): void {
+  const offset = args?.[STREAM_OFFSET];
+  if (offset === undefined || isStreamOffset(offset)) return;
+  throw isNot(`arguments['${STREAM_OFFSET}']`, where, offset, STREAM_OFFSETS);
 }
 
 function checkBatch(options: ConsumeHandlerOptions, where: string): void {

@@ -9,6 +9,7 @@
  * | `guardsContextCreator.config` | which of the global enhancers are so |
  * | `getGlobalMetadata` of the four `…ContextCreator`s | `globalEnhancers: false` |
  * | `interceptorsContextCreator.create` | calling a method directly that has no interceptors |
+ * | `interceptorsConsumer.intercept` | knowing of a method that runs on beneath interceptors |
  * | `externalErrorProxy`, and `invokeCustomFilters` of what it is given | filters that say what becomes of a delivery |
  * | `handlerMetadataStorage` | parameters that are told apart although two classes have one name |
  *
@@ -59,11 +60,22 @@ export interface Filters {
 }
 
 /** What Nest asks of its creator while it makes a handler. */
-interface CreatorParts {
+export interface CreatorParts {
   readonly guardsContextCreator: EnhancersOfKind & { readonly config: GlobalConfig };
   readonly pipesContextCreator: EnhancersOfKind;
   readonly filtersContextCreator: EnhancersOfKind;
   readonly interceptorsContextCreator: EnhancersOfKind & { create(...args: unknown[]): unknown[] };
+  /** Calls `next` beneath the interceptors; what is made of it is an Observable. */
+  readonly interceptorsConsumer: {
+    intercept(
+      interceptors: readonly unknown[],
+      args: readonly unknown[],
+      instance: unknown,
+      callback: unknown,
+      next: () => Promise<unknown>,
+      contextType: string,
+    ): unknown;
+  };
   /** Hands what the target throws to the filters. */
   readonly externalErrorProxy: {
     createProxy<Target>(target: Target, filters: Pick<Filters, 'next'>, contextType: string): Target;
@@ -88,6 +100,7 @@ const OF_CREATOR = [
   'filtersContextCreator.getGlobalMetadata',
   'interceptorsContextCreator.getGlobalMetadata',
   'interceptorsContextCreator.create',
+  'interceptorsConsumer.intercept',
   'externalErrorProxy.createProxy',
   'handlerMetadataStorage.get',
   'handlerMetadataStorage.set',

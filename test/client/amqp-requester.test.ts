@@ -1,5 +1,5 @@
 /** Requests and replies by direct reply-to: on the real broker, and by script what no broker can be made to send. */
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { getEventListeners, once } from 'node:events';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
@@ -435,6 +435,30 @@ describe('by script', () => {
     send(Buffer.concat([bytes('0400'), shortstr(id)]));
     expect((await replied).properties).toEqual({ correlationId: id });
     await eventually('the last', () => Promise.resolve(requester.unexpectedReplies === 4 ? true : undefined));
+    await amqp.close();
+  });
+
+  test('what the broker goes on refusing is sent over another channel; replies still come over the one before', async () => {
+    const { requester, amqp, peer } = await scripted();
+    const first = requester.request('', 'q', 'x');
+    const before = await openedFor(peer);
+    peer.send(before.channel, 'basic.ack', { deliveryTag: 1, multiple: false });
+    const now = performance.now.bind(performance);
+    const clock = jest.spyOn(performance, 'now').mockImplementation(() => now() + 1_000);
+    const refused = requester.request('', 'q', 'y');
+    expect((await peer.receive('basic.publish')).channel).toBe(before.channel);
+    peer.send(before.channel, 'basic.nack', { deliveryTag: 2, multiple: false, requeue: false });
+    expect((await failure(refused)).code).toBe('PUBLISH_NACKED');
+    clock.mockRestore();
+    const next = requester.request('', 'q', 'z');
+    const after = await openedFor(peer);
+    expect(after.channel).not.toBe(before.channel);
+    for (const { channel, consumerTag, request } of [after, before]) {
+      const id = shortstr(request.properties.correlationId ?? '');
+      peer.sendRaw(replyFrames(channel, consumerTag, Buffer.concat([bytes('0400'), id])));
+    }
+    await within('the replies', Promise.all([first, next]));
+    expect((await peer.receive('channel.close')).channel).toBe(before.channel);
     await amqp.close();
   });
 

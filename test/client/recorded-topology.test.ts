@@ -137,14 +137,19 @@ test('a loop ends when its queue is gone for good, with its handle, and with its
   expect((await within('the end with the queue', ended)).done).toBe(true);
 
   const kept = await scratch.queue();
+  // With its first message it has started; the broker knows of a consumer before the client has its answer.
+  const started = async (handle: AmqpChannel): Promise<AsyncIterator<Message, undefined>> => {
+    const loopOver = handle.consume(kept, { noAck: true });
+    await scratch.send(kept, 'x');
+    expect((await within('the first message', loopOver.next())).value?.text).toBe('x');
+    return loopOver;
+  };
   const other = new AmqpChannel(amqp);
-  const withHandle = other.consume(kept).next();
-  await scratch.hasConsumers(kept, 1);
+  const withHandle = (await started(other)).next();
   await other.close();
   expect((await within('the end with the handle', withHandle)).done).toBe(true);
 
-  const withConnection = channel.consume(kept).next();
-  await scratch.hasConsumers(kept, 1);
+  const withConnection = (await started(channel)).next();
   await amqp.close();
   expect((await within('the end with the connection', withConnection)).done).toBe(true);
   expect((await failure(channel.consume(kept).next())).code).toBe('CONNECTION_CLOSED');

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, test } from '@jest/globals';
 
 import { RabbitMqCluster } from '../support/rabbitmq-cluster.mjs';
 import { findRabbitMq } from '../support/rabbitmq-install.mjs';
+import { eventually } from '../support/waits.js';
 import { PATIENCE, underLoad } from './load.js';
 
 const KILLS = Number(process.env['NEST_AMQP_CLUSTER_KILLS'] ?? 0);
@@ -32,7 +33,8 @@ faultTest(
     await underLoad({ brokers: cluster.urls, queue, options }, async ({ confirmed }) => {
       for (let round = 1; round <= KILLS; round += 1) {
         await confirmed.reaches(`the confirms before kill ${round}`, confirmed.count + 200);
-        const leader = await leaderOf(queue);
+        // Of two members one that is killed would take the quorum along: the queue would have to stand still.
+        const leader = await eventually('a queue on all three nodes', () => leaderOfAll(queue), PATIENCE);
         await leader.kill();
         // The two that are left go on.
         await confirmed.reaches(`confirms without the node of kill ${round}`, confirmed.count + 200);
@@ -43,14 +45,15 @@ faultTest(
   PATIENCE * (KILLS + 2),
 );
 
-async function leaderOf(queue: string): Promise<RabbitMqCluster['nodes'][number]> {
+/** The node that leads the queue, once every node has a member of it that is online. */
+async function leaderOfAll(queue: string): Promise<RabbitMqCluster['nodes'][number] | undefined> {
   const [asked] = cluster.nodes;
-  const rows = (await asked?.ctl('list_queues', 'name', 'leader', '--no-table-headers')) ?? '';
-  const name = rows
-    .split('\n')
-    .find((row) => row.startsWith(`${queue}\t`))
-    ?.split('\t')[1];
-  const leader = cluster.nodes.find(({ nodeName }) => nodeName === name);
-  if (leader === undefined) throw new Error(`queue ${queue} has no leader among ${rows}`);
-  return leader;
+  const rows = (await asked?.ctl('list_queues', 'name', 'leader', 'online', '--no-table-headers')) ?? '';
+  const [, name, online = ''] =
+    rows
+      .split('\n')
+      .map((row) => row.split('\t'))
+      .find(([named]) => named === queue) ?? [];
+  if (!cluster.nodes.every(({ nodeName }) => online.includes(nodeName))) return undefined;
+  return cluster.nodes.find(({ nodeName }) => nodeName === name);
 }

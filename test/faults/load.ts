@@ -4,7 +4,7 @@
  * left to the tests.
  */
 import { expect } from '@jest/globals';
-import { once } from 'node:events';
+import { once, setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { AmqpChannel } from '../../lib/client/amqp-channel.js';
@@ -20,12 +20,20 @@ export const TOTAL = Number(process.env['NEST_AMQP_LOAD'] ?? 4_000);
 export const PATIENCE = 120_000;
 /** Publishes that await their confirm at a time. */
 const WINDOW = 200;
+/** Most messages that are confirmed and not consumed: what waits at the end has to be consumed in time. */
+const BACKLOG = 5_000;
 /** Milliseconds before what was refused is published again. */
 const NACK_PAUSE = 100;
 
 /** Counts up, and lets a test wait until it has come far enough. */
 export class Progress extends EventTarget {
   count = 0;
+
+  constructor() {
+    super();
+    // As many wait as there are publishers.
+    setMaxListeners(0, this);
+  }
 
   advance(): void {
     this.count += 1;
@@ -130,6 +138,8 @@ export async function underLoad(
       next += 1;
       await sendOne(number).catch((error: unknown) => rejected.push(error));
       progress.advance();
+      const least = confirmed.size - BACKLOG;
+      if (received.distinct < least) await received.progress.reaches('the deliveries of a full queue', least);
     }
   };
   /** A broker that says it has not stored the message is asked again, as a user would. */

@@ -8,6 +8,7 @@ import { ConnectionTopology } from '../../lib/messaging/connection-topology.js';
 import type { Consumer } from '../../lib/messaging/consumer.js';
 import type { Delivery } from '../../lib/messaging/delivery.js';
 import type { DeliveryHandler } from '../../lib/messaging/handled-deliveries.js';
+import { Peers } from '../conformance/bench.js';
 import { brokerUrl } from '../support/broker.mjs';
 import { frameOf } from '../support/client.js';
 import { CollectedLog } from '../support/collected-log.js';
@@ -475,4 +476,33 @@ describe('drain()', () => {
     expect(consumer.status.state).toBe('paused');
     gate.open();
   });
+});
+
+test('a consumer over whose start the broker closes the connection again and again is named, with what the broker says', async () => {
+  const peers = new Peers();
+  await using amqp = peers.amqp;
+  const consumer = loneHandler(
+    amqp,
+    {
+      ...{ name: 'Audit.note', queue: 'events', prefetch: 5, exclusive: false, consumerTag: undefined, arguments: {} },
+      ...{ topology: {}, channel: new AmqpChannel(amqp), ensureQueue: () => Promise.resolve() },
+    },
+    note,
+    log,
+  );
+  consumers.push(consumer);
+  consumer.startInBackground();
+  for (let round = 0; round < 3; round += 1) {
+    const peer = await peers.opened();
+    await peer.openChannel();
+    await peer.answer('basic.qos-ok', {});
+    await peer.receive('basic.consume');
+    // Once may be chance: another of the connection has broken something.
+    expect(log.text('error').split('\n').filter(Boolean)).toHaveLength(Math.max(0, round - 1));
+    peer.send(0, 'connection.close', { replyCode: 541, replyText: 'INTERNAL_ERROR', classId: 0, methodId: 0 });
+    await peer.receive('connection.close-ok');
+  }
+  const told = await log.next('error', 'failed to start 3 times');
+  expect(told).toContain("Audit.note (queue 'events') was starting when the broker closed the connection");
+  expect(told).toContain('541 INTERNAL_ERROR');
 });

@@ -449,6 +449,8 @@ describe('a consumer that loses', () => {
     await Promise.all([channel.queueDelete(queue), channel.queueDeclare(queue, { exclusive: true })]);
     expect(await log.next('error', 'cannot start')).toContain('RESOURCE_LOCKED');
     await other.close();
+    // Until then nobody else may as much as look at it.
+    await log.next('log', 'runs');
     await scratch.hasConsumers(queue, 1);
     await scratch.sendJson(queue, 'after');
     expect((await inbox.next()).payload).toBe('after');

@@ -56,6 +56,13 @@ const REFUSED: [options: object, begins: string, tells: string][] = [
   [{ contentType: false }, 'contentType of Billing.charge has to be text', 'it is false.'],
   [{ priority: 'high' }, 'priority of Billing.charge has to be an integer', "it is 'high'."],
   [{ arguments: [] }, 'arguments of Billing.charge has to be an object', 'it is an empty list.'],
+  [
+    { arguments: { 'x-stream-offset': 'frist' } },
+    "arguments['x-stream-offset'] of Billing.charge has to be 'first', 'last', 'next', a whole number of 0 or more, a Date",
+    "it is 'frist'.",
+  ],
+  [{ arguments: { 'x-stream-offset': -1 } }, "arguments['x-stream-offset'] of Billing.charge has to be", 'it is -1.'],
+  [{ arguments: { 'x-stream-offset': null } }, "arguments['x-stream-offset'] of Billing.charge has to", 'it is null.'],
   [{ schema: () => true }, 'schema of Billing.charge has to be a Standard Schema', 'it is a function.'],
   [{ bind: 'orders' }, 'bind of Billing.charge has to be { exchange, routingKey? }', "it is 'orders'."],
   [{ bind: { exchange: 'orders', key: 'a' } }, 'bind of Billing.charge has no field', 'key. Known are exchange, '],
