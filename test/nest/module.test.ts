@@ -313,6 +313,16 @@ describe('two applications in one process', () => {
 });
 
 describe('options that cannot be are refused', () => {
+  const NO_TIMES: readonly (readonly [options: object, name: string])[] = [
+    [{ shutdownTimeout: 'soon' }, 'shutdownTimeout'],
+    [{ startupTimeout: '' }, 'startupTimeout'],
+    [{ publisher: { timeout: 'soon' } }, 'timeout of the option publisher of AmqpModule'],
+    [{ publisher: { maxAge: 'soon' } }, 'maxAge'],
+    [{ connection: { heartbeat: 'soon' } }, 'heartbeat'],
+    [{ consumers: { timeout: 'soon' } }, 'timeout of the option consumers of AmqpModule'],
+    [{ consumers: { retry: { delays: ['soon'] } } }, 'retry.delays of the option consumers of AmqpModule'],
+  ];
+
   test.each<[what: string, options: object, code: string, told: string]>([
     ['an unknown option', { prefech: 5 }, 'INVALID_OPTION', 'AmqpModule has no option prefech. Known are url, '],
     ['a name of another library', { uri: 'amqp://a' }, 'INVALID_OPTION', 'AmqpModule has no option uri. Say url.'],
@@ -376,20 +386,12 @@ describe('options that cannot be are refused', () => {
       'INVALID_OPTION',
       'timeout of the option rpc of AmqpModule is soon, which is not a length of time',
     ],
-    ...([
-      [{ shutdownTimeout: 'soon' }, 'shutdownTimeout'],
-      [{ startupTimeout: '' }, 'startupTimeout'],
-      [{ publisher: { timeout: 'soon' } }, 'timeout of the option publisher of AmqpModule'],
-      [{ publisher: { maxAge: 'soon' } }, 'maxAge'],
-      [{ connection: { heartbeat: 'soon' } }, 'heartbeat'],
-      [{ consumers: { timeout: 'soon' } }, 'timeout of the option consumers of AmqpModule'],
-      [{ consumers: { retry: { delays: ['soon'] } } }, 'retry.delays of the option consumers of AmqpModule'],
-    ].map(([options, name]) => [
-      `a length of time of a configuration that is none: ${String(name)}`,
+    ...NO_TIMES.map(([options, name]): [string, object, string, string] => [
+      `a time of a configuration that is none: ${name}`,
       options,
       'INVALID_OPTION',
-      `${String(name)} is `,
-    ]) as [string, object, string, string][]),
+      `${name} is `,
+    ]),
     [
       'an object in the place of serializers',
       { serializers: {} as never },

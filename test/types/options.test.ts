@@ -12,6 +12,7 @@ import type {
 
 /** As `ConfigService` of @nestjs/config is typed. */
 interface Config {
+  // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- so it is
   get<T>(key: string): T | undefined;
   get<T>(key: string, otherwise: NoInfer<T>): T;
 }
