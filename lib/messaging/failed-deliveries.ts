@@ -13,7 +13,7 @@ import type { DeliveryScope } from './delivery.js';
 import { isAtLeast } from './check-facts.js';
 import { brokerOf } from './topology-checks.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
-import { type Log, clauseOf, framesOf, idOf, messageOf } from './log.js';
+import { type Log, clauseOf, idOf, thrownOf } from './log.js';
 import { type Outcome, RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
 import type { PlannedQueue } from './topology-plan.js';
@@ -267,7 +267,7 @@ export class FailedDeliveries {
   #tell(level: 'warn' | 'error', { message, queue, error }: Failure, what: string): void {
     try {
       this.#log[level](
-        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${messageOf(error)}${framesOf(error)}`,
+        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${thrownOf(error)}`,
       );
     } catch (thrown) {
       warnOf(thrown);
