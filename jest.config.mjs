@@ -16,7 +16,8 @@ const NEST_11 = {
 const config = {
   testEnvironment: 'node',
   testMatch: ['<rootDir>/test/**/*.test.ts'],
-  testTimeout: 20_000,
+  // Waits inside a test end sooner, and say what for (test/support/waits.ts).
+  testTimeout: 60_000,
   // Long fuzzing of recovery (test/fuzz/recovery.test.ts) can leave a handle open, which would hold up a run in one process.
   forceExit: true,
   maxWorkers: WORKERS,

@@ -12,7 +12,7 @@
  * | `error-code` | both | its `code`, or the status of an HttpException, where it has one |
  * | `error-stack` | dead letters | of what the handler threw |
  * | `failed-at` | both | when, to the second |
- * | `expiration`, `user-id`, `cc`, `death` | both | properties and headers that would take effect again: see `neutral` |
+ * | `expiration`, `user-id`, `cc`, `death` | both | properties and headers that would take effect again: see `neutral`. The first, of a retried request: how long its requester waits still |
  * | `properties` | dead letters | the bytes of properties that cannot be decoded or written again |
  * | `dead-queue`, `dead-error-…`, `dead-failed-at` | both | the same of a handler that failed on a dead letter |
  * | `dead-attempts` | dead letters | how often that was tried |
@@ -79,6 +79,19 @@ export function originOf(message: Message, queue: string): Origin {
   return { exchange, routingKey };
 }
 
+/** What the next attempt of a message is to know. */
+export interface RetryFacts {
+  readonly isBuriedByBroker?: boolean;
+  /** How long its requester will still wait then, in milliseconds. */
+  readonly waits?: number | undefined;
+}
+
+/** How long its publisher gives it, in milliseconds, as it says now or said before it failed; undefined where it does not. */
+export function lifetimeOf({ expiration, headers = {} }: BasicProperties): number | undefined {
+  const said = expiration ?? headers[EXPIRATION];
+  return typeof said === 'string' && /^\d+$/.test(said) ? Number(said) : undefined;
+}
+
 /**
  * The message for its next attempt. Where the broker dead-letters it, which nobody can give headers to, it says nothing of the error: on
  * the dead letter that would be the one of the attempt before.
@@ -88,10 +101,11 @@ export function forRetry(
   queue: string,
   attempt: number,
   error: unknown,
-  { isBuriedByBroker = false }: { readonly isBuriedByBroker?: boolean } = {},
+  { isBuriedByBroker = false, waits }: RetryFacts = {},
 ): PublishOptions {
   const { properties } = message;
-  const headers = neutralHeaders(properties);
+  const waiting = waits === undefined ? {} : { [EXPIRATION]: String(Math.ceil(waits)) };
+  const headers = { ...neutralHeaders(properties), ...waiting };
   const facts = { [QUEUE]: queue, ...(isBuriedByBroker ? {} : { ...errorHeaders(error), [FAILED_AT]: new Date() }) };
   const told = isDeadLetterOfAnother(message, queue)
     ? { ...without(headers, isOfDead), ...ofDead(facts) }
@@ -240,7 +254,7 @@ export function described(error: unknown): {
   try {
     const text = cut(textOf(error), LONGEST.message);
     if (!isError(error)) return { className: typeof error, code, text, stack: '' };
-    const stacks = [error, ...causesOf(error)].map(({ stack = '' }) => stack);
+    const stacks = [error, ...causesOf(error)].map((one) => (isError(one) ? (one.stack ?? '') : textOf(one)));
     return {
       className: cut(error.constructor.name || error.name, LONGEST.class),
       code,

@@ -10,9 +10,9 @@ import { AmqpError, counted, quoted } from '../errors.js';
 import { type Delivery, DeliveryScope } from './delivery.js';
 import { FailedDeliveries, type FailedDeliveriesOptions } from './failed-deliveries.js';
 import { HandlerReplies } from './handler-replies.js';
-import { type Log, framesOf, idOf, labelOf, messageOf } from './log.js';
+import { type Log, idOf, labelOf, thrownOf } from './log.js';
 import type { Replier } from './replier.js';
-import { isRequest } from './reply-format.js';
+import { isRequest, requesterWaits } from './reply-format.js';
 import { type RunningDelivery, RunningDeliveries } from './running-deliveries.js';
 
 /**
@@ -257,7 +257,14 @@ export class DeliveryAnswers {
 
   /** Whether this error is the last that is heard of the message. */
   #isOver(message: Message, error: unknown): boolean {
-    return this.isAnswered(message) ? !message.wasPutBack : this.#failures.givesUp(message, error);
+    if (this.isAnswered(message)) return !message.wasPutBack;
+    return this.#failures.givesUp(message, error, this.#waitOf(message));
+  }
+
+  /** How long the requester of a message waits still, in milliseconds, as far as is known here. Undefined where nobody waits, or for ever. */
+  #waitOf(message: Message): number | undefined {
+    const waits = this.#repliesTo(message) && requesterWaits(message);
+    return waits === undefined ? undefined : waits - this.#running.msOf(message);
   }
 
   /** Never rejects. A requester that was told of the error has it; otherwise it becomes of the message what would without one. */
@@ -278,13 +285,13 @@ export class DeliveryAnswers {
       quietly(() => {
         this.#log.error(
           `${this.#label} failed on the message with routing key ${quoted(message.routingKey)}${idOf(message)}. ` +
-            `It was not answered again. ${messageOf(error)}${framesOf(error)}`,
+            `It was not answered again. ${thrownOf(error)}`,
         );
       });
       this.#end(message);
       return;
     }
-    const settled = this.#failures.settle(message, error, scope);
+    const settled = this.#failures.settle(message, error, scope, this.#waitOf(message));
     if (settled === undefined) {
       this.#end(message);
       return;

@@ -14,8 +14,8 @@ import type { DeliveryScope } from './delivery.js';
 import { isAtLeast } from './check-facts.js';
 import { brokerOf } from './topology-checks.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
-import { type Log, clauseOf, framesOf, idOf, messageOf } from './log.js';
-import { RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
+import { type Log, clauseOf, idOf, thrownOf } from './log.js';
+import { type Outcome, RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
 import type { PlannedQueue } from './topology-plan.js';
 import { type QueueDefinition, type Topology, isStream } from './definitions.js';
@@ -86,11 +86,9 @@ export class FailedDeliveries {
     return attemptOf(properties, queue) + (this.#isRetriedByBroker ? deliveriesOf(properties) : 0);
   }
 
-  /** Whether there will be no further attempt. */
-  givesUp(message: Message, error: unknown): boolean {
-    return (
-      this.#isStream || outcomeOf(error, this.#attemptOrFirst(message), this.#options.retry).kind === 'dead-letter'
-    );
+  /** Whether there will be no further attempt. `waits` is how long its requester waits still, in milliseconds. */
+  givesUp(message: Message, error: unknown, waits: number | undefined): boolean {
+    return this.#isStream || this.#outcomeOf(error, this.#attemptOrFirst(message), waits).kind === 'dead-letter';
   }
 
   /** Whether the broker drops what is rejected, for all that is known here. A stream keeps it. */
@@ -106,10 +104,10 @@ export class FailedDeliveries {
     this.#tell('warn', failure, sent ? 'Its requester was told.' : `Its requester was told. ${NOT_SENT}`);
   }
 
-  /** Settles it; what has to be waited for is the promise, which never rejects. */
-  settle(message: Message, error: unknown, scope: DeliveryScope): Promise<void> | undefined {
+  /** Settles it; what has to be waited for is the promise, which never rejects. `waits` as for `givesUp`. */
+  settle(message: Message, error: unknown, scope: DeliveryScope, waits: number | undefined): Promise<void> | undefined {
     const attempt = this.#attemptOrFirst(message);
-    const outcome = outcomeOf(error, attempt, this.#options.retry);
+    const outcome = this.#outcomeOf(error, attempt, waits);
     const queue = this.#connection.topology.current(this.#options.queue);
     const failure: Failure = { message, queue, attempt, error };
     if (scope.hasEnded && !this.#options.areOurs) {
@@ -122,7 +120,7 @@ export class FailedDeliveries {
       case 'requeue':
         return this.#requeue(failure, scope);
       case 'retry':
-        return this.#retry(failure, outcome.kind === 'retry' ? outcome.delay : HOLD, scope);
+        return this.#retry(failure, outcome.kind === 'retry' ? outcome.delay : HOLD, scope, waits);
       case 'dead-letter':
         return this.#deadLetter(failure, scope);
     }
@@ -143,9 +141,20 @@ export class FailedDeliveries {
     message.reject({ requeue: true });
   }
 
-  #retry(failure: Failure, delay: number, scope: DeliveryScope): Promise<void> | undefined {
-    const isBrokers = this.#isRetriedByBroker && !(failure.error instanceof RetryDelivery);
-    if (isBrokers && !this.#options.areOurs) {
+  /** What would be tried again after its requester has given up has its last error now, while that is heard. */
+  #outcomeOf(error: unknown, attempt: number, waits: number | undefined): Outcome {
+    const outcome = outcomeOf(error, attempt, this.#options.retry);
+    if (outcome.kind !== 'retry' || waits === undefined) return outcome;
+    const delay = this.#isLeftToBroker(error) ? this.#delayOfBroker : outcome.delay;
+    return delay < waits ? outcome : { kind: 'dead-letter' };
+  }
+
+  #isLeftToBroker(error: unknown): boolean {
+    return this.#isRetriedByBroker && !(error instanceof RetryDelivery) && !this.#options.areOurs;
+  }
+
+  #retry(failure: Failure, delay: number, scope: DeliveryScope, waits?: number): Promise<void> | undefined {
+    if (this.#isLeftToBroker(failure.error)) {
       const sent = failure.message.reject({ requeue: true });
       this.#tell('warn', failure, sent ? 'The broker delivers it again after a while.' : NOT_SENT);
       return undefined;
@@ -155,7 +164,7 @@ export class FailedDeliveries {
         const waitQueue = await this.#handover.toWaitQueue(
           failure,
           delay,
-          { isBuriedByBroker: this.#isDeadLetteredByBroker },
+          { isBuriedByBroker: this.#isDeadLetteredByBroker, waits: waits === undefined ? undefined : waits - delay },
           bounds,
         );
         return {
@@ -243,17 +252,23 @@ export class FailedDeliveries {
    * give it back at once.
    */
   get #isRetriedByBroker(): boolean {
-    const { 'x-delayed-retry-type': retries, 'x-delayed-retry-min': delay } = this.#definition?.arguments ?? {};
-    if ((retries !== 'all' && retries !== 'failed') || typeof delay !== 'number' || delay <= 0) return false;
+    const { 'x-delayed-retry-type': retries } = this.#definition?.arguments ?? {};
+    if ((retries !== 'all' && retries !== 'failed') || this.#delayOfBroker <= 0) return false;
     const { status } = this.#connection;
     return status.state === 'open' && isAtLeast(brokerOf(status.connection.serverProperties), 4, 3);
+  }
+
+  /** The shortest, in milliseconds; 0 where there is none. */
+  get #delayOfBroker(): number {
+    const delay = this.#definition?.arguments?.['x-delayed-retry-min'];
+    return typeof delay === 'number' ? delay : 0;
   }
 
   /** A log that throws is no reason to end the process, or to lose count of the handlers. */
   #tell(level: 'warn' | 'error', { message, queue, error }: Failure, what: string): void {
     try {
       this.#log[level](
-        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${messageOf(error)}${framesOf(error)}`,
+        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${thrownOf(error)}`,
       );
     } catch (thrown) {
       warnOf(thrown);

@@ -8,7 +8,7 @@ import { Backoff } from '../client/backoff.js';
 import type { Message } from '../client/message.js';
 import { pause } from '../client/wait.js';
 import { AmqpError } from '../errors.js';
-import { forDeadLetter, forRetry } from './attempt-headers.js';
+import { type RetryFacts, forDeadLetter, forRetry } from './attempt-headers.js';
 import type { SideQueues } from './side-queues.js';
 
 /** Longest wait for the confirm of one try, in milliseconds. */
@@ -45,7 +45,7 @@ export class Handover {
   async toWaitQueue(
     { message, queue, attempt, error }: Failure,
     delay: number,
-    retry: { readonly isBuriedByBroker: boolean },
+    retry: RetryFacts,
     bounds: HandoverBounds,
   ): Promise<string> {
     const options = forRetry(message, queue, attempt, error, retry);

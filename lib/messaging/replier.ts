@@ -17,7 +17,7 @@ import { cut } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
 import { isUnsendable } from './handover.js';
 import { validated } from './message.js';
-import { errorHeaders, remoteFactsOf } from './reply-format.js';
+import { errorHeaders, remoteFactsOf, requesterWaits } from './reply-format.js';
 import { type StreamEnd, ReplyStreams, type WrittenReply } from './reply-streams.js';
 import { type Serialized, Serializers } from './serializer.js';
 
@@ -239,12 +239,7 @@ function isDirect(request: Message): boolean {
 
 /** How long its requester waits still, in milliseconds, as far as the request says. */
 function patienceWith(request: Message): number {
-  try {
-    const ms = Number(request.properties.expiration);
-    return ms < PATIENCE ? Math.max(LEAST_PATIENCE, ms) : PATIENCE;
-  } catch {
-    return PATIENCE;
-  }
+  return Math.min(PATIENCE, Math.max(LEAST_PATIENCE, requesterWaits(request) ?? PATIENCE));
 }
 
 /** A reply that takes its time to be written. */

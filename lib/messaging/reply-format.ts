@@ -18,7 +18,7 @@
 import type { RemoteFacts } from '../errors.js';
 import type { Message } from '../client/message.js';
 import type { FieldTable, FieldValue } from '../protocol/field-table.js';
-import { cut, described } from './attempt-headers.js';
+import { cut, described, lifetimeOf } from './attempt-headers.js';
 
 const ERROR_NAME = 'x-error-name';
 const ERROR_CODE = 'x-error-code';
@@ -40,6 +40,15 @@ export function isRequest(message: Message): boolean {
     return (message.bytesOf('replyTo')?.length ?? 0) > 0;
   } catch {
     return false;
+  }
+}
+
+/** How long the requester of a message waits from now on, in milliseconds, as far as it says; undefined where it does not. */
+export function requesterWaits(message: Message): number | undefined {
+  try {
+    return lifetimeOf(message.properties);
+  } catch {
+    return undefined;
   }
 }
 

@@ -55,6 +55,12 @@ export class RunningDeliveries {
     this.#timer.unref();
   }
 
+  /** How long it has gone on, in milliseconds; 0 for one that is not known. */
+  msOf(message: Message): number {
+    const running = this.#running.get(message);
+    return running === undefined ? 0 : Date.now() - running.since;
+  }
+
   delete(message: Message): void {
     // Most have ended when their handler returned, and were never here.
     if (this.#running.size > 0) this.#running.delete(message);

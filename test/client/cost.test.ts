@@ -199,4 +199,4 @@ test('a publish takes little heap, and so do its confirm and a delivery', async 
   expect(delivered).toBeLessThan(1_500);
   await Promise.all([connection.close(), plain.connection.close()]);
   // Forty collections beside other processes, which is not what is counted.
-}, 60_000);
+});

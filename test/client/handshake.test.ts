@@ -264,6 +264,6 @@ describe('with a real broker', () => {
       expect(listed.split('\n').find((line) => line.includes(connectionName))).toMatch(/^2047\s.*"nest-amqp"/);
       // rabbitmqctl takes its time on a busy machine.
     },
-    60_000,
+    180_000,
   );
 });

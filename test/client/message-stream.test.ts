@@ -77,7 +77,7 @@ describe('a loop over a queue', () => {
     for (let number = 1; number < count; number += 1) expect((await next(stream)).size).toBe(mebibyte.length);
     expect(metrics.bytesReceived).toBeGreaterThan(count * mebibyte.length);
     await stream.return();
-  }, 60_000);
+  });
 
   test('that is slow does not hold up close()', async () => {
     const queue = await scratch.queue();
@@ -88,7 +88,7 @@ describe('a loop over a queue', () => {
     );
     await connection.close();
     expect(connection.endError).toBeUndefined();
-  }, 60_000);
+  });
 
   test('is not given again what it gives back when it is left', async () => {
     const queue = await queueWith('a', 'b', 'c');

@@ -261,7 +261,7 @@ test('no confirmed message is lost and none is out of order over many lost conne
     if (seen.size === total) break;
   }
   await amqp.close();
-}, 60_000);
+});
 
 describe('what is published beyond a bound', () => {
   /** A handle with an open channel. */

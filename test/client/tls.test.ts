@@ -104,7 +104,7 @@ function openssl(...args: string[]): { with: (...files: string[]) => void } {
   afterAll(async () => {
     await server.stop();
     certificates[Symbol.dispose]();
-  }, 60_000);
+  });
 
   test('opens where the authority is trusted, and carries messages', async () => {
     await using connection = await connect(url, { tls: { ca: certificates.read('ca.pem') } });

@@ -218,7 +218,7 @@ test('97. thousands of auto-deleted queues and exchanges that came and went leav
   };
   for (let round = 0; round < rounds; round += 10) await Promise.all(Array.from({ length: 10 }, once));
   expect(amqp.topology.size).toBe(0);
-}, 60_000);
+});
 
 test('98. an ack of a message from before the recovery is harmless, and hits no other delivery', async () => {
   await using scratch = await Scratch.open();
@@ -336,7 +336,7 @@ test('101. a line that is cut after ever more bytes, at every stage of the dialo
   await eventually('the last message', () => Promise.resolve(seen.has('the end') ? true : undefined));
   expect(line.dialled).toBeGreaterThanOrEqual(last / step);
   await amqp.close();
-}, 60_000);
+});
 
 test('102. a queue that another connection holds exclusively is asked for until it is free', async () => {
   const queue = unique('queue');

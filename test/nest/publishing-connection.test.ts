@@ -262,6 +262,6 @@ describe('a resource alarm', () => {
       };
       await acknowledgesMeanwhile({ app: app.module, log: app.log }, alarm, unacknowledged, gate);
     },
-    60_000,
+    180_000,
   );
 });

@@ -458,6 +458,29 @@ describe('an error reply', () => {
     expect(await ends[1]).toMatchObject({ remote: { message: 'attempt 2' } });
   });
 
+  test('is its error at once where another attempt would begin when nobody waits any more', async () => {
+    const queue = await scratch.queue();
+    const dead = scratch.owns(`${queue}.dead`);
+    scratch.owns(`${queue}.retry.50`);
+    const attempts = new Inbox<number>();
+    class Prices {
+      // Ten seconds, of which the first wait takes the second one's share.
+      @Consume(queue, { retry: { attempts: 9, delays: [50, 9_980] } })
+      price(_payload: unknown, { attempt }: Delivery): never {
+        attempts.push(attempt);
+        throw new Error(`attempt ${attempt}`);
+      }
+    }
+    await using app = await boot(Prices);
+    const error = await failure(app.rpc.requestToQueue(queue, 1, { timeout: '10s' }));
+    expect(error).toMatchObject({ code: 'REMOTE_ERROR', remote: { message: 'attempt 2' } });
+    expect(attempts.all).toEqual([1, 2]);
+    await scratch.sendJson(queue, 2, { replyTo: scratch.queueName(), expiration: '9980' });
+    const { headers = {} } = (await scratch.take(dead)).properties;
+    expect(headers['x-nest-amqp-attempts']).toBe(2);
+    expect(Number(headers['x-nest-amqp-expiration'])).toBeLessThanOrEqual(9_930);
+  });
+
   test('whose requester is gone leaves the request to the dead letters', async () => {
     const queue = await scratch.queue();
     class Prices {

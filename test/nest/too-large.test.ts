@@ -119,7 +119,7 @@ describe('what is larger than the broker takes', () => {
     expect(await publishes[0]).toBeUndefined();
     expect(await publishes[2]).toBeUndefined();
   },
-  60_000,
+  180_000,
 );
 
 describe('a reply that is larger than the maxMessageSize of its requester', () => {
