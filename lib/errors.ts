@@ -123,18 +123,19 @@ export interface AmqpErrorFacts {
 export class AmqpError extends Error {
   override readonly name: string = 'AmqpError';
   readonly code: AmqpErrorCode;
-  readonly replyCode: number | undefined;
-  readonly replyText: string | undefined;
-  readonly method: string | undefined;
-  readonly closedBy: 'server' | 'client' | 'network' | undefined;
+  // Declared, and set where there is something: what most errors do not have is not shown when they are printed.
+  declare readonly replyCode: number | undefined;
+  declare readonly replyText: string | undefined;
+  declare readonly method: string | undefined;
+  declare readonly closedBy: 'server' | 'client' | 'network' | undefined;
 
   constructor(code: AmqpErrorCode, message: string, facts: AmqpErrorFacts = {}) {
     super(message, facts.cause === undefined ? undefined : { cause: facts.cause });
     this.code = code;
-    this.replyCode = facts.replyCode;
-    this.replyText = facts.replyText;
-    this.method = facts.method;
-    this.closedBy = facts.closedBy;
+    if (facts.replyCode !== undefined) this.replyCode = facts.replyCode;
+    if (facts.replyText !== undefined) this.replyText = facts.replyText;
+    if (facts.method !== undefined) this.method = facts.method;
+    if (facts.closedBy !== undefined) this.closedBy = facts.closedBy;
   }
 }
 
@@ -211,14 +212,13 @@ export class PublisherBufferFullError extends AmqpError {
   override readonly name = 'PublisherBufferFullError';
 
   constructor(count: number, bytes: number, isConnected = false) {
+    const told = isConnected
+      ? `${count} messages of ${bytes} bytes await their confirm already`
+      : `there is no open connection, or the broker blocks it, and ${count} messages of ${bytes} bytes wait already`;
     super(
       'PUBLISHER_BUFFER_FULL',
-      isConnected
-        ? `The message was not sent: ${count} messages of ${bytes} bytes await their confirm already. Await some of them before you ` +
-            'publish more, as publishAll does, or let more of them wait (maxBuffered, maxBufferedBytes).'
-        : `The message was not sent: there is no connection, or the broker blocks it, and ${count} messages of ${bytes} bytes wait ` +
-            'already. ' +
-            'Publish it again later, or let more of them wait (maxBuffered, maxBufferedBytes).',
+      `The message was not sent: ${told}. Await some of them before you publish more, as publishAll does; have more wait for their ` +
+        "turn (onOverflow: 'wait'); or raise the bounds (maxBuffered, maxBufferedBytes).",
     );
   }
 }

@@ -219,7 +219,7 @@ export class AmqpChannel implements AsyncDisposable {
   /**
    * See `Channel.basicConsume`. After a loss the consumer starts again, under the same tag, and so it does when the broker
    * cancels it. When its queue is gone by then it is declared again if it was declared here, else `onCancel` is called and
-   * that is its end.
+   * that is its end. Of a stream it goes on behind what was answered, see docs/consuming.md.
    */
   async basicConsume(
     queue: string,

@@ -12,7 +12,7 @@ import { EventEmitter } from 'node:events';
 import { AmqpError, printable } from '../errors.js';
 import { Backoff, type BackoffOptions } from './backoff.js';
 import { type Connection, openConnection } from './connection.js';
-import { CONNECTION_OPTIONS, type ConnectionOptions } from './connection-options.js';
+import { CONNECTION_ELSEWHERE, CONNECTION_OPTIONS, type ConnectionOptions } from './connection-options.js';
 import { aborted } from './dial.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { Faults, type Verdict } from './faults.js';
@@ -135,7 +135,7 @@ export class AmqpConnection extends EventEmitter<AmqpConnectionEvents> implement
     // As many wait for the next status as there are channels and consumers.
     this.setMaxListeners(0);
     const known = [...CONNECTION_OPTIONS, 'recovery', 'recordTopology', 'shuffleHosts'];
-    refuseUnknown(options, known, 'There is no connection option');
+    refuseUnknown(options, known, 'There is no connection option', { elsewhere: CONNECTION_ELSEWHERE });
     const { recovery, recordTopology = true, shuffleHosts, ...connectionOptions } = options;
     this.topology = this.#recordFor(recordTopology);
     this.#hosts = new Hosts(urls, connectionOptions, shuffleHosts);

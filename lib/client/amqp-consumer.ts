@@ -2,27 +2,19 @@
  * A consumer that survives its channel: on a channel of its own it prepares, consumes, and when channel, connection or
  * consumer end, starts over; `consumer-status` draws its states. What is done with the messages is its owner's.
  */
-import { AmqpError, printable, quoted } from '../errors.js';
+import { AmqpError, quoted } from '../errors.js';
 import type { AmqpConnection } from './amqp-connection.js';
 import { Backoff } from './backoff.js';
 import type { Channel } from './channel.js';
 import type { Connection } from './connection.js';
+import { type End, type Lost, asAmqpError, lost } from './consumer-end.js';
 import type { AmqpConsumerOptions, AmqpConsumerOwner } from './consumer-owner.js';
 import { type ConsumerState, type ConsumerStatus, type Setback, isHopeless, isLoss } from './consumer-status.js';
 import { quietly } from './listeners.js';
+import type { Message } from './message.js';
+import { heedDeletion, orAnotherStream } from './stream-end.js';
+import { StreamPosition } from './stream-position.js';
 import { aborted, ended, orAborted, pause, within } from './wait.js';
-
-/** Who waits for the first attempt. */
-interface FirstAttempt {
-  readonly running: () => void;
-  readonly refused: (error: unknown) => void;
-}
-
-/** How its consuming ended. */
-type End =
-  | { readonly how: 'paused' }
-  /** With the error of the channel, when there is one. */
-  | { readonly how: 'lost'; readonly why: string; readonly error: AmqpError | undefined };
 
 const NOTHING = (): void => undefined;
 
@@ -33,6 +25,8 @@ export class AmqpConsumer {
   /** Aborted by `stop()`: no new attempt after that. */
   readonly #life = new AbortController();
   readonly #backoff: Backoff;
+  /** Of the consumer of a stream. */
+  readonly #position: StreamPosition | undefined;
   #status: ConsumerStatus = { state: 'idle', since: new Date() };
   /** False while what arrives is for somebody else: paused, or stopped. */
   #takesMessages = false;
@@ -46,7 +40,8 @@ export class AmqpConsumer {
   /** The one `basic.cancel` for the last one. */
   #cancelled: Promise<void> | undefined;
   #loop: Promise<void> = Promise.resolve();
-  #first: FirstAttempt | undefined;
+  /** Who waits for the first attempt. */
+  #first: { readonly running: () => void; readonly refused: (error: unknown) => void } | undefined;
   /** Attempts that failed since it last ran. */
   #attempts = 0;
 
@@ -55,6 +50,7 @@ export class AmqpConsumer {
     this.#options = options;
     this.#owner = owner;
     this.#backoff = new Backoff(connection.recovery);
+    this.#position = StreamPosition.of(options.consume.arguments, options.isStream ?? false);
   }
 
   /** The queue, by the name that it was given by. */
@@ -246,8 +242,8 @@ export class AmqpConsumer {
   }
 
   /** Consumes on a new channel, also again and again after pauses, until the channel has to end; says why. */
-  async #consume(connection: Connection): Promise<Extract<End, { how: 'lost' }>> {
-    await this.#owner.prepare?.(connection);
+  async #consume(connection: Connection): Promise<Lost> {
+    await this.#prepare(connection);
     const channel = await connection.channel({ signal: this.#life.signal });
     this.#owner.opened?.();
     const closed = ended(channel).then((error) => lost(error?.message ?? 'its channel was closed.', error));
@@ -255,7 +251,7 @@ export class AmqpConsumer {
     try {
       if (this.#options.prefetch !== undefined) await channel.basicQos(this.#options.prefetch);
       for (;;) {
-        let end = await this.#consumeOn(channel, closed);
+        let end = await this.#consumeOn(connection, channel, closed);
         if (end.how === 'paused') {
           await this.#cancelOnce();
           end = await Promise.race([closed, this.#resumed()]);
@@ -267,23 +263,29 @@ export class AmqpConsumer {
         if (this.#isStopped()) {
           // What runs is answered over this channel; `stop` has the deadline.
           await channel.allSettled();
-          return lost('it was stopped.', undefined);
+          return lost('it was stopped.');
         }
         // Without a consumer on it, nobody is told when a queue goes.
-        await this.#owner.prepare?.(connection);
+        await this.#prepare(connection);
       }
     } finally {
       this.#active = undefined;
       await channel.close();
+      this.#position?.lost();
       quietly(() => this.#owner.lost?.(why));
     }
   }
 
-  async #consumeOn(channel: Channel, closed: Promise<End>): Promise<End> {
+  async #prepare(connection: Connection): Promise<void> {
+    if (this.#position !== undefined) await heedDeletion(connection, this.queue, this.#position);
+    await this.#owner.prepare?.(connection);
+  }
+
+  async #consumeOn(connection: Connection, channel: Channel, closed: Promise<End>): Promise<End> {
     let cancel: () => void = NOTHING;
     const cancelled = new Promise<End>((resolve) => {
       cancel = () => {
-        resolve(lost('the broker cancelled it, as it does when the queue is deleted.', undefined));
+        resolve(lost('the broker cancelled it, as it does when the queue is deleted.'));
       };
     });
     const paused = new Promise<End>((resolve) => {
@@ -292,16 +294,15 @@ export class AmqpConsumer {
       };
     });
     this.#cancelled = undefined;
+    const position = this.#position;
     const consuming = channel.basicConsume(
       this.#connection.topology.current(this.queue),
       {
-        // What crosses the cancel, somebody else shall have.
-        onMessage: (message) => (this.#takesMessages ? this.#owner.receive(message) : message.nack()),
-        onCancel: () => {
-          cancel();
-        },
+        onMessage:
+          position === undefined ? this.#receive : (message) => position.takes(message) && this.#receive(message),
+        onCancel: cancel,
       },
-      this.#options.consume,
+      position === undefined ? this.#options.consume : { ...this.#options.consume, arguments: position.begin() },
     );
     this.#consuming = consuming.then(
       (consumerTag) => {
@@ -313,13 +314,19 @@ export class AmqpConsumer {
       },
     );
     await consuming;
+    position?.runs();
     if (this.#isPaused || this.#isStopped()) return { how: 'paused' };
     this.#backoff.succeeded();
     this.#attempts = 0;
     this.#become({ state: 'running', since: new Date() });
     this.#hasRun();
-    return await Promise.race([closed, cancelled, paused]);
+    const ended = Promise.race([closed, cancelled, paused]);
+    return position === undefined ? await ended : await orAnotherStream(connection, this.queue, position, ended);
   }
+
+  readonly #receive = (message: Message): unknown =>
+    // What crosses the cancel, somebody else shall have.
+    this.#takesMessages ? this.#owner.receive(message) : message.nack();
 
   /** Resolves when it is wanted again, or has been stopped. */
   async #resumed(): Promise<End> {
@@ -387,14 +394,4 @@ export class AmqpConsumer {
     this.#status = status;
     quietly(() => this.#owner.changed?.(status));
   }
-}
-
-function lost(why: string, error: AmqpError | undefined): Extract<End, { how: 'lost' }> {
-  return { how: 'lost', why, error };
-}
-
-function asAmqpError(thrown: unknown): AmqpError {
-  if (thrown instanceof AmqpError) return thrown;
-  const said = thrown instanceof Error ? printable(thrown.message) : '';
-  return new AmqpError('SETUP_FAILED', `Preparing a consumer failed: ${said}`, { cause: thrown });
 }

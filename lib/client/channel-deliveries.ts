@@ -6,6 +6,7 @@ import { types } from 'node:util';
 import { AmqpError, printable } from '../errors.js';
 import type { Content } from '../protocol/content.js';
 import type { MethodArgs, MethodName, Reply, RequestName } from '../protocol/methods.js';
+import { STREAM_OFFSET } from '../protocol/stream-offset.js';
 import type { ChannelLine } from './channel-line.js';
 import type { ConsumerCallbacks, NoWaitOptions, RequestOptions } from './channel-options.js';
 import { DeliveryLedger } from './delivery-ledger.js';
@@ -36,6 +37,8 @@ export interface DeliveringChannel {
 interface ConsumerRecord {
   callbacks: ConsumerCallbacks;
   readonly noAck: boolean;
+  /** Nothing of a stream can be put back or rejected: RabbitMQ before 4.0 closes the connection over it (540). */
+  readonly isStream: boolean;
   /** Settles with the answer to basic.consume; undefined when that has come. */
   started: Promise<unknown> | undefined;
   /** Cancelled without an answer: what still comes goes back. */
@@ -55,6 +58,11 @@ export class ChannelDeliveries implements Settler, LateWriter {
   readonly #channel: DeliveringChannel;
   readonly #consumers = new Map<string, ConsumerRecord>();
   readonly #ledger = new DeliveryLedger();
+  /** Tells the broker of every answer that it may send more. */
+  readonly #streamSettler: Settler = {
+    settle: (_answer, deliveryTag) => this.settle('ack', deliveryTag),
+    pauseReading: () => this.pauseReading(),
+  };
   #onSettled: (() => void)[] = [];
 
   constructor(number: number, line: ChannelLine, channel: DeliveringChannel) {
@@ -97,7 +105,8 @@ export class ChannelDeliveries implements Settler, LateWriter {
     let started: Promise<unknown> | undefined;
     const start = (): Promise<unknown> => {
       // Registered first: deliveries may come in the same chunk as consume-ok.
-      const record: ConsumerRecord = { callbacks, noAck, started: undefined, isEnded: false };
+      const isStream = args.arguments[STREAM_OFFSET] !== undefined;
+      const record: ConsumerRecord = { callbacks, noAck, isStream, started: undefined, isEnded: false };
       this.#consumers.set(consumerTag, record);
       started = noWait ? this.#sent('basic.consume', args) : this.#channel.call('basic.consume', args, consumerTag);
       const answered = (): void => {
@@ -174,18 +183,19 @@ export class ChannelDeliveries implements Settler, LateWriter {
       return;
     }
     const { consumerTag, deliveryTag } = args;
-    const { callbacks, noAck } = consumer;
+    const { callbacks, noAck, isStream } = consumer;
+    const settler = isStream ? this.#streamSettler : this;
     this.#line.metrics.delivered += 1;
     if (!noAck) this.#ledger.delivered(deliveryTag);
     if (content.isTooLarge) {
       // The publisher's fault, and one message's: put back, it would come again for ever.
-      if (!noAck) this.settle('discard', deliveryTag);
+      if (!noAck) settler.settle('discard', deliveryTag);
       const error = this.#tooLarge(content, args.routingKey);
       if (callbacks.onTooLarge === undefined) this.#line.callbackFailed(error);
       else callbacks.onTooLarge(new Message(args, content, this, consumerTag, true), error);
       return;
     }
-    const message = new Message(args, content, this, consumerTag, noAck);
+    const message = new Message(args, content, settler, consumerTag, noAck);
     // Without a function around it: this is run for every message.
     try {
       this.#watch(callbacks.onMessage(message));

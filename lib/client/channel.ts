@@ -30,7 +30,7 @@ import { type Message, returnAddress } from './message.js';
 import type { MessageStream } from './message-stream.js';
 import { MessageStreams } from './message-streams.js';
 import type { UnconfirmedPublish } from './publisher-confirms.js';
-import { itIs, refuseUnknown } from './option-names.js';
+import { type SaidElsewhere, itIs, refuseUnknown } from './option-names.js';
 import { Queue } from './queue.js';
 
 /** A channel on which `confirmSelect` was called: every publish is a promise of its confirm. */
@@ -51,6 +51,18 @@ const REQUEST_OPTIONS = ['noWait', 'timeout', 'signal'];
 const DECLARE_OPTIONS = ['passive', 'durable', 'autoDelete', 'arguments', ...REQUEST_OPTIONS];
 const EXCHANGE_OPTIONS = [...DECLARE_OPTIONS, 'internal'];
 const QUEUE_OPTIONS = [...DECLARE_OPTIONS, 'exclusive'];
+
+/** What amqplib has options for, and the broker arguments. */
+const ARGUMENTS_ELSEWHERE: SaidElsewhere = {
+  alternateExchange: "Say arguments: { 'alternate-exchange': … }.",
+  deadLetterExchange: "Say arguments: { 'x-dead-letter-exchange': … }.",
+  deadLetterRoutingKey: "Say arguments: { 'x-dead-letter-routing-key': … }.",
+  expires: "Say arguments: { 'x-expires': … }, in milliseconds.",
+  messageTtl: "Say arguments: { 'x-message-ttl': … }, in milliseconds.",
+  maxLength: "Say arguments: { 'x-max-length': … }.",
+  maxPriority: "Say arguments: { 'x-max-priority': … }.",
+  'x-': "Say arguments: { 'x-…': value }.",
+};
 const CONSUME_OPTIONS = ['consumerTag', 'noAck', 'exclusive', 'noLocal', 'arguments', ...REQUEST_OPTIONS];
 
 /**
@@ -116,7 +128,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
 
   /** Declares an exchange, or with `passive` checks it. Rejects with 406 when it exists with other properties. */
   async exchangeDeclare(exchange: string, type: string, options: ExchangeDeclareOptions = {}): Promise<void> {
-    refuseUnknown(options, EXCHANGE_OPTIONS, 'exchangeDeclare has no option');
+    refuseUnknown(options, EXCHANGE_OPTIONS, 'exchangeDeclare has no option', { elsewhere: ARGUMENTS_ELSEWHERE });
     const args = {
       exchange,
       type,
@@ -170,7 +182,7 @@ export class Channel extends EventEmitter<ChannelEvents> implements AsyncDisposa
     queue = '',
     options: QueueDeclareOptions = {},
   ): Promise<{ readonly queue: string; readonly messageCount: number; readonly consumerCount: number }> {
-    refuseUnknown(options, QUEUE_OPTIONS, 'queueDeclare has no option');
+    refuseUnknown(options, QUEUE_OPTIONS, 'queueDeclare has no option', { elsewhere: ARGUMENTS_ELSEWHERE });
     const unnamed = queue === '';
     const noWait = options.noWait ?? false;
     if (noWait && unnamed) {

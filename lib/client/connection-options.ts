@@ -15,7 +15,7 @@ import {
   isMechanismName,
 } from './credentials.js';
 import type { HostLookup, TlsOptions } from './dial.js';
-import { kindOf, refuseUnknown } from './option-names.js';
+import { type SaidElsewhere, kindOf, refuseUnknown } from './option-names.js';
 import { type EmbeddedAddress, embeddedName } from './embedded.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 
@@ -147,6 +147,17 @@ const CHECKS: Record<keyof ConnectionOptions, Check> = {
 /** The names of `ConnectionOptions`. */
 export const CONNECTION_OPTIONS: readonly string[] = Object.keys(CHECKS);
 
+const LOGIN = 'Say credentials: { username, password }.';
+
+/** What a connection is told by those who come from other libraries. */
+export const CONNECTION_ELSEWHERE: SaidElsewhere = {
+  host: 'Say hostname.',
+  username: LOGIN,
+  password: LOGIN,
+  heartbeatIntervalInSeconds: "Say heartbeat: '5s'.",
+  reconnectTimeInSeconds: 'Say recovery: { initialDelay, maxDelay }.',
+};
+
 /**
  * Completes what the user gave. An option beside the URL wins over the same thing in the URL.
  * Throws `INVALID_URL` or `INVALID_OPTION`.
@@ -239,7 +250,7 @@ function definedOnly<T extends object>(options: T): T {
 }
 
 function checkOptions(given: ConnectionOptions): void {
-  refuseUnknown(given, CONNECTION_OPTIONS, 'There is no connection option');
+  refuseUnknown(given, CONNECTION_OPTIONS, 'There is no connection option', { elsewhere: CONNECTION_ELSEWHERE });
   for (const [name, value] of Object.entries(given)) {
     const wanted = CHECKS[name as keyof ConnectionOptions](value);
     // Text stays out of the message: it may be a password in the wrong place.

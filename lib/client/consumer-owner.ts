@@ -10,6 +10,8 @@ export interface AmqpConsumerOptions {
   /** Most unanswered messages; undefined for no bound. */
   readonly prefetch: number | undefined;
   readonly consume: ConsumeOptions;
+  /** The queue is known to be a stream, also where the arguments say no offset. @default false */
+  readonly isStream?: boolean | undefined;
 }
 
 /** What an owner is told, and asked. */

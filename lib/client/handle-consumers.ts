@@ -61,7 +61,7 @@ export class HandleConsumers {
     let isQueueGone = false;
     const consumer = new AmqpConsumer(
       this.#connection,
-      { ...more, consume: { ...lasting, consumerTag } },
+      { ...more, consume: { ...lasting, consumerTag }, isStream: topology.isStream(queue) },
       {
         prepare: async (connection) => {
           if (isQueueGone) await topology.declareQueue(connection, usedName, this.#closed);

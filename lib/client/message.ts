@@ -34,7 +34,7 @@ export class Message {
   readonly exchange: string;
   readonly routingKey: string;
   readonly #content: Content;
-  readonly #settler: Settler;
+  #settler: Settler;
   /** What it was answered with; of a consumer that need not answer, `'ack'`. */
   #answer: Answer | undefined;
 
@@ -108,6 +108,18 @@ export class Message {
   /** @internal Whether it has a `replyTo`. Costs next to nothing. */
   get hasReplyTo(): boolean {
     return this.#content.hasReplyTo;
+  }
+
+  /** @internal Has its answer told to somebody beside the broker, also when its channel is gone. */
+  hear(heard: (answer: Answer) => void): void {
+    const settler = this.#settler;
+    this.#settler = {
+      settle: (answer, deliveryTag, method) => {
+        heard(answer);
+        return settler.settle(answer, deliveryTag, method);
+      },
+      pauseReading: () => settler.pauseReading(),
+    };
   }
 
   /** Done: the broker may forget it. Says whether the answer was sent; a second answer, or one to a dead channel, is not. */

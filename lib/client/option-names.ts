@@ -11,6 +11,12 @@ export function namesOf<T extends object>(names: Readonly<Record<keyof T, true>>
 }
 
 /**
+ * What to say here for what other libraries, and the broker, have another name for: sentences by those names. `x-` stands for all
+ * that begin so.
+ */
+export type SaidElsewhere = Readonly<Record<string, string>>;
+
+/**
  * Throws `INVALID_OPTION` for a field that is not known: a misspelt option is not silently ignored. `beside` are names that are known
  * to whoever reads the error, and not taken here.
  */
@@ -18,15 +24,20 @@ export function refuseUnknown(
   options: object,
   known: readonly string[],
   what: string,
-  beside: readonly string[] = [],
+  { beside = [], elsewhere }: { readonly beside?: readonly string[]; readonly elsewhere?: SaidElsewhere } = {},
 ): void {
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown !== undefined) {
-    throw new AmqpError(
-      'INVALID_OPTION',
-      `${what} ${printable(unknown, 60)}. Known are ${[...known, ...beside].join(', ')}.`,
-    );
+    const advice = adviceOn(unknown, [...known, ...beside], elsewhere);
+    throw new AmqpError('INVALID_OPTION', `${what} ${printable(unknown, 60)}. ${advice}`);
   }
+}
+
+/** After a sentence that says what is not known: what it is called here, where that is known, else the names that are. */
+export function adviceOn(unknown: string, known: readonly string[], elsewhere: SaidElsewhere = {}): string {
+  const name = unknown.startsWith('x-') ? 'x-' : unknown;
+  const said = Object.hasOwn(elsewhere, name) ? elsewhere[name] : undefined;
+  return said ?? `Known are ${known.join(', ')}.`;
 }
 
 /** What was given for an option, to be added to what it has to be. What may be a password, inside a URL or an object, is not shown. */

@@ -124,6 +124,11 @@ export class TopologyRecord {
     return this.#queues.has(this.current(queue));
   }
 
+  /** Whether it was declared as a stream here. */
+  isStream(queue: string): boolean {
+    return this.#queues.get(this.current(queue))?.options.arguments?.['x-queue-type'] === 'stream';
+  }
+
   // ── what is said ──────────────────────────────────────────────────────────────────────────────────────────────────
 
   exchangeDeclared(name: string, type: string, options: ExchangeDeclareOptions = {}): void {

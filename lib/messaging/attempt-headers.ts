@@ -254,7 +254,7 @@ export function described(error: unknown): {
   try {
     const text = cut(textOf(error), LONGEST.message);
     if (!isError(error)) return { className: typeof error, code, text, stack: '' };
-    const stacks = [error, ...causesOf(error)].map(({ stack = '' }) => stack);
+    const stacks = [error, ...causesOf(error)].map((one) => (isError(one) ? (one.stack ?? '') : textOf(one)));
     return {
       className: cut(error.constructor.name || error.name, LONGEST.class),
       code,

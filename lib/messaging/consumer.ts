@@ -14,7 +14,7 @@ import { orAborted, orLate } from '../client/wait.js';
 import { AmqpError, counted, factsOf } from '../errors.js';
 import type { FieldTable } from '../protocol/field-table.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
-import type { Topology } from './definitions.js';
+import { type Topology, isStream } from './definitions.js';
 import { type Log, labelOf, messageOf } from './log.js';
 import { ensureQueue } from './topology.js';
 import type { RunningDelivery } from './running-deliveries.js';
@@ -80,7 +80,10 @@ export class Consumer {
     this.#receiver = receiver;
     this.#consumer = new AmqpConsumer(
       connection,
-      { queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
+      {
+        ...{ queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
+        isStream: isStream(options.topology, queue, args),
+      },
       {
         prepare: (opened) => this.#ensureQueue(opened),
         opened: () => {

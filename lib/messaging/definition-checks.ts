@@ -4,6 +4,7 @@
  */
 import { inspect } from 'node:util';
 import { AmqpError, printable, quoted } from '../errors.js';
+import { type SaidElsewhere, adviceOn } from '../client/option-names.js';
 import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { type Duration, milliseconds } from '../time/duration.js';
 import { QUEUE_ARGUMENTS } from './declarations.js';
@@ -98,6 +99,29 @@ const BINDING_FIELDS = {
   routingKey: shortText,
   arguments: table,
 } as const satisfies Record<keyof BindingDefinition, Check>;
+
+const BESIDE = 'Its fields stand beside the name.';
+const ADOPTED = "topologyMode: 'check' of AmqpModule declares nothing, and fails over what is missing.";
+const BINDINGS = 'Say bindings: [{ source, queue, routingKey }] of the topology, or bind of @Consume.';
+const DEAD_LETTER = 'Say deadLetter: { exchange, routingKey }.';
+
+/** What definitions are told by those who come from other libraries. */
+const ELSEWHERE: SaidElsewhere = {
+  options: BESIDE,
+  queueOptions: BESIDE,
+  deadLetterExchange: DEAD_LETTER,
+  deadLetterRoutingKey: DEAD_LETTER,
+  ttl: 'Say messageTtl.',
+  exchange: BINDINGS,
+  routingKey: BINDINGS,
+  bindQueueArguments: BINDINGS,
+  createExchangeIfNotExists: ADOPTED,
+  createQueueIfNotExists: ADOPTED,
+  passive: ADOPTED,
+  destination: 'Say queue, or exchange: where its messages go.',
+  pattern: 'Say routingKey.',
+  'x-': "Say arguments: { 'x-…': value }.",
+};
 
 const anyList: Check = (value) => (Array.isArray(value) ? undefined : 'a list');
 
@@ -201,7 +225,9 @@ function checkFields(definition: object, checks: Readonly<Record<string, Check>>
   for (const [field, value] of Object.entries(definition) as [string, unknown][]) {
     const check = Object.hasOwn(checks, field) ? checks[field] : undefined;
     if (check === undefined) {
-      throw invalid(`${what} has the unknown field ${quoted(field)}. Known are ${Object.keys(checks).join(', ')}.`);
+      throw invalid(
+        `${what} has the unknown field ${quoted(field)}. ${adviceOn(field, Object.keys(checks), ELSEWHERE)}`,
+      );
     }
     const wanted = value === undefined ? undefined : check(value);
     if (wanted !== undefined) {

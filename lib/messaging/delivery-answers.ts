@@ -10,7 +10,7 @@ import { AmqpError, counted, quoted } from '../errors.js';
 import { type Delivery, DeliveryScope } from './delivery.js';
 import { FailedDeliveries, type FailedDeliveriesOptions } from './failed-deliveries.js';
 import { HandlerReplies } from './handler-replies.js';
-import { type Log, framesOf, idOf, labelOf, messageOf } from './log.js';
+import { type Log, idOf, labelOf, thrownOf } from './log.js';
 import type { Replier } from './replier.js';
 import { isRequest, requesterWaits } from './reply-format.js';
 import { type RunningDelivery, RunningDeliveries } from './running-deliveries.js';
@@ -285,7 +285,7 @@ export class DeliveryAnswers {
       quietly(() => {
         this.#log.error(
           `${this.#label} failed on the message with routing key ${quoted(message.routingKey)}${idOf(message)}. ` +
-            `It was not answered again. ${messageOf(error)}${framesOf(error)}`,
+            `It was not answered again. ${thrownOf(error)}`,
         );
       });
       this.#end(message);

@@ -7,6 +7,9 @@ export const NO_TEXT = 'What was thrown has no text.';
 const LONGEST = 2_000;
 /** Most fields of an object that is written as JSON. */
 const MOST_FIELDS = 200;
+/** Errors of an AggregateError that are told, and most characters of each. */
+const MOST_INNER = 5;
+const LONGEST_INNER = 200;
 /** An error, the one that caused it, and so on: so many of these. */
 const MOST_CAUSES = 4;
 
@@ -22,21 +25,22 @@ export function isError(thrown: unknown): thrown is Error {
 export function textOf(thrown: unknown): string {
   try {
     if (!isError(thrown)) return typeof thrown === 'object' && thrown !== null ? jsonOf(thrown) : String(thrown);
-    const details = detailsOf(thrown);
-    return details === '' ? thrown.message : `${thrown.message}: ${details}`;
+    const details = detailsOf(thrown) || innerOf(thrown);
+    if (details === '') return thrown.message;
+    return thrown.message === '' ? details : `${thrown.message}: ${details}`;
   } catch {
     return NO_TEXT;
   }
 }
 
-/** The errors that caused this one, the nearest first. */
-export function causesOf(thrown: unknown): Error[] {
-  const causes: Error[] = [];
+/** What caused an error, the nearest first: errors, of which the last may have been caused by something else. */
+export function causesOf(thrown: unknown): unknown[] {
+  const causes: unknown[] = [];
   try {
     let next: unknown = isError(thrown) ? thrown.cause : undefined;
-    while (isError(next) && causes.length < MOST_CAUSES && next !== thrown && !causes.includes(next)) {
+    while (next !== undefined && causes.length < MOST_CAUSES && next !== thrown && !causes.includes(next)) {
       causes.push(next);
-      next = next.cause;
+      next = isError(next) ? next.cause : undefined;
     }
   } catch {
     // A getter that throws: those that were found are told.
@@ -55,6 +59,19 @@ function detailsOf(error: Error): string {
   return shortened(message.map((one) => (typeof one === 'string' ? one : jsonOf(one))).join('; '));
 }
 
+/** The errors that an AggregateError stands for, as that of a host with several addresses none of which answers. */
+function innerOf(error: Error): string {
+  const { errors } = error as { errors?: unknown };
+  if (!Array.isArray(errors) || error.name !== 'AggregateError') return '';
+  const told = errors
+    .slice(0, MOST_INNER)
+    .map((inner: unknown) =>
+      isError(inner) ? `${inner.name}: ${shortened(inner.message, LONGEST_INNER)}` : jsonOf(inner),
+    );
+  const more = errors.length > told.length ? ` (and ${errors.length - told.length} more)` : '';
+  return shortened(`${told.join('; ')}${more}`);
+}
+
 /** What JSON cannot say, or takes too many words for, as Node.js shows it. */
 function jsonOf(thrown: unknown): string {
   let fields = 0;
@@ -71,6 +88,6 @@ function jsonOf(thrown: unknown): string {
   return shortened(inspect(thrown, { depth: 2, maxArrayLength: 20, maxStringLength: 200, breakLength: Infinity }));
 }
 
-function shortened(text: string): string {
-  return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+function shortened(text: string, longest = LONGEST): string {
+  return text.length > longest ? `${text.slice(0, longest - 1)}…` : text;
 }

@@ -8,16 +8,17 @@ import { warnOf } from '../client/listeners.js';
 import type { Message } from '../client/message.js';
 import { pause } from '../client/wait.js';
 import { quoted } from '../errors.js';
+import type { FieldTable } from '../protocol/field-table.js';
 import { attemptOf, originOf } from './attempt-headers.js';
 import type { DeliveryScope } from './delivery.js';
 import { isAtLeast } from './check-facts.js';
 import { brokerOf } from './topology-checks.js';
 import { type Failure, Handover, type HandoverBounds, isUnsendable } from './handover.js';
-import { type Log, clauseOf, framesOf, idOf, messageOf } from './log.js';
+import { type Log, clauseOf, idOf, thrownOf } from './log.js';
 import { type Outcome, RetryDelivery, type RetryPolicy, outcomeOf } from './outcome.js';
 import { SideQueues } from './side-queues.js';
 import type { PlannedQueue } from './topology-plan.js';
-import type { QueueDefinition, Topology } from './definitions.js';
+import { type QueueDefinition, type Topology, isStream } from './definitions.js';
 
 /** Where dead letters go: to a queue by its name, or wherever the broker was told to send them. */
 export type DeadLetterOption = string | { readonly by: 'broker' };
@@ -33,6 +34,8 @@ export interface FailedDeliveriesOptions {
   readonly deadLetter?: DeadLetterOption | undefined;
   /** Where messages are published: with confirms. */
   readonly channel: AmqpChannel;
+  /** Those of the consumer, which may say that the queue is a stream where no topology does. */
+  readonly arguments?: FieldTable | undefined;
   /** The messages were acknowledged before their handlers ran: the only copy is here. */
   readonly areOurs: boolean;
 }
@@ -45,6 +48,7 @@ export class FailedDeliveries {
   readonly #label: string;
   readonly #log: Log;
   readonly #definition: QueueDefinition | undefined;
+  readonly #isStream: boolean;
   readonly #handover: Handover;
   /** Fires when the consumer stops, and when that waits no longer. */
   readonly #stopping = new AbortController();
@@ -57,6 +61,7 @@ export class FailedDeliveries {
     this.#label = label;
     this.#log = log;
     this.#definition = topology.queues?.find((definition) => definition.name === queue);
+    this.#isStream = isStream(topology, queue, options.arguments);
     const { isServerNamed = false }: Partial<PlannedQueue> = this.#definition ?? {};
     // The queue has another name every time, and would leave a queue for each of them.
     const otherwise = isServerNamed && name !== undefined ? `${name}.dead` : undefined;
@@ -230,10 +235,6 @@ export class FailedDeliveries {
     }
   }
 
-  get #isStream(): boolean {
-    return (this.#definition?.type ?? this.#definition?.arguments?.['x-queue-type']) === 'stream';
-  }
-
   get #isDeadLetteredByBroker(): boolean {
     const { deadLetter, areOurs } = this.#options;
     if (areOurs || this.#isStream) return false;
@@ -267,7 +268,7 @@ export class FailedDeliveries {
   #tell(level: 'warn' | 'error', { message, queue, error }: Failure, what: string): void {
     try {
       this.#log[level](
-        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${messageOf(error)}${framesOf(error)}`,
+        `${this.#label} failed on the message with routing key ${routingKeyOf(message, queue)}${idOf(message)}. ${what} ${thrownOf(error)}`,
       );
     } catch (thrown) {
       warnOf(thrown);

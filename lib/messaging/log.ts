@@ -1,6 +1,7 @@
 /** The log, and what consumers, messages and errors are called in it. What is told, and when, is said by those who tell it. */
 import type { Message } from '../client/message.js';
-import { printable, quoted } from '../errors.js';
+import { kindOf } from '../client/option-names.js';
+import { AmqpError, printable, quoted } from '../errors.js';
 import { NO_TEXT, causesOf, isError, textOf } from './error-text.js';
 import { isDeliberate } from './outcome.js';
 
@@ -48,19 +49,40 @@ export function clauseOf(error: unknown): string {
   return messageOf(error).replace(/\.$/, '');
 }
 
-/** Where an error was thrown that nobody meant to, and what caused it, in lines of their own. */
-export function framesOf(error: unknown): string {
+/** What a handler, or who is named, has thrown, with where that was and what caused it. What is no error is said to be none. */
+export function thrownOf(thrown: unknown, who = 'The handler'): string {
   try {
-    if (!(error instanceof Error) || isDeliberate(error)) return '';
-    const causes = causesOf(error).map((cause) => `\n  caused by: ${messageOf(cause)}${stackOf(cause)}`);
-    return [stackOf(error), ...causes].join('').slice(0, LONGEST_STACK);
+    if (isError(thrown)) return `${messageOf(thrown)}${framesOf(thrown)}`;
+    const hasText = typeof thrown === 'string' || (typeof thrown === 'object' && thrown !== null);
+    const kind = typeof thrown === 'string' ? 'text' : printable(kindOf(thrown), LONGEST_TEXT);
+    return `${who} threw ${kind}, which is no error${hasText ? `: ${messageOf(thrown)}` : '.'}`;
+  } catch {
+    return NO_TEXT;
+  }
+}
+
+/** Where an error was thrown that nobody meant to, and what caused it, in lines of their own. */
+function framesOf(error: Error): string {
+  try {
+    // One of this package says in its message what there is to say of its cause.
+    if (error instanceof AmqpError) return '';
+    const causes = toldCauses(error).map((cause) => `\n  caused by: ${messageOf(cause)}${stackOf(cause)}`);
+    return [isDeliberate(error) ? '' : stackOf(error), ...causes].join('').slice(0, LONGEST_STACK);
   } catch {
     // Node.js asks for the message when it writes the stack, and a getter may throw.
     return '';
   }
 }
 
-function stackOf({ stack = '' }: Error): string {
+/** Up to a body that cannot be read: what caused that may quote it. */
+function toldCauses(error: Error): unknown[] {
+  const causes = causesOf(error);
+  const unreadable = causes.findIndex((cause) => cause instanceof AmqpError && cause.code === 'UNDECODABLE');
+  return unreadable < 0 ? causes : causes.slice(0, unreadable + 1);
+}
+
+function stackOf(error: unknown): string {
+  const { stack = '' } = isError(error) ? error : {};
   const begin = stack.indexOf('\n    at ');
   return begin < 0 ? '' : stack.slice(begin);
 }

@@ -56,12 +56,12 @@ export class RetryDelivery extends Error {
 /** How often a delivery is tried, and how long it waits in between. */
 export interface RetryOptions {
   /** How often in all, the first time included, 1 or more. @default one more than there are delays */
-  readonly attempts?: number;
+  readonly attempts?: number | undefined;
   /**
    * How long to wait before the second attempt, the third and so on; the last one serves for all further ones, those of the default
    * too: six attempts wait 1 s, 10 s, and three times a minute. @default ['1s', '10s', '1m']
    */
-  readonly delays?: readonly Duration[];
+  readonly delays?: readonly Duration[] | undefined;
 }
 
 /** `RetryOptions`, checked and completed; milliseconds. */

@@ -1,6 +1,6 @@
 /** What a publisher and its publishes can be told, and the check that nothing else was. */
 import { inspect } from 'node:util';
-import { namesOf } from '../client/option-names.js';
+import { type SaidElsewhere, adviceOn, namesOf } from '../client/option-names.js';
 import { checkSignal } from '../client/signals.js';
 import { AmqpError, printable, quoted } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
@@ -66,6 +66,22 @@ const MESSAGE_OPTIONS = namesOf<PublishMessageOptions>({
   clusterId: true,
 });
 
+const PLACES = 'They stand before the payload: publish(exchange, routingKey, payload, options).';
+const COPIES = 'Say headers: { CC: [ … ], BCC: [ … ] }.';
+
+/** What a publish is told by those who come from other libraries. */
+const ELSEWHERE: SaidElsewhere = {
+  deliveryMode: 'Say persistent: true or false.',
+  exchange: PLACES,
+  routingKey: PLACES,
+  CC: COPIES,
+  BCC: COPIES,
+  ttl: 'Say expiration.',
+  immediate: 'RabbitMQ does not know it: say expiration: 0.',
+  confirm: 'Every publish is confirmed: leave it out.',
+  'x-': 'Say headers: { … }; to have it held back say delay.',
+};
+
 const KNOWN: ReadonlySet<string> = new Set(MESSAGE_OPTIONS);
 
 /**
@@ -91,7 +107,7 @@ export function checkMessageOptions(options: PublishMessageOptions): void {
     if (KNOWN.has(name)) continue;
     throw new AmqpError(
       'INVALID_OPTION',
-      `A publish has no option ${quoted(name)}. Known are ${MESSAGE_OPTIONS.join(', ')}.`,
+      `A publish has no option ${quoted(name)}. ${adviceOn(name, MESSAGE_OPTIONS, ELSEWHERE)}`,
     );
   }
 }

@@ -14,6 +14,10 @@ import { InterceptedPublish, type PublishInterceptors } from './intercepted-publ
 import { type PublishMessageOptions, type PublisherOptions, checkMessageOptions } from './publish-options.js';
 import { type PublishAllOptions, PublishRun, runOptions } from './publish-run.js';
 import { Serializers } from './serializer.js';
+import { notText } from './target-checks.js';
+
+const PUBLISH = 'publish(exchange, routingKey, payload, options)';
+const PUBLISH_ALL = 'publishAll(exchange, routingKey, payloads, options)';
 
 /** The routing key of all payloads of a `publishAll`, or of each. */
 type RoutingKeyOf = string | ((payload: unknown) => string);
@@ -84,10 +88,12 @@ export class AmqpPublisher {
     options?: PublishMessageOptions,
   ): Promise<void>;
   publish(target: string | MessageContract, key: unknown, payload?: unknown, options?: unknown): Promise<void> {
-    // The overloads have checked the types.
+    // The overloads have checked the types, of those who have a compiler.
     if (target instanceof MessageContract)
       return this.#publishBy(target, key, payload as PublishMessageOptions | undefined);
-    return this.#publish(target, key as string, payload, options as PublishMessageOptions | undefined);
+    if (typeof target !== 'string' || typeof key !== 'string')
+      return Promise.reject(notText({ exchange: target, routingKey: key }, PUBLISH));
+    return this.#publish(target, key, payload, options as PublishMessageOptions | undefined);
   }
 
   async #publishBy(
@@ -214,25 +220,34 @@ export class AmqpPublisher {
       return await new PublishRun((payload) => this.publish(target, payload, each), run).of(payloads);
     }
     const [routingKey, payloads, options = {}] = given as [RoutingKeyOf, Iterable<unknown>, PublishAllOptions?];
-    const { run, each } = runOptions(options);
     const keyOf = typeof routingKey === 'function' ? routingKey : () => routingKey;
+    if (typeof target !== 'string' || (keyOf !== routingKey && typeof routingKey !== 'string'))
+      throw notText({ exchange: target, routingKey }, PUBLISH_ALL);
+    const { run, each } = runOptions(options);
     // A key that cannot be made fails its message.
     const publish = async (payload: unknown): Promise<void> => {
-      await this.publish(target, keyOf(payload), payload, each);
+      const key: unknown = keyOf(payload);
+      if (typeof key !== 'string') throw notText({ routingKey: key }, PUBLISH_ALL);
+      await this.publish(target, key, payload, each);
     };
     return await new PublishRun(publish, run).of(payloads);
   }
 
-  /** A handle that publishes to one exchange. */
+  /** A handle that publishes to one exchange. Throws `INVALID_ARGUMENT`. */
   to(exchange: string): ExchangePublisher {
+    if (typeof (exchange as unknown) !== 'string') throw notText({ exchange }, 'to(exchange)');
     return {
       exchange,
-      publish: (routingKey, payload, options) => this.publish(exchange, routingKey, payload, options),
+      publish: (routingKey, payload, options) =>
+        typeof (routingKey as unknown) === 'string'
+          ? this.publish(exchange, routingKey, payload, options)
+          : Promise.reject(notText({ routingKey }, 'publish(routingKey, payload, options)')),
     };
   }
 
   /** Sends to a queue by its name, through the default exchange. */
   async sendToQueue(queue: string, payload: unknown, options?: PublishMessageOptions): Promise<void> {
+    if (typeof (queue as unknown) !== 'string') throw notText({ queue }, 'sendToQueue(queue, payload, options)');
     await this.publish('', queue, payload, options);
   }
 }

@@ -7,7 +7,7 @@ import type { AmqpConnection } from '../client/amqp-connection.js';
 import { AmqpRequester, type RequestMessageOptions, type RequesterOptions } from '../client/amqp-requester.js';
 import { DEFAULT_MAX_MESSAGE_SIZE } from '../client/connection-options.js';
 import type { Message } from '../client/message.js';
-import { namesOf, refuseUnknown } from '../client/option-names.js';
+import { type SaidElsewhere, namesOf, refuseUnknown } from '../client/option-names.js';
 import { checkSignal, whenFired } from '../client/signals.js';
 import { AmqpError, RemoteError, counted, destination, printable } from '../errors.js';
 import type { BasicProperties } from '../protocol/properties.js';
@@ -21,6 +21,7 @@ import type { PublisherOptions } from './publish-options.js';
 import { RefusedStreams } from './refused-streams.js';
 import { WANTS_STREAM, errorIn } from './reply-format.js';
 import { Serializers } from './serializer.js';
+import { notText } from './target-checks.js';
 
 /** Defaults of an `RpcClient`. */
 export interface RpcOptions {
@@ -74,6 +75,16 @@ const REQUEST_OPTIONS = namesOf<RpcRequestOptions>({
   userId: true,
   clusterId: true,
 });
+
+/** What a request is told by those who come from other libraries. */
+const REQUEST_ELSEWHERE: SaidElsewhere = {
+  expiration: 'Say timeout: the request expires with it.',
+  deliveryMode: 'Say persistent: true or false.',
+  replyTo: 'The client has a place for replies: leave it out.',
+  mandatory: 'Every request is: leave it out.',
+  publishOptions: 'Its fields stand beside timeout.',
+  'x-': 'Say headers: { … }.',
+};
 
 /** Where a request for all values goes, and the contract that it is made by. */
 export interface StreamTarget {
@@ -151,10 +162,12 @@ export class RpcClient implements AsyncDisposable {
     payload?: unknown,
     options?: unknown,
   ): Promise<unknown> {
-    // The overloads have checked the types.
+    // The overloads have checked the types, of those who have a compiler.
     if (target instanceof MessageContract)
       return await this.#requestBy(target, key, payload as RpcRequestOptions | undefined);
-    return await this.#request(target, key as string, payload, options as RpcRequestOptions | undefined);
+    if (typeof target !== 'string' || typeof key !== 'string')
+      throw notText({ exchange: target, routingKey: key }, 'request(exchange, routingKey, payload, options)');
+    return await this.#request(target, key, payload, options as RpcRequestOptions | undefined);
   }
 
   async #requestBy(
@@ -180,6 +193,7 @@ export class RpcClient implements AsyncDisposable {
 
   /** Sends a request to a queue by its name, through the default exchange. */
   async requestToQueue<T = unknown>(queue: string, payload: unknown, options?: RpcRequestOptions): Promise<T> {
+    if (typeof (queue as unknown) !== 'string') throw notText({ queue }, 'requestToQueue(queue, payload, options)');
     return await this.request<T>('', queue, payload, options);
   }
 
@@ -193,6 +207,8 @@ export class RpcClient implements AsyncDisposable {
     given: RpcRequestOptions,
     observer: ReplyObserver<T>,
   ): () => void {
+    if (typeof (exchange as unknown) !== 'string' || typeof (routingKey as unknown) !== 'string')
+      throw notText({ exchange, routingKey }, 'request$(exchange, routingKey, payload, options)');
     checkRequestOptions(given);
     const { signal, ...options } = given;
     const replies = new IncomingReplies({
@@ -307,7 +323,7 @@ function checkRequestOptions(options: RpcRequestOptions): void {
     const said = printable(inspect(options), 60);
     throw new AmqpError('INVALID_OPTION', `The options of a request have to be an object, not ${said}.`);
   }
-  refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option');
+  refuseUnknown(options, REQUEST_OPTIONS, 'A request has no option', { elsewhere: REQUEST_ELSEWHERE });
   checkSignal(options.signal, 'a request');
 }
 

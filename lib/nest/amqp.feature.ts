@@ -9,7 +9,7 @@ import { TopologyRegistry } from './topology-registry.js';
 /** Options of `AmqpModule.forFeature`. */
 export interface AmqpFeatureOptions extends Topology {
   /** Name of the connection to declare it on. @default 'default' */
-  readonly connection?: string;
+  readonly connection?: string | undefined;
 }
 
 const FEATURE_OPTIONS = namesOf<AmqpFeatureOptions>({

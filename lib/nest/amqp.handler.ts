@@ -6,7 +6,7 @@ import { type ContextId, ContextIdFactory, type ExternalContextCreator, type Mod
 import { REQUEST_CONTEXT_ID } from '@nestjs/core/router/request/request-constants.js';
 import { quietly } from '../client/listeners.js';
 import type { BatchHandler } from '../messaging/batched-deliveries.js';
-import { type Log, framesOf, messageOf } from '../messaging/log.js';
+import { type Log, messageOf, thrownOf } from '../messaging/log.js';
 import type { DeliveryHandler } from '../messaging/handled-deliveries.js';
 import type { ConsumerDefaults } from './consume-options.js';
 import { type DiscoveredHandler, type Wrapper, hostOf } from './amqp.explorer.js';
@@ -59,7 +59,7 @@ export class HandlerFactory {
         outcomeKept: (error, thrown) => {
           quietly(() => {
             this.#log.error(
-              `A filter of ${name} failed, and what the handler has thrown counts (${messageOf(error)}). ${messageOf(thrown)}${framesOf(thrown)}`,
+              `A filter of ${name} failed, and what the handler has thrown counts (${messageOf(error)}). ${thrownOf(thrown, 'It')}`,
             );
           });
         },

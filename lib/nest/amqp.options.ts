@@ -2,7 +2,7 @@
 import type { Type } from '@nestjs/common';
 import { type AmqpConnectionOptions, DEFAULT_URL } from '../client/amqp-connection.js';
 import type { BrokerUrls } from '../client/hosts.js';
-import { itIs, kindOf, namesOf, refuseUnknown } from '../client/option-names.js';
+import { type SaidElsewhere, itIs, kindOf, namesOf, refuseUnknown } from '../client/option-names.js';
 import { type Duration, timerMilliseconds } from '../time/duration.js';
 import { AmqpError, quoted } from '../errors.js';
 import type { RepublishOptions } from '../client/republish-options.js';
@@ -30,43 +30,43 @@ export interface AmqpModuleOptions {
    * The broker, several to try in turn, or a function that names them: amqp, amqps, or `embedded:NAME` for a broker inside
    * this process, for development and tests. @default 'amqp://guest:guest@localhost:5672'
    */
-  readonly url?: BrokerUrls;
+  readonly url?: BrokerUrls | undefined;
   /** Heartbeat, TLS, credentials, timeouts, waits between reconnects, the order of several brokers. */
-  readonly connection?: AmqpConnectionOptions;
+  readonly connection?: AmqpConnectionOptions | undefined;
   /**
    * `'require'`: the boot fails when there is no broker. `'background'`: the application boots without one, and connects,
    * declares and consumes when it comes. @default 'require'
    */
-  readonly startup?: 'require' | 'background';
+  readonly startup?: 'require' | 'background' | undefined;
   /** With `'require'`: how long to try to connect, and then to start the consumers. @default '10s' */
-  readonly startupTimeout?: Duration;
+  readonly startupTimeout?: Duration | undefined;
   /** Exchanges, queues and bindings to declare, in this order, on every connection. */
-  readonly topology?: Topology;
+  readonly topology?: Topology | undefined;
   /**
    * `'check'`: nothing is declared that others could use; the boot fails over exchanges and queues that are not there, and bindings
    * cannot be checked. For applications whose topology somebody else declares. @default 'declare'
    */
-  readonly topologyMode?: 'declare' | 'check';
+  readonly topologyMode?: 'declare' | 'check' | undefined;
   /**
    * What becomes of an exchange or queue that the broker has with other properties: `'fail'` fails the boot, `'warn'` logs it and
    * uses what is there. @default 'fail'
    */
-  readonly onTopologyConflict?: 'fail' | 'warn';
+  readonly onTopologyConflict?: 'fail' | 'warn' | undefined;
   /**
    * What becomes of declarations that are known to go wrong, by the codes of the checks: `'error'` fails the boot before anything is
    * declared, `'warn'` logs it, `'off'` does not look. @default by check and version of the broker, see docs/topology.md
    */
-  readonly topologyChecks?: CheckLevels;
+  readonly topologyChecks?: CheckLevels | undefined;
   /** Defaults for every `@Consume`; `false` starts none, for a process that only publishes. */
-  readonly consumers?: ConsumerDefaults | false;
+  readonly consumers?: ConsumerDefaults | false | undefined;
   /** Defaults for every publish, and what may wait while there is no connection. */
-  readonly publisher?: AmqpModulePublisherOptions;
+  readonly publisher?: AmqpModulePublisherOptions | undefined;
   /** Defaults for every request of `AmqpRpcClient`. */
-  readonly rpc?: RpcOptions;
+  readonly rpc?: RpcOptions | undefined;
   /** How payloads of content types other than JSON, text and bytes are written and read; or JSON in another way. */
-  readonly serializers?: readonly Serializer[];
+  readonly serializers?: readonly Serializer[] | undefined;
   /** How long running handlers may take to finish when the application shuts down. @default '10s' */
-  readonly shutdownTimeout?: Duration;
+  readonly shutdownTimeout?: Duration | undefined;
 }
 
 /** What the class of `forRootAsync({ useClass })` or `({ useExisting })` implements. */
@@ -78,9 +78,9 @@ export interface AmqpOptionsFactory {
 /** Names a connection beside the default one, and says where its injectables are seen. Static, because the tokens need them. */
 export interface AmqpModuleExtras {
   /** Of the connection, for `connection` of `@Consume` and for `@InjectConnection(name)` and its like. @default 'default' */
-  readonly name?: string;
+  readonly name?: string | undefined;
   /** Injectable everywhere, without importing the module again. @default true */
-  readonly isGlobal?: boolean;
+  readonly isGlobal?: boolean | undefined;
 }
 
 /** `AmqpModuleOptions` with nothing missing; durations in milliseconds. */
@@ -115,6 +115,46 @@ const KNOWN = namesOf<AmqpModuleOptions>({
   serializers: true,
   shutdownTimeout: true,
 });
+
+const TOPOLOGY = 'Say topology: { exchanges, queues, bindings }.';
+const CONSUMERS = 'Say consumers: { prefetch, concurrency, retry, deadLetter, … }.';
+const CONNECTION = 'Say connection: { heartbeat, tls, connectionName, recovery, … }.';
+const FAILURES = 'What becomes of deliveries whose handlers throw say consumers: { retry, deadLetter }.';
+const FACTORY = 'Options of a handler that come from configuration are made by @Consume({ inject, useFactory }).';
+
+/** What the module is told by those who come from other libraries. */
+const ELSEWHERE: SaidElsewhere = {
+  uri: 'Say url.',
+  urls: 'Say url, which may be a list.',
+  exchanges: TOPOLOGY,
+  queues: TOPOLOGY,
+  bindings: TOPOLOGY,
+  exchangeBindings: 'Say topology: { bindings: [{ source, exchange, routingKey }] }.',
+  prefetch: CONSUMERS,
+  prefetchCount: CONSUMERS,
+  concurrency: CONSUMERS,
+  retry: CONSUMERS,
+  deadLetter: CONSUMERS,
+  channels: 'Every consumer has a channel of its own: say prefetch of @Consume, or consumers: { prefetch }.',
+  connectionInitOptions: "Say startup, 'require' or 'background', and startupTimeout.",
+  connectionManagerOptions: CONNECTION,
+  heartbeat: CONNECTION,
+  tls: CONNECTION,
+  connectionName: CONNECTION,
+  defaultRpcTimeout: 'Say rpc: { timeout }.',
+  defaultPublishOptions: 'Say publisher: { persistent, mandatory, … }.',
+  defaultSubscribeErrorBehavior: FAILURES,
+  defaultRpcErrorBehavior: FAILURES,
+  defaultRpcErrorHandler: FAILURES,
+  enableControllerDiscovery: 'Methods of controllers are consumers too: leave it out.',
+  registerHandlers: 'Say consumers: false to start none.',
+  handlers: FACTORY,
+  defaultHandler: FACTORY,
+  enableDirectReplyTo: 'The first request asks for it: leave it out.',
+  serializer: 'Say serializers: [ … ].',
+  deserializer: 'Say serializers: [ … ].',
+  logger: "It is told to Nest's Logger: say app.useLogger(logger).",
+};
 
 /** Known to `forRoot` and `forRootAsync`, which keep them out of the options. */
 const EXTRAS = namesOf<AmqpModuleExtras>({ name: true, isGlobal: true });
@@ -152,7 +192,7 @@ export function resolveModuleOptions(options: AmqpModuleOptions): ResolvedModule
       `${beside} of AmqpModule stands beside the factory of its options, not in them: forRootAsync({ ${beside}: …, useFactory: … }).`,
     );
   }
-  refuseUnknown(options, KNOWN, 'AmqpModule has no option', EXTRAS);
+  refuseUnknown(options, KNOWN, 'AmqpModule has no option', { beside: EXTRAS, elsewhere: ELSEWHERE });
   const { connection = {}, consumers = {}, publisher = {}, rpc = {} } = options;
   requireObject('connection', connection);
   if (consumers !== false) requireObject('consumers', consumers, ', or false to start none');

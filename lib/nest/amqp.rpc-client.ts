@@ -32,7 +32,7 @@ export class AmqpRpcClient extends RpcClient {
     options?: RpcRequestOptions,
   ): Observable<InferReply<Contract>>;
   request$(target: string | MessageContract, key: unknown, payload?: unknown, options?: unknown): Observable<unknown> {
-    // The overloads have checked the types.
+    // The overloads have checked the types; past the compiler `stream` does.
     if (target instanceof MessageContract) {
       const { exchange, routingKey } = target;
       return this.#values({ exchange, routingKey, contract: target }, key, payload as RpcRequestOptions | undefined);

@@ -9,15 +9,15 @@ export interface ConsumeBinding {
   /** An exchange that some topology declares, or that exists. */
   readonly exchange: string;
   /** @default '' */
-  readonly routingKey?: string;
+  readonly routingKey?: string | undefined;
   /** What the exchange compares, for a headers exchange. */
-  readonly arguments?: FieldTable;
+  readonly arguments?: FieldTable | undefined;
 }
 
 /** The options that declare something. */
 interface DeclaringOptions {
   readonly queue: string | QueueDefinition;
-  readonly bind?: ConsumeBinding | readonly ConsumeBinding[];
+  readonly bind?: ConsumeBinding | readonly ConsumeBinding[] | undefined;
 }
 
 /** Throws `INVALID_OPTION` for a `bind` that is none. `where` names who said it. */

@@ -8,6 +8,7 @@ import { STREAM_OFFSET, STREAM_OFFSETS, isStreamOffset } from '../protocol/strea
 import { LONGEST_SHORTSTR } from '../protocol/wire.js';
 import { timerMilliseconds } from '../time/duration.js';
 import {
+  CONSUME_ELSEWHERE,
   CONSUME_OPTIONS,
   type ConsumeHandlerOptions,
   type ConsumeOptionsFactory,
@@ -23,7 +24,7 @@ export const MOST_PREFETCHED = 65_535;
 
 /** Checks the options of one `@Consume`. Throws `INVALID_OPTION` and `INVALID_DEFINITION`. `where` is the handler's name. */
 export function checkConsumeOptions(options: ConsumeOptionsWithQueue, where: string): void {
-  refuseUnknown(options, CONSUME_OPTIONS, `@Consume of ${where} has no option`);
+  refuseUnknown(options, CONSUME_OPTIONS, `@Consume of ${where} has no option`, { elsewhere: CONSUME_ELSEWHERE });
   checkQueue(options.queue, where);
   checkDeclared(options, where);
   checkDefaults(options, where);
@@ -58,7 +59,9 @@ export function checkConsumeFactory(factory: ConsumeOptionsFactory, where: strin
 
 /** Checks what `AmqpModule` gives as defaults. Throws `INVALID_OPTION`. */
 export function checkConsumerDefaults(defaults: ConsumerDefaults): void {
-  refuseUnknown(defaults, DEFAULTED_OPTIONS, 'The option consumers of AmqpModule has no field');
+  refuseUnknown(defaults, DEFAULTED_OPTIONS, 'The option consumers of AmqpModule has no field', {
+    elsewhere: CONSUME_ELSEWHERE,
+  });
   checkDefaults(defaults, 'the option consumers of AmqpModule');
 }
 

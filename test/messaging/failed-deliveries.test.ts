@@ -486,19 +486,20 @@ describe('what cannot be published elsewhere', () => {
 describe('RequeueDelivery', () => {
   test('puts it back at once, and the second time a second later', async () => {
     const queue = await scratch.queue();
-    const times: number[] = [];
-    const done = new Gate();
-    await consume(queue, (delivery) => {
-      times.push(performance.now());
-      if (times.length === 3) done.open();
-      else throw new RequeueDelivery();
-      return delivery.payload;
+    const times = new Map<unknown, number[]>();
+    const done = new Inbox<unknown>();
+    await consume(queue, ({ payload }) => {
+      const of = times.get(payload) ?? [];
+      times.set(payload, [...of, performance.now()]);
+      if (of.length < 2) throw new RequeueDelivery();
+      done.push(payload);
     });
-    await scratch.sendJson(queue, 1);
-    await within('the third delivery', done.opened);
-    const [first = 0, second = 0, third = 0] = times;
-    expect(second - first).toBeLessThan(third - second);
-    expect(third - second).toBeGreaterThanOrEqual(950);
+    await scratch.sendAllJson(queue, [1, 2, 3]);
+    for (let ended = 0; ended < 3; ended += 1) await done.next('the third delivery');
+    const waits = [...times.values()].map(([first = 0, second = 0, third = 0]) => [second - first, third - second]);
+    // A busy machine may hold up one of them.
+    expect(Math.min(...waits.map(([once = Infinity]) => once))).toBeLessThan(950);
+    expect(Math.min(...waits.map(([, twice = 0]) => twice))).toBeGreaterThanOrEqual(950);
     await isEmpty(queue);
   });
 });

@@ -231,7 +231,8 @@ test.each<[options: unknown, said: string]>([
   [5, 'have to be an object, not 5'],
   [{ persistent: 'yes' }, "persistent of a publish is 'yes'"],
   [{ signal: {} }, 'signal of a publish is {}; give it an AbortSignal'],
-  [{ timout: 5 }, "has no option 'timout'"],
+  [{ timout: 5 }, "has no option 'timout'. Known are persistent, "],
+  [{ deliveryMode: 2 }, "has no option 'deliveryMode'. Say persistent: true or false."],
 ])('options that are none are refused before anything is sent: %j', async (options, said) => {
   await using desk = await Desk.open();
   const queue = await desk.scratch.queue();

@@ -328,6 +328,14 @@ describe('what the broker refuses', () => {
     const ends = { 503: 'CONNECTION_CLOSED', 406: 'CHANNEL_CLOSED' }[error.replyCode ?? 0];
     expect((error.cause as AmqpError).code).toBe(ends);
     expect(error.message).toContain(`exchange '${name}'`);
+    expect(error.message).toContain('Without plugins a broker has direct, fanout, topic and headers');
+  });
+
+  test('the exchange type of a plugin that is not enabled names the plugin', async () => {
+    await using scratch = await Scratch.open();
+    const delayed = await refusalOf({ exchanges: [{ name: scratch.exchangeName(), type: 'x-delayed-message' }] });
+    expect(delayed.code).toBe('TOPOLOGY_FAILED');
+    expect(delayed.message).toMatch(/Enable the plugin rabbitmq_delayed_message_exchange .* or publish with delay/);
   });
 
   test('a connection that is lost meanwhile is not taken for a refusal', async () => {
@@ -353,6 +361,16 @@ describe('a definition that cannot work is refused without a broker', () => {
       'an unknown field of an exchange',
       { exchanges: [{ name: 'orders', type: 'topic', durble: true }] },
       "Exchange 'orders' has the unknown field 'durble'",
+    ],
+    [
+      'what is an argument of a queue',
+      { queues: [{ name: 'billing', 'x-message-ttl': 1 }] },
+      "unknown field 'x-message-ttl'. Say arguments: { 'x-…': value }.",
+    ],
+    [
+      'what amqplib calls otherwise',
+      { queues: [{ name: 'billing', deadLetterExchange: 'dead' }] },
+      "unknown field 'deadLetterExchange'. Say deadLetter: { exchange, routingKey }.",
     ],
     [
       'an unknown field of a queue',

@@ -20,6 +20,11 @@ const URL_WITH_LOGIN = 'amqp://user:hunter2@broker/';
 /** Options that the compiler refuses too, how the error begins, and how it tells what they are. */
 const REFUSED: [options: object, begins: string, tells: string][] = [
   [{ prefech: 20 }, '@Consume of Billing.charge has no option', 'prefech. Known are prefetch, '],
+  [{ exchange: 'orders', routingKey: '#' }, '@Consume of Billing.charge has no option exchange', 'bind: { exchange, '],
+  [{ noAck: true }, '@Consume of Billing.charge has no option noAck', "noAck. Say ack: 'none'."],
+  [{ queueOptions: {} }, '@Consume of Billing.charge has no option queueOptions', "of the queue: { queue: { name: '"],
+  [{ 'x-priority': 5 }, '@Consume of Billing.charge has no option x-priority', 'Say arguments: { … } for the consumer'],
+  [{ toString: 1 }, '@Consume of Billing.charge has no option toString', 'toString. Known are prefetch, '],
   [{ prefetch: -1 }, 'prefetch of Billing.charge has to be an integer from 1 to 65535', 'it is -1.'],
   [{ prefetch: NaN }, 'prefetch of Billing.charge has to be', 'it is NaN.'],
   [{ prefetch: '20' }, 'prefetch of Billing.charge has to be', "it is '20'."],

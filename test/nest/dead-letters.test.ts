@@ -1,6 +1,8 @@
 /** Handlers of dead letters that fail themselves: what they fail on comes to rest, once, and somebody is told where. */
+import { Injectable } from '@nestjs/common';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
+  AmqpChannel,
   AmqpModule,
   type AmqpModuleOptions,
   AmqpPublisher,
@@ -120,4 +122,71 @@ describe('the boot fails', () => {
     expect(error.message).toContain('@Consume of Graveyard.bury');
     expect(await scratch.state(queue)).toBeUndefined();
   });
+});
+
+describe('a dead letter that is put back into its queue, as docs/consuming.md shows', () => {
+  @Injectable()
+  class DeadLetters {
+    constructor(private readonly channel: AmqpChannel) {}
+
+    async redrive(queue: string, dead: string): Promise<number> {
+      let count = 0;
+      const { messageCount } = await this.channel.queueDeclare(dead, { passive: true });
+      for (; count < messageCount; count += 1) {
+        const { message } = (await this.channel.basicGet(dead)) ?? {};
+        if (message === undefined) break;
+        await this.channel.basicPublish('', queue, message.body, { ...message.properties, mandatory: true });
+        message.ack();
+      }
+      return count;
+    }
+  }
+
+  test.each(['published by the module', 'made by the broker'])(
+    '%s, begins anew with attempt 1, and comes to the handler of its key',
+    async (maker) => {
+      const exchange = await scratch.exchange('topic');
+      const byBroker = await scratch.queueWithDeadLetters();
+      const ours = names();
+      const { queue, dead } = maker === 'made by the broker' ? byBroker : ours;
+      const seen = new Inbox<[attempt: number, exchange: string, routingKey: string]>();
+      let isMended = false;
+      class Billing {
+        @Consume(queue, {
+          when: 'order.*',
+          bind: { exchange, routingKey: '#' },
+          retry: { attempts: 2, delays: [1] },
+          ...(maker === 'made by the broker' ? { deadLetter: { by: 'broker' } } : {}),
+        })
+        charge(_order: unknown, delivery: Delivery): void {
+          seen.push([delivery.attempt, delivery.exchange, delivery.routingKey]);
+          if (!isMended || delivery.attempt === 1) throw new RangeError('over the limit');
+        }
+
+        @Consume(queue)
+        other(): void {
+          seen.push([-1, '', '']);
+        }
+      }
+      await using app = await TestApp.boot({
+        imports: [AmqpModule.forRoot({ url: brokerUrl })],
+        providers: [Billing, DeadLetters],
+      });
+      scratch.owns(`${queue}.retry.1`);
+      await app.get(AmqpPublisher).publish(exchange, 'order.placed', { id: 7 });
+      await scratch.hasMessages(dead, 1);
+      const twice = [1, 2].map((attempt) => [attempt, exchange, 'order.placed']);
+      expect(seen.all).toEqual(twice);
+      const letters = app.get(DeadLetters);
+      expect(await letters.redrive(queue, dead)).toBe(1);
+      // It fails again, both times.
+      await scratch.hasMessages(dead, 1);
+      expect(seen.all).toEqual([...twice, ...twice]);
+      isMended = true;
+      expect(await letters.redrive(queue, dead)).toBe(1);
+      for (let count = 0; count < 6; count += 1) await seen.next();
+      expect(seen.all).toEqual([...twice, ...twice, ...twice]);
+      expect(await scratch.state(dead)).toMatchObject({ messageCount: 0 });
+    },
+  );
 });

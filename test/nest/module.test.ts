@@ -313,8 +313,31 @@ describe('two applications in one process', () => {
 });
 
 describe('options that cannot be are refused', () => {
+  const NO_TIMES: readonly (readonly [options: object, name: string])[] = [
+    [{ shutdownTimeout: 'soon' }, 'shutdownTimeout'],
+    [{ startupTimeout: '' }, 'startupTimeout'],
+    [{ publisher: { timeout: 'soon' } }, 'timeout of the option publisher of AmqpModule'],
+    [{ publisher: { maxAge: 'soon' } }, 'maxAge'],
+    [{ connection: { heartbeat: 'soon' } }, 'heartbeat'],
+    [{ consumers: { timeout: 'soon' } }, 'timeout of the option consumers of AmqpModule'],
+    [{ consumers: { retry: { delays: ['soon'] } } }, 'retry.delays of the option consumers of AmqpModule'],
+  ];
+
   test.each<[what: string, options: object, code: string, told: string]>([
-    ['an unknown option', { prefetch: 5 }, 'INVALID_OPTION', 'AmqpModule has no option prefetch'],
+    ['an unknown option', { prefech: 5 }, 'INVALID_OPTION', 'AmqpModule has no option prefech. Known are url, '],
+    ['a name of another library', { uri: 'amqp://a' }, 'INVALID_OPTION', 'AmqpModule has no option uri. Say url.'],
+    [
+      'topology beside it',
+      { exchanges: [] },
+      'INVALID_OPTION',
+      'exchanges. Say topology: { exchanges, queues, bindings }.',
+    ],
+    [
+      'a login beside it',
+      { connection: { username: 'a' } },
+      'INVALID_OPTION',
+      'Say credentials: { username, password }.',
+    ],
     [
       'an unknown field of publisher',
       { publisher: { confirm: true } },
@@ -363,6 +386,12 @@ describe('options that cannot be are refused', () => {
       'INVALID_OPTION',
       'timeout of the option rpc of AmqpModule is soon, which is not a length of time',
     ],
+    ...NO_TIMES.map(([options, name]): [string, object, string, string] => [
+      `a time of a configuration that is none: ${name}`,
+      options,
+      'INVALID_OPTION',
+      `${name} is `,
+    ]),
     [
       'an object in the place of serializers',
       { serializers: {} as never },

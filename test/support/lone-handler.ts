@@ -9,7 +9,7 @@ import {
 } from '../../lib/messaging/handled-deliveries.js';
 
 export interface LoneHandlerOptions
-  extends ConsumerOptions, Omit<HandlerOptions, 'concurrency' | 'queue' | 'topology' | 'name'> {
+  extends ConsumerOptions, Omit<HandlerOptions, 'concurrency' | 'queue' | 'topology' | 'name' | 'arguments'> {
   /** @default prefetch */
   readonly concurrency?: number;
 }
