@@ -43,9 +43,6 @@ interface ChannelSource {
   isBusy(busy: boolean): void;
 }
 
-/** How long nothing is sent so that what is under way has its outcome before there is another channel, in milliseconds. */
-const DRAIN_TIMEOUT = 1_000;
-
 export class Republisher {
   readonly #source: ChannelSource;
   readonly #bounds: RepublishBounds;
@@ -60,8 +57,6 @@ export class Republisher {
   #channel: ConfirmChannel | undefined;
   #opening = false;
   readonly #renewal = new ChannelRenewal();
-  /** Nothing is sent until what is in flight has landed: then there is another channel. */
-  #renewing: NodeJS.Timeout | undefined;
   #isSending = false;
   readonly #suspects: SuspectExchanges;
   /** False when nothing waits for a suspect, so that nobody looks for it. */
@@ -197,7 +192,6 @@ export class Republisher {
         this.#opening = false;
         if (channel !== this.#channel) {
           this.#channel = channel;
-          this.#stopRenewing();
           this.#renewal.opened();
           channel.once('close', this.#onClosed);
         }
@@ -234,7 +228,7 @@ export class Republisher {
         return;
       }
       if (channel.isBlocked) return;
-      if (this.#renewing !== undefined) {
+      if (this.#renewal.isUnderWay) {
         if (this.#inFlight.areNobodys) this.#renew();
         return;
       }
@@ -281,20 +275,14 @@ export class Republisher {
 
   /** Takes another channel as soon as what is in flight has landed, so that nothing overtakes it; not when that takes too long. */
   #renewSoon(): void {
-    this.#renewing ??= setTimeout(() => {
-      this.#renewing = undefined;
+    this.#renewal.begin(() => {
       if (this.#inFlight.areNobodys) this.#renew();
       else this.#sendWaiting();
-    }, DRAIN_TIMEOUT).unref();
-  }
-
-  #stopRenewing(): void {
-    clearTimeout(this.#renewing);
-    this.#renewing = undefined;
+    });
   }
 
   #renew(): void {
-    this.#stopRenewing();
+    this.#renewal.end();
     this.#inFlight.removeGivenUp();
     this.#channel?.off('close', this.#onClosed);
     this.#channel = undefined;
