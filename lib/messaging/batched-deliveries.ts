@@ -17,6 +17,7 @@ import { DecodedArrivals } from './decoded-arrivals.js';
 import { type Decoder, decoderOf, decodingWithin } from './decoder.js';
 import { Delivery, type DeliveryScope } from './delivery.js';
 import { type AnswerOptions, DeliveryAnswers } from './delivery-answers.js';
+import { askable } from './error-text.js';
 import type { Log } from './log.js';
 import { handlerTimeout, promiseOf } from './handled-deliveries.js';
 import { PartialBatchError } from './partial-batch-error.js';
@@ -183,8 +184,8 @@ export class BatchedDeliveries extends AnsweredDeliveries {
   }
 
   /** What the handler has answered by itself stays answered. */
-  #failed({ items }: Batch, error: unknown): void {
-    const errors = errorsOf(items, error);
+  #failed({ items }: Batch, thrown: unknown): void {
+    const errors = errorsOf(items, askable(thrown));
     for (const [index, { message, delivery, scope }] of items.entries()) {
       const failure = errors[index];
       if (failure === undefined || this.answers.isAnswered(message)) {

@@ -10,6 +10,7 @@ import { AmqpError, counted, quoted } from '../errors.js';
 import { type Delivery, DeliveryScope } from './delivery.js';
 import { FailedDeliveries, type FailedDeliveriesOptions } from './failed-deliveries.js';
 import { HandlerReplies } from './handler-replies.js';
+import { askable } from './error-text.js';
 import { type Log, idOf, labelOf, thrownOf } from './log.js';
 import type { Replier } from './replier.js';
 import { isRequest, requesterWaits } from './reply-format.js';
@@ -120,7 +121,8 @@ export class DeliveryAnswers {
   }
 
   /** Its handler has failed, or it came to none. What the broker delivers again is another's to answer, and did not fail in the end. */
-  failed(message: Message, error: unknown, scope: DeliveryScope): void {
+  failed(message: Message, thrown: unknown, scope: DeliveryScope): void {
+    const error = askable(thrown);
     const replies = this.#lifeOf(message, scope).hasEnded ? undefined : this.#repliesTo(message);
     if (replies === undefined || !this.#isOver(message, error)) this.#settleFailed(message, error, scope);
     else void this.#replyError(replies, message, error, scope);

@@ -18,6 +18,16 @@ export function isError(thrown: unknown): thrown is Error {
   return thrown instanceof Error || types.isNativeError(thrown);
 }
 
+/** What was thrown; in the place of what cannot be asked what it is, as a revoked Proxy cannot, an error that says so. */
+export function askable(thrown: unknown): unknown {
+  try {
+    isError(thrown);
+    return thrown;
+  } catch {
+    return new TypeError('What was thrown cannot be asked what it is: a revoked Proxy, for one.');
+  }
+}
+
 /**
  * The message of an error, and with it what only the response of an HttpException says: of what a ValidationPipe refuses, what was
  * wrong. Of an object that is no error its JSON.

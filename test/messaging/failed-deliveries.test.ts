@@ -152,6 +152,13 @@ describe.each(['classic', 'quorum'] as const)('on a %s queue, a handler that thr
   });
 });
 
+function throwUntouchable(): never {
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  // eslint-disable-next-line @typescript-eslint/only-throw-error -- users throw anything
+  throw proxy;
+}
+
 describe('a dead letter', () => {
   test('of a handler without retry is one at once', async () => {
     const { queue, dead } = await queueWithSides();
@@ -161,6 +168,19 @@ describe('a dead letter', () => {
     expect(headers).toMatchObject({ 'x-nest-amqp-attempts': 1, 'x-nest-amqp-exchange': '' });
     await isEmpty(queue);
     expect(got.all).toHaveLength(1);
+  });
+
+  test.each<[how: string, handler: DeliveryHandler]>([
+    ['at once', throwUntouchable],
+    ['later', () => Promise.resolve().then(throwUntouchable)],
+  ])('is what a handler makes that throws, %s, what cannot even be asked what it is', async (_how, handler) => {
+    const { queue, dead } = await queueWithSides();
+    await consume(queue, handler, { retry: soon });
+    await scratch.sendJson(queue, 1);
+    expect((await take(dead)).properties.headers).toMatchObject({
+      'x-nest-amqp-attempts': 3,
+      'x-nest-amqp-error-message': expect.stringContaining('revoked Proxy'),
+    });
   });
 
   test.each<[what: string, error: Error]>([
