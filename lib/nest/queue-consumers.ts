@@ -134,7 +134,7 @@ function agreedOption<K extends keyof ConsumeHandlerOptions>(
         'Say it in one place, or the same in both.',
     );
   }
-  return value as ConsumeHandlerOptions[K];
+  return value;
 }
 
 /** As much as the batches that may run at once are in all. */

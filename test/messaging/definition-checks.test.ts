@@ -156,7 +156,7 @@ test('what a definition may be is taken, and undefined is as good as nothing', (
           deadLetter: { exchange: '', routingKey: 'q' },
           arguments: { 'x-queue-leader-locator': 'balanced' },
         }),
-        { name: 's', type: undefined } as never,
+        { name: 's', type: undefined },
       ],
       bindings: [
         binding({ source: 'amq.topic', queue: own, routingKey: '#' }),
