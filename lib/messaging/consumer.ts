@@ -81,7 +81,9 @@ export class Consumer {
     this.#consumer = new AmqpConsumer(
       connection,
       {
-        ...{ queue, prefetch, consume: { exclusive, consumerTag, arguments: args } },
+        queue,
+        prefetch,
+        consume: { exclusive, consumerTag, arguments: args },
         isStream: isStream(options.topology, queue, args),
       },
       {

@@ -12,6 +12,7 @@ import {
 } from 'nest-amqp';
 
 import { brokerUrl } from '../support/broker.mjs';
+import { failure } from '../support/client.js';
 import { TestApp } from '../support/nest-app.js';
 import { CuttableLine, Scratch } from '../support/scratch.js';
 import { Gate, Inbox, eventually, within } from '../support/waits.js';
@@ -82,8 +83,16 @@ async function running(app: TestApp): Promise<void> {
   await eventually('the recovery', () => Promise.resolve(consumer.state === 'running' ? true : undefined));
 }
 
+const isEmbedded = process.env['NEST_AMQP_TEST_BROKER'] === 'embedded';
 // The embedded broker has no streams, and says so.
-const describeWithStreams = process.env['NEST_AMQP_TEST_BROKER'] === 'embedded' ? describe.skip : describe;
+const describeWithStreams = isEmbedded ? describe.skip : describe;
+// RabbitMQ has them.
+const testWithoutStreams = isEmbedded ? test : test.skip;
+
+testWithoutStreams('the boot fails where the broker has no streams, and says why', async () => {
+  const error = await failure(boot(handling(scratch.queueName(), from('first')), { startupTimeout: '2s' }));
+  expect(error.message).toContain('is a stream, and the embedded broker has none');
+});
 
 describeWithStreams('a consumer of a stream', () => {
   test.each(['first', 'next', 'last', '1h', 0])(
