@@ -390,6 +390,18 @@ describe('by script', () => {
     return { requester: new AmqpRequester(amqp), amqp, peer };
   }
 
+  /** Confirms the first publish of a channel, and refuses the second, a second later by the clock: time for another channel. */
+  async function isRefused(requester: AmqpRequester, peer: ScriptedPeer, channel: number): Promise<void> {
+    peer.send(channel, 'basic.ack', { deliveryTag: 1, multiple: false });
+    const now = performance.now.bind(performance);
+    const clock = jest.spyOn(performance, 'now').mockImplementation(() => now() + 1_000);
+    const refused = requester.request('', 'q', 'y');
+    expect((await peer.receive('basic.publish')).channel).toBe(channel);
+    peer.send(channel, 'basic.nack', { deliveryTag: 2, multiple: false, requeue: false });
+    expect((await failure(refused)).code).toBe('PUBLISH_NACKED');
+    clock.mockRestore();
+  }
+
   /** Plays the broker up to the next request on a new channel. */
   async function openedFor(
     peer: ScriptedPeer,
@@ -442,14 +454,7 @@ describe('by script', () => {
     const { requester, amqp, peer } = await scripted();
     const first = requester.request('', 'q', 'x');
     const before = await openedFor(peer);
-    peer.send(before.channel, 'basic.ack', { deliveryTag: 1, multiple: false });
-    const now = performance.now.bind(performance);
-    const clock = jest.spyOn(performance, 'now').mockImplementation(() => now() + 1_000);
-    const refused = requester.request('', 'q', 'y');
-    expect((await peer.receive('basic.publish')).channel).toBe(before.channel);
-    peer.send(before.channel, 'basic.nack', { deliveryTag: 2, multiple: false, requeue: false });
-    expect((await failure(refused)).code).toBe('PUBLISH_NACKED');
-    clock.mockRestore();
+    await isRefused(requester, peer, before.channel);
     const next = requester.request('', 'q', 'z');
     const after = await openedFor(peer);
     expect(after.channel).not.toBe(before.channel);
@@ -466,14 +471,7 @@ describe('by script', () => {
     const { requester, amqp, peer } = await scripted(0, { channelMax: 1 });
     const first = requester.request('', 'q', 'x');
     const before = await openedFor(peer);
-    peer.send(before.channel, 'basic.ack', { deliveryTag: 1, multiple: false });
-    const now = performance.now.bind(performance);
-    const clock = jest.spyOn(performance, 'now').mockImplementation(() => now() + 1_000);
-    const refused = requester.request('', 'q', 'y');
-    await peer.receive('basic.publish');
-    peer.send(before.channel, 'basic.nack', { deliveryTag: 2, multiple: false, requeue: false });
-    expect((await failure(refused)).code).toBe('PUBLISH_NACKED');
-    clock.mockRestore();
+    await isRefused(requester, peer, before.channel);
     const next = requester.request('', 'q', 'z');
     const { properties } = await peer.receive('basic.publish');
     for (const { correlationId = '' } of [before.request.properties, properties]) {

@@ -63,19 +63,11 @@ describe('what is thrown and is no error', () => {
     ['text is told as it is', 'out of stock', 'out of stock'],
     ['nothing is told as undefined', undefined, 'undefined'],
   ])('%s', async (_what, thrown, text) => {
-    class Billing {
-      @Consume(queue)
-      charge(): void {
-        throw thrown;
-      }
-    }
-    await using app = await TestApp.boot({ imports: [AmqpModule.forRoot({ url: brokerUrl })], providers: [Billing] });
-    await scratch.sendJson(queue, 1);
-    const message = (await scratch.take(dead)).properties.headers?.['x-nest-amqp-error-message'] as string;
+    const { log, letter } = await failedWith(thrown);
+    const message = letter.properties.headers?.['x-nest-amqp-error-message'] as string;
     expect(message).toContain(text);
     expect(message.length).toBeLessThanOrEqual(2_000);
-    await app.close();
-    expect(app.log.text('error')).toContain(text.slice(0, 20));
+    expect(log).toContain(text.slice(0, 20));
   });
 });
 
